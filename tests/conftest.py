@@ -1,0 +1,35 @@
+"""What every test gets: fixed seeds, a drawing backend without a window, and no real account."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+SEED = 20250
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Tests that draw from a global generator draw the same numbers in any order of tests."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 (code under test may use the global generator)
+    torch.manual_seed(SEED)
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches a paid service through the environment of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith(("QISKIT_IBM_", "IBM_QUANTUM_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator of its own for each test."""
+    return np.random.default_rng(SEED)

@@ -1,0 +1,228 @@
+"""The architecture, checked: which module may import which, and a few rules that keep files readable."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "qtm"
+MAX_LINES = 450
+
+# Imports between layers go strictly downward; inside a layer they must not form a cycle.
+# A package (`_kernels`) stands for everything in it. A new module gets its place here.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_errors",),
+    # a circuit and its observables, as data
+    ("_program", "_frame", "_flatten", "_definitions", "_gates", "_expressions", "_angles", "_observables"),
+    # arrays in, arrays out
+    ("_kernels",),
+    # batches of them
+    ("_engine", "_schedule", "_parallel"),
+    # Qiskit's interfaces
+    ("primitives", "gradients", "_usage"),
+    # torch's
+    ("modules", "_autograd"),
+    # what stands on an estimator or a module
+    (
+        *("circuits", "connectors", "fidelity", "noise", "training"),
+        *("hardware", "_calibration", "_checkpoint", "_content", "_isa", "_jobs", "_journal"),
+        *("_results", "_runtime", "_submission"),
+        *("mitigation", "_decoupling", "_extrapolation", "_folding", "_inversion", "_realtime"),
+        *("_regression", "_steps"),
+    ),
+    ("bench",),
+    ("__init__",),
+    ("__main__",),
+)
+LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
+KERNEL_FREE_OF = {"qiskit", "qiskit_algorithms", "torch"}
+# Packages that a core dependency itself requires, and so are always there.
+IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
+MAY_PRINT = {"__main__", "bench"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+
+
+def dotted(path: Path) -> tuple[str, ...]:
+    """`qtm/_kernels/cpu.py` -> `("qtm", "_kernels", "cpu")`; a package is named by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def unit_of(module: tuple[str, ...]) -> str:
+    """The name in LAYERS under which a dotted module of qtm stands."""
+    return module[1] if len(module) > 1 else "__init__"
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in {
+        getattr(name, "id", getattr(name, "attr", None)) for name in ast.walk(node.test)
+    }
+
+
+def walk(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
+    """All nodes that run, those below functions only if asked, never what is only for the type checker."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            for other in child.orelse:  # type: ignore[attr-defined]
+                yield other
+                yield from walk(other, into_functions=into_functions)
+            continue
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not into_functions:
+            continue
+        yield child
+        yield from walk(child, into_functions=into_functions)
+
+
+def name_of_call(node: ast.Call) -> str:
+    """`importlib.import_module(...)` -> `import_module`."""
+    return getattr(node.func, "id", getattr(node.func, "attr", ""))
+
+
+def text_arguments(node: ast.Call) -> list[str]:
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+
+
+def imports_of(
+    tree: ast.Module, package: tuple[str, ...], *, into_functions: bool = True
+) -> set[tuple[str, ...]]:
+    """Dotted names of everything that a module of `package` imports; `from a import b` gives `a.b`."""
+    found: set[tuple[str, ...]] = set()
+    for node in walk(tree, into_functions=into_functions):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = base + (tuple(node.module.split(".")) if node.module else ())
+            found |= {(*module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Call) and name_of_call(node) in {"import_module", "__import__", "require"}:
+            found |= {tuple(text.split(".")) for text in text_arguments(node)[:1]}
+    return found
+
+
+def imported(path: Path, *, into_functions: bool = True) -> set[tuple[str, ...]]:
+    package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
+    return imports_of(tree_of(path), package, into_functions=into_functions)
+
+
+def is_module(name: tuple[str, ...]) -> bool:
+    place = ROOT.joinpath(*name)
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def imported_units(path: Path) -> set[str]:
+    """Units of qtm that `path` imports; `from qtm import X` is the package itself unless X is a module."""
+    ours = [name for name in imported(path) if name[0] == "qtm"]
+    return {unit_of(name) if is_module(name[:2]) else "__init__" for name in ours}
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def required_packages() -> set[str]:
+    """Import names of the core dependencies, and of what these bring."""
+    names = {re.split(r"[<>=!~;\[ ]", text)[0].replace("-", "_") for text in project()["dependencies"]}
+    return names.union(*(IMPLIED.get(name, set()) for name in names))
+
+
+def test_the_package_is_where_these_tests_look() -> None:
+    assert PACKAGE / "_errors.py" in FILES
+
+
+@each_file
+def test_every_module_has_a_layer(path: Path) -> None:
+    unit = unit_of(dotted(path))
+    assert unit in LAYER_OF, f"{unit} has no layer: give it its place in LAYERS of {Path(__file__).name}"
+
+
+@each_file
+def test_imports_go_downward(path: Path) -> None:
+    unit = unit_of(dotted(path))
+    own = LAYER_OF[unit]
+    # A package's modules import each other; __init__ and __main__ stand above all.
+    upward = {other for other in imported_units(path) - {unit} if LAYER_OF[other] > own}
+    assert not upward, f"{unit} (layer {own}) imports {sorted(upward)} from above it"
+
+
+def test_no_cycle_inside_a_layer() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        unit = unit_of(dotted(path))
+        graph.setdefault(unit, set()).update(imported_units(path) - {unit})
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@each_file
+def test_kernels_know_neither_qiskit_nor_torch(path: Path) -> None:
+    if unit_of(dotted(path)) == "_kernels":
+        assert not {name[0] for name in imported(path)} & KERNEL_FREE_OF
+
+
+@each_file
+def test_optional_packages_are_imported_only_inside_functions(path: Path) -> None:
+    always = {"qtm", *required_packages(), *sys.stdlib_module_names}
+    early = {name[0] for name in imported(path, into_functions=False)} - always
+    assert not early, (
+        f"{sorted(early)}: import it where it is used, after require(...); it is not a core dependency"
+    )
+
+
+@each_file
+def test_require_names_an_extra_that_exists(path: Path) -> None:
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    for call in calls:
+        if name_of_call(call) == "require" and len(texts := text_arguments(call)) == 2:
+            assert texts[1] in project()["optional-dependencies"], (
+                f"line {call.lineno}: pyproject.toml has no extra {texts[1]!r}"
+            )
+
+
+@each_file
+def test_library_code_does_not_print(path: Path) -> None:
+    if unit_of(dotted(path)) in MAY_PRINT:
+        return
+    calls = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
+    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not lines, f"print() in lines {lines}: use logging.getLogger('qtm')"
+
+
+@each_file
+def test_files_stay_readable(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines, at most {MAX_LINES}: split it where its subject changes"
+    assert "util" not in path.stem, f"{path.name}: name the module after what it does"
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import qtm._engine", {("qtm", "_engine")}),
+        ("from . import _engine", {("qtm", "_engine")}),
+        ("from ._kernels.cpu import run", {("qtm", "_kernels", "cpu", "run")}),
+        ("def f():\n    from .modules import M", {("qtm", "modules", "M")}),
+        ("import importlib\nimportlib.import_module('qtm.bench')", {("importlib",), ("qtm", "bench")}),
+        ("if TYPE_CHECKING:\n    import torch", set()),
+        ("if typing.TYPE_CHECKING:\n    import a\nelse:\n    import b", {("b",)}),
+    ],
+)
+def test_the_import_finder_sees_every_form(source: str, names: set[tuple[str, ...]]) -> None:
+    """A finder that misses a form would let every layer rule pass."""
+    assert imports_of(ast.parse(source), ("qtm",)) == names
