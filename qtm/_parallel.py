@@ -1,0 +1,93 @@
+"""Even dealing of a batch over workers: threads of this process, or any executor of `concurrent.futures`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from qtm._errors import ParameterError, WorkerError
+
+Result = TypeVar("Result")
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+# Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_POOLS.clear)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def resolve_threads(num_threads: int) -> int:
+    """Number of workers meant by ``num_threads``; 0 means all cores.
+
+    Raises:
+        ParameterError: ``num_threads`` is negative or no integer.
+    """
+    if not isinstance(num_threads, int) or num_threads < 0:
+        raise ParameterError(f"num_threads must be 0 (all cores) or a positive integer, not {num_threads!r}")
+    return num_threads or available_cores()
+
+
+def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
+    """Contiguous shares (first, last) of ``tasks``, as even as can be; no share is empty.
+
+    The first ``tasks - workers * floor(tasks / workers)`` workers take one more (Meyer et al. 2024, sec. II-B).
+
+    Example:
+        >>> deal(7, 3)
+        [(0, 3), (3, 5), (5, 7)]
+    """
+    workers = max(1, min(tasks, workers))
+    share, more = divmod(tasks, workers)
+    ends = [0]
+    for worker in range(workers):
+        ends.append(ends[-1] + share + (worker < more))
+    return [(a, b) for a, b in zip(ends, ends[1:], strict=False) if b > a]
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    if workers not in _POOLS:
+        _POOLS[workers] = ThreadPoolExecutor(workers, thread_name_prefix="qtm")
+    return _POOLS[workers]
+
+
+def thread_map(function: Callable[[int, int], Result], shares: Sequence[tuple[int, int]]) -> list[Result]:
+    """``function(first, last)`` for every share, in order; the calling thread does the first one."""
+    if len(shares) == 1:
+        return [function(*shares[0])]
+    futures = [_pool(len(shares) - 1).submit(function, *share) for share in shares[1:]]
+    first = function(*shares[0])
+    return [first, *(future.result() for future in futures)]
+
+
+def executor_map(
+    executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]
+) -> list[Result]:
+    """``function(*task)`` for every task on an executor, in order.
+
+    Raises:
+        WorkerError: a task failed, or the executor takes no more tasks; no result is silently missing.
+    """
+    futures: list[Future[Result] | None] = []
+    for task in tasks:
+        try:
+            futures.append(executor.submit(function, *task))
+        except (BrokenExecutor, RuntimeError) as error:
+            raise WorkerError(f"the executor takes no more work ({error}); make a new executor") from error
+    results = []
+    for number, future in enumerate(futures):
+        assert future is not None
+        try:
+            results.append(future.result())
+        except BrokenExecutor as error:
+            raise WorkerError(
+                f"a worker died while it computed share {number + 1} of {len(tasks)} ({error or 'no message'}); "
+                "it may have run out of memory. Make a new executor, with fewer workers or smaller batches"
+            ) from error
+    return results
