@@ -1,0 +1,185 @@
+"""The one `torch.autograd.Function` of qtm, and what a method of differentiation has to offer it.
+
+The function maps gate angles (batch, angles) to expectation values (batch, observables). How angles come from
+inputs and weights is ordinary torch; how values are differentiated by angles is the business of a `Method`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qtm._errors import DtypeError
+
+_NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+
+
+class Method(Protocol):
+    """Values and their derivatives by whatever `angles` returns (gate angles; for SPSA the parameters)."""
+
+    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+        """What is differentiated, (batch, angles), as ordinary differentiable torch."""
+
+    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
+        """Rows of an initial state that depends on the parameters, (batch or 1, rows), or None."""
+
+    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
+        """Values (batch, observables), and a memo for the derivative where ``keep`` asks for one."""
+
+    def vjp(
+        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Derivative of ``sum(cotangent * values)`` by the angles and, ``by_initial``, by the initial rows."""
+
+
+class _Memo:
+    """Carries what the forward pass kept to the first backward pass; later ones recompute it."""
+
+    __slots__ = ("content",)
+
+    def __init__(self) -> None:
+        self.content: Any = None
+
+    def take(self) -> Any:
+        content, self.content = self.content, None
+        return content
+
+
+def _array(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.detach().contiguous().numpy()
+
+
+class _Expectation(torch.autograd.Function):
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if _in_transform():
+            return super().apply(*args)
+        # Past torch's look at the signature, made anew at every call for the defaults that `forward` lacks: 10 us.
+        return super(torch.autograd.Function, cls).apply(*args)
+
+    @staticmethod
+    def forward(angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo) -> Tensor:
+        values, memo.content = method.values(_array(angles), _array(initial), True)  # type: ignore[arg-type]
+        return torch.from_numpy(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        angles, initial, ctx.method, ctx.memo = inputs
+        ctx.save_for_backward(angles, initial)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        angles, initial = ctx.saved_tensors
+        arguments = cotangents[0], angles, initial, ctx.method, ctx.memo, ctx.needs_input_grad[1]
+        # Only where a further derivative may be asked for need this one be seen by autograd.
+        pull = _Pullback.apply if torch.is_grad_enabled() or _in_transform() else _Pullback.forward
+        by_angles, by_initial = pull(*arguments)
+        return by_angles, by_initial, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo) -> Any:
+        flat = _Flat(info.batch_size)
+        result = _Expectation.apply(*flat.fold(in_dims[:2], angles, initial), method, _Memo())
+        return flat.unfold(result), 0
+
+
+class _Pullback(torch.autograd.Function):
+    """The vector-Jacobian product of `_Expectation`; its own derivative is refused, never silently zero."""
+
+    @staticmethod
+    def forward(
+        cotangent: Tensor, angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo, by_initial: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        arrays = [_array(t) for t in (angles, cotangent.to(angles.dtype), initial)]
+        by_angles, by_rows = method.vjp(*arrays, memo.take(), by_initial)  # type: ignore[arg-type]
+        return torch.from_numpy(by_angles), None if by_rows is None else _rows_gradient(by_rows, initial)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        raise RuntimeError(
+            "qtm computes first derivatives only: the gradient of an expectation value cannot be differentiated "
+            "again. Call backward() without create_graph=True, or differentiate it numerically"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, cotangent: Tensor, angles: Tensor, initial: Any, *rest: Any) -> Any:
+        method, _, by_initial = rest
+        flat = _Flat(info.batch_size)
+        folded = flat.fold(in_dims[:3], cotangent, angles, initial)
+        by_angles, by_rows = _Pullback.apply(*folded, method, _Memo(), by_initial)
+        return (flat.unfold(by_angles), None if by_rows is None else flat.unfold(by_rows)), (0, None if by_rows is None else 0)
+
+
+def _rows_gradient(by_rows: np.ndarray, initial: Tensor | None) -> Tensor:
+    """Gradient in the shape of the initial rows: summed where one row serves the whole batch."""
+    gradient = torch.from_numpy(by_rows)
+    assert initial is not None
+    return gradient if len(initial) == len(gradient) else gradient.sum(0, keepdim=True)
+
+
+class _Flat:
+    """Folds a dimension of `torch.vmap` into the batch, and back."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def fold(self, dims: tuple, *tensors: Tensor | None) -> list[Tensor | None]:
+        return [None if t is None else self._fold(d, t) for d, t in zip(dims, tensors, strict=True)]
+
+    def _fold(self, dim: int | None, tensor: Tensor) -> Tensor:
+        if dim is None:
+            return tensor.expand(self.size, *tensor.shape).reshape(-1, tensor.shape[-1])
+        return tensor.movedim(dim, 0).reshape(-1, tensor.shape[-1])
+
+    def unfold(self, tensor: Tensor) -> Tensor:
+        return tensor.reshape(self.size, -1, tensor.shape[-1])
+
+
+def dtype_of(weights: Tensor, inputs: Tensor | None) -> torch.dtype:
+    """The dtype to compute in: that of the weights, or of the inputs where there are no weights.
+
+    Raises:
+        DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
+    """
+    lead = inputs if weights.numel() == 0 and inputs is not None else weights
+    if lead.dtype not in _NUMPY_OF:
+        raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
+    for tensor, name in ((weights, "weights"), (inputs, "inputs")):
+        if tensor is not None and tensor.device.type != "cpu":
+            raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+    return lead.dtype
+
+
+def complex_name(dtype: torch.dtype) -> str:
+    """``"complex64"`` or ``"complex128"``, the precision that goes with a real torch dtype."""
+    return _NUMPY_OF[dtype]
+
+
+def expectation_values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+    """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably."""
+    if torch.compiler.is_compiling():
+        return _uncompiled(method, inputs, weights, batch)
+    return _values(method, inputs, weights, batch)
+
+
+def _values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+    angles = method.angles(inputs, weights, batch)
+    initial = method.initial(inputs, weights)
+    if angles.requires_grad or (initial is not None and initial.requires_grad) or _in_transform():
+        return _Expectation.apply(angles, initial, method, _Memo())
+    return torch.from_numpy(method.values(_array(angles), _array(initial), False)[0])  # type: ignore[arg-type]
+
+
+_uncompiled = torch.compiler.disable(_values)
+
+
+def _in_transform() -> bool:
+    """Whether a `torch.func` transform is active: its tensors have no storage to compute on."""
+    return torch._C._are_functorch_transforms_active()

@@ -1,0 +1,136 @@
+"""Encoding parameters and named sets of trainable parameters of a circuit, in the order the user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import pi
+from typing import Any
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
+from torch import Tensor, nn
+
+from qtm._errors import ParameterError
+
+# Name, defaults of its arguments, and the function that fills a tensor.
+_INITIALISERS: dict[str, tuple[dict[str, float], Callable[..., Tensor]]] = {
+    "constant": ({"val": 1.0}, nn.init.constant_),
+    "uniform": ({"a": 0.0, "b": 2 * pi}, nn.init.uniform_),
+    "normal": ({"mean": 0.0, "std": 1.0}, nn.init.normal_),
+}
+
+
+class ParameterSets:
+    """Checked parameter lists: every circuit parameter stands in exactly one of them.
+
+    Raises:
+        ParameterError: a parameter is unknown, missing or listed twice, or names do not fit the sets.
+    """
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        encoding: Sequence[Parameter] | None,
+        variational: Any,
+        names: str | Sequence[str] | None,
+    ) -> None:
+        self.encoding: tuple[Parameter, ...] = tuple(encoding if encoding is not None else ())
+        single = _is_single(variational)
+        self.sets = (tuple(variational),) if single else tuple(tuple(s) for s in variational)
+        self.names = _names(names, len(self.sets), single)
+        self.order = self.encoding + tuple(p for s in self.sets for p in s)
+        _check_parameters(circuit, self.order)
+
+
+def _is_single(variational: Any) -> bool:
+    if isinstance(variational, ParameterVector):
+        return True
+    members = list(variational)
+    return not members or all(isinstance(m, Parameter) for m in members)
+
+
+def _names(names: str | Sequence[str] | None, count: int, single: bool) -> tuple[str, ...]:
+    if names is None:
+        names = "variational"
+    if isinstance(names, str):
+        chosen = (names,) if single else tuple(f"{names}_{i}" for i in range(count))
+    else:
+        chosen = tuple(names)
+    if len(chosen) != count or len(set(chosen)) != count:
+        raise ParameterError(f"variational_params_names must be {count} different names, not {chosen}")
+    for name in chosen:
+        if not name.isidentifier() or name == "variational_":
+            raise ParameterError(f"{name!r} cannot name a parameter set; use an identifier other than 'variational_'")
+    return chosen
+
+
+def _check_parameters(circuit: QuantumCircuit, order: Sequence[Parameter]) -> None:
+    for parameter in order:
+        if not isinstance(parameter, Parameter):
+            raise ParameterError(f"{parameter!r} is not a circuit parameter")
+    twice = sorted({p.name for p in order if order.count(p) > 1})
+    if twice:
+        raise ParameterError(f"listed more than once: {', '.join(twice)}; each parameter is encoding or in one set")
+    known = set(circuit.parameters)
+    unknown = sorted(p.name for p in order if p not in known)
+    if unknown:
+        raise ParameterError(f"not in the circuit: {', '.join(unknown)}; its parameters are {_short(circuit)}")
+    missing = sorted(p.name for p in known - set(order))
+    if missing:
+        raise ParameterError(
+            f"neither in encoding_params nor in variational_params: {', '.join(missing)}; bind them or list them"
+        )
+
+
+def _short(circuit: QuantumCircuit) -> str:
+    names = [p.name for p in circuit.parameters]
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "none"
+
+
+def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[Tensor]:
+    """Initial values of every set; the global random state is untouched where a seed is given.
+
+    Raises:
+        ParameterError: an initialiser is unknown, or explicit values do not fit their set.
+    """
+    each = _per_set(initial, len(sets.sets))
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return [_fill(len(s), i, name) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
+
+
+def _is_named(initial: Any) -> bool:
+    if isinstance(initial, str):
+        return True
+    return isinstance(initial, tuple) and len(initial) == 2 and isinstance(initial[1], Mapping)
+
+
+def _per_set(initial: Any, count: int) -> list[Any]:
+    if _is_named(initial):
+        return [initial] * count
+    if isinstance(initial, Tensor | np.ndarray) or all(isinstance(v, int | float | np.number) for v in initial):
+        return [initial] * count
+    if len(initial) != count:
+        raise ParameterError(f"{len(initial)} initialisers for {count} parameter sets; give one, or one for each set")
+    return list(initial)
+
+
+def _fill(size: int, initial: Any, name: str) -> Tensor:
+    if not _is_named(initial):
+        values = torch.as_tensor(np.asarray(initial, dtype=np.float64) if not isinstance(initial, Tensor) else initial)
+        values = values.detach().to(torch.get_default_dtype()).clone()
+        if values.shape != (size,):
+            raise ParameterError(f"{tuple(values.shape)} initial values for set {name!r}; expected ({size},)")
+        if not torch.isfinite(values).all():
+            raise ParameterError(f"the initial values of set {name!r} must be finite")
+        return values
+    kind, arguments = (initial, {}) if isinstance(initial, str) else initial
+    if kind not in _INITIALISERS:
+        raise ParameterError(f"unknown initialiser {kind!r}; use one of {', '.join(_INITIALISERS)}, or give values")
+    defaults, fill = _INITIALISERS[kind]
+    if unknown := set(arguments) - set(defaults):
+        raise ParameterError(f"{kind!r} takes no {', '.join(sorted(unknown))}; it takes {', '.join(defaults)}")
+    return fill(torch.empty(size), **{**defaults, **arguments})

@@ -1,0 +1,300 @@
+"""Quantum circuits as `torch.nn.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
+from qiskit.primitives import BaseEstimatorV2
+from torch import Tensor, nn
+
+from qtm._autograd import Method, complex_name, dtype_of, expectation_values
+from qtm._errors import ParameterError, ShapeError
+from qtm._methods import MethodSettings, make_method
+from qtm._parameter_sets import ParameterSets, initial_values
+from qtm._parallel import resolve_threads
+
+
+class QuantumModule(nn.Module):
+    """A parameterised circuit whose expectation values are the outputs of a torch layer.
+
+    Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
+    encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
+    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128.
+
+    Args:
+        circuit: any Qiskit circuit; final measurements are ignored.
+        encoding_params: parameters that the inputs are bound to, in this order; None or empty for none.
+        variational_params: trainable parameters: one set, or several sets with optimizer settings of their own.
+        variational_params_names: a name for each set, under which the module holds it as a `torch.nn.Parameter`.
+            By default ``variational`` for one set and ``variational_0``, ``variational_1``, ... for several.
+        variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
+            of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
+        seed_init: seed of the initial values; the global random state is left as it was.
+        observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
+            observables that Qiskit knows.
+        estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+        gradient: "reverse" (exact, for qtm's simulator), "param-shift" or "spsa", or one of them with options,
+            ``("spsa", {"repeats": 4})``.
+        num_threads_forward: threads of the forward pass; 0 means all cores.
+        num_threads_backward: threads of the backward pass; 0 means all cores.
+        executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads.
+        encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
+            input requires them.
+        pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
+
+    Raises:
+        CircuitError: the circuit cannot be simulated.
+        ParameterError: a parameter is unknown, missing, in two sets, or its initial value does not fit.
+        ObservableError: an observable is not Hermitian or has the wrong number of qubits.
+
+    Example:
+        >>> import torch
+        >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
+        >>> features, ansatz = z_feature_map(2), real_amplitudes(2, reps=1)
+        >>> circuit = features.compose(ansatz)
+        >>> module = QuantumModule(circuit, features.parameters, ansatz.parameters, seed_init=0)
+        >>> module(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        encoding_params: Sequence[Parameter] | None,
+        variational_params: Sequence[Parameter] | Sequence[Sequence[Parameter]],
+        *,
+        variational_params_names: str | Sequence[str] | None = None,
+        variational_params_initial: Any = "uniform",
+        seed_init: int | None = None,
+        observables: Any = "individualZ",
+        estimator: BaseEstimatorV2 | None = None,
+        gradient: str | tuple[str, Mapping[str, Any]] = "reverse",
+        num_threads_forward: int = 0,
+        num_threads_backward: int = 0,
+        executor: Executor | None = None,
+        encoding_gradients_flag: bool | None = None,
+        pass_manager: BasePassManager | None = None,
+    ) -> None:
+        super().__init__()
+        self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
+        values = initial_values(self._sets, variational_params_initial, seed_init)
+        for name, value in zip(self._sets.names, values, strict=True):
+            if hasattr(self, name):
+                raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
+            self.register_parameter(name, nn.Parameter(value))
+        self._settings = MethodSettings(
+            circuit, self._sets.order, observables, estimator, gradient,
+            resolve_threads(num_threads_forward), resolve_threads(num_threads_backward), executor, pass_manager,
+        )  # fmt: skip
+        self._threads = [num_threads_forward, num_threads_backward]
+        self._encoding_gradients_flag = encoding_gradients_flag
+        self._methods: dict[str, Method] = {}
+        self._output_size = self._method(torch.get_default_dtype()).num_observables  # type: ignore[attr-defined]
+
+    def forward(self, inputs: Any = None) -> Tensor:
+        """Expectation values (..., output_size) of inputs (..., input_size); without input where there is none.
+
+        Raises:
+            ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
+            ParameterError: a value is NaN or infinite.
+        """
+        sets = [getattr(self, name) for name in self._sets.names]
+        weights = sets[0] if len(sets) == 1 else torch.cat(sets) if sets else torch.empty(0)
+        if inputs is None:
+            if self.input_size:
+                raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
+            method = self._method(dtype_of(weights, None))
+            return expectation_values(method, None, weights, 1).squeeze(0)
+        inputs = torch.as_tensor(inputs)
+        if inputs.ndim == 0 or inputs.shape[-1] != self.input_size:
+            raise ShapeError(f"inputs have shape {tuple(inputs.shape)}; expected (..., {self.input_size})")
+        if not inputs.is_floating_point() or (sets and inputs.dtype != weights.dtype):
+            inputs = inputs.to(weights.dtype if sets else torch.get_default_dtype())
+        if self._encoding_gradients_flag is False:
+            inputs = inputs.detach()
+        method = self._method(dtype_of(weights, inputs))
+        weights = weights.to(inputs.dtype) if not sets else weights
+        flat = inputs if inputs.ndim == 2 else inputs.reshape(-1, self.input_size) if inputs.numel() else _flat_empty(inputs)
+        values = expectation_values(method, flat, weights, len(flat))
+        return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
+
+    def _method(self, dtype: torch.dtype) -> Method:
+        name = complex_name(dtype)
+        if name not in self._methods:
+            self._methods[name] = make_method(self._settings, name)
+        return self._methods[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Methods hold compiled plans and buffers, and are made again where they are needed.
+        return {**self.__dict__, "_methods": {}}
+
+    def set_num_threads_forward(self, num_threads: int) -> None:
+        """Set the number of threads of the forward pass; 0 means all cores."""
+        self._set_threads(num_threads, self._threads[1])
+
+    def set_num_threads_backward(self, num_threads: int) -> None:
+        """Set the number of threads of the backward pass; 0 means all cores."""
+        self._set_threads(self._threads[0], num_threads)
+
+    def _set_threads(self, forward: int, backward: int) -> None:
+        self._settings = self._settings.with_threads(resolve_threads(forward), resolve_threads(backward))
+        self._threads, self._methods = [forward, backward], {}
+
+    @property
+    def num_threads_forward(self) -> int:
+        """Threads of the forward pass; 0 means all cores."""
+        return self._threads[0]
+
+    @property
+    def num_threads_backward(self) -> int:
+        """Threads of the backward pass; 0 means all cores."""
+        return self._threads[1]
+
+    @property
+    def variational_(self) -> list[nn.Parameter]:
+        """The trainable parameter sets, in order."""
+        return [getattr(self, name) for name in self._sets.names]
+
+    @property
+    def num_trainable_parameters(self) -> int:
+        """Number of trainable numbers in all sets."""
+        return sum(p.numel() for p in self.variational_)
+
+    @property
+    def input_size(self) -> int:
+        """Number of encoding parameters."""
+        return len(self._sets.encoding)
+
+    @property
+    def output_size(self) -> int:
+        """Number of observables."""
+        return self._output_size
+
+    @property
+    def circuit(self) -> QuantumCircuit:
+        """The circuit, as it was given."""
+        return self._settings.circuit
+
+    @property
+    def encoding_parameters(self) -> tuple[Parameter, ...]:
+        """Circuit parameters that the inputs are bound to, in order."""
+        return self._sets.encoding
+
+    @property
+    def variational_parameters(self) -> tuple[tuple[Parameter, ...], ...]:
+        """Circuit parameters of every trainable set, in order."""
+        return self._sets.sets
+
+    def extra_repr(self) -> str:
+        """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""
+        sets = ", ".join(f"{n}: {len(s)}" for n, s in zip(self._sets.names, self._sets.sets, strict=True))
+        gradient = self._settings.gradient if isinstance(self._settings.gradient, str) else self._settings.gradient[0]
+        return (
+            f"num_qubits={self.circuit.num_qubits}, input_size={self.input_size}, output_size={self.output_size}, "
+            f"trainable=({sets}), gradient={gradient!r}"
+        )
+
+
+def _flat_empty(inputs: Tensor) -> Tensor:
+    """An input without any sample, as (0, input_size): -1 is ambiguous where nothing is left to divide."""
+    return inputs.reshape(inputs[..., 0].numel(), inputs.shape[-1])
+
+
+class HybridModule(nn.Module):
+    """A linear layer, a `QuantumModule` with Z on every qubit, and a linear layer, trained end to end.
+
+    Args:
+        circuit: see `QuantumModule`, as are all arguments not listed here.
+        encoding_params: parameters that the first layer's outputs are bound to.
+        variational_params: trainable parameters of the circuit, one set or several.
+        input_size: features of an input; it need not be the number of encoding parameters.
+        output_size: features of an output; it need not be the number of qubits.
+        seed_init: seed of the initial values of all three parts.
+
+    Example:
+        >>> import torch
+        >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
+        >>> features, ansatz = z_feature_map(2), real_amplitudes(2, reps=1)
+        >>> circuit = features.compose(ansatz)
+        >>> module = HybridModule(circuit, features.parameters, ansatz.parameters, input_size=10, output_size=3)
+        >>> module(torch.zeros(5, 10)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        encoding_params: Sequence[Parameter],
+        variational_params: Sequence[Parameter] | Sequence[Sequence[Parameter]],
+        input_size: int,
+        output_size: int,
+        *,
+        seed_init: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if "observables" in settings:
+            raise TypeError("HybridModule measures Z on every qubit; build it from QuantumModule for other observables")
+        with torch.random.fork_rng(devices=[], enabled=seed_init is not None):
+            if seed_init is not None:
+                torch.manual_seed(seed_init)
+            self._preprocessing = nn.Linear(input_size, len(encoding_params))
+            self._quantum_module = QuantumModule(circuit, encoding_params, variational_params, **settings)
+            self._postprocessing = nn.Linear(self._quantum_module.output_size, output_size)
+        self._input_size, self._output_size = input_size, output_size
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Outputs (..., output_size) of inputs (..., input_size)."""
+        inputs = torch.as_tensor(inputs).to(self._preprocessing.weight.dtype)
+        return self._postprocessing(self._quantum_module(self._preprocessing(inputs)))
+
+    @property
+    def quantum_module(self) -> QuantumModule:
+        """The quantum layer."""
+        return self._quantum_module
+
+    @property
+    def pre_parameters_(self) -> list[nn.Parameter]:
+        """Trainable parameters of the first linear layer."""
+        return list(self._preprocessing.parameters())
+
+    @property
+    def quantum_parameters_(self) -> list[nn.Parameter]:
+        """Trainable parameter sets of the circuit."""
+        return self._quantum_module.variational_
+
+    @property
+    def post_parameters_(self) -> list[nn.Parameter]:
+        """Trainable parameters of the last linear layer."""
+        return list(self._postprocessing.parameters())
+
+    @property
+    def num_trainable_parameters_quantum(self) -> int:
+        """Number of trainable numbers in the circuit."""
+        return self._quantum_module.num_trainable_parameters
+
+    @property
+    def num_trainable_parameters_classical(self) -> int:
+        """Number of trainable numbers in the linear layers."""
+        return sum(p.numel() for p in (*self.pre_parameters_, *self.post_parameters_))
+
+    @property
+    def num_trainable_parameters(self) -> int:
+        """Number of trainable numbers in all."""
+        return self.num_trainable_parameters_quantum + self.num_trainable_parameters_classical
+
+    @property
+    def input_size(self) -> int:
+        """Features of an input."""
+        return self._input_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of an output."""
+        return self._output_size
