@@ -165,7 +165,8 @@ def complex_name(dtype: torch.dtype) -> str:
 def expectation_values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
     """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably."""
     if torch.compiler.is_compiling():
-        return _uncompiled(method, inputs, weights, batch)
+        # Made here, because importing torch's compiler takes longer than importing torch.
+        return torch.compiler.disable(_values)(method, inputs, weights, batch)
     return _values(method, inputs, weights, batch)
 
 
@@ -175,9 +176,6 @@ def _values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) 
     if angles.requires_grad or (initial is not None and initial.requires_grad) or _in_transform():
         return _Expectation.apply(angles, initial, method, _Memo())
     return torch.from_numpy(method.values(_array(angles), _array(initial), False)[0])  # type: ignore[arg-type]
-
-
-_uncompiled = torch.compiler.disable(_values)
 
 
 def _in_transform() -> bool:

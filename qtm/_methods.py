@@ -84,6 +84,12 @@ class ReverseSweep:
 METHODS: dict[str, Callable[..., Method]] = {"reverse": ReverseSweep}
 
 
+def _is_exact(estimator: BaseEstimatorV2) -> bool:
+    from qtm.primitives import FastEstimator
+
+    return isinstance(estimator, FastEstimator)
+
+
 def make_method(settings: MethodSettings, dtype: str) -> Method:
     """The method that the settings name, computing in ``dtype``.
 
@@ -93,9 +99,7 @@ def make_method(settings: MethodSettings, dtype: str) -> Method:
     name, options = settings.gradient if isinstance(settings.gradient, tuple) else (settings.gradient, {})
     if name not in METHODS:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(METHODS)}")
-    from qtm.primitives import FastEstimator
-
-    if name == "reverse" and not isinstance(settings.estimator, FastEstimator | type(None)):
+    if name == "reverse" and settings.estimator is not None and not _is_exact(settings.estimator):
         raise ParameterError(
             f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
             "use gradient='param-shift' or 'spsa'"

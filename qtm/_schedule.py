@@ -2,44 +2,50 @@
 
 Three things happen here. What no observable can see is dropped (the light cone). The amplitudes are renumbered
 by a linear map over GF(2), so that the support of the state, which starts as |0...0>, is always a prefix of
-the rows: the first rotation about each new mask doubles it, and it ends with 2^rank rows, not 2^n. And real
-rotations are grouped in threes that a kernel does in one pass, with eight rows in registers.
+the rows: the first rotation about each new mask doubles it, what can be done before the next doubling is, and
+it ends with 2^rank amplitudes, not 2^n. And real rotations are grouped in threes that a kernel does in one pass,
+with eight rows in registers.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from qtm._basis import Basis, odd_bits, pivots
 from qtm._frame import conjugate
-from qtm._kernels.cpu import GROW, LOW_BITS, PHASE, ROTATE, Recipe
+from qtm._kernels.cpu import GROW, PHASE, ROTATE, TURN_LANES, Recipe
+from qtm._kernels.rotations import COLUMNS
+from qtm._kernels.tables import LOW_BITS
 from qtm._observables import Observable
 from qtm._program import Program, Slot
 
-_COLUMNS = 16
 _TABLE_BITS = 8  # masks in one table of phases or parities
 _GROUP = 3  # rotations in one pass
+_LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
+
+Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Schedule:
     """A recipe, with what the engine must know beside it."""
 
-    program: Program
+    program: Program | None
     recipe: Recipe
     num_observables: int
     basis: tuple[int, ...]  # row bit j stands for this mask of the program's amplitudes
     table_rows: int
     mask_count: int  # of the largest group of observables
 
-
-def odd_bits(masks: Any, other: Any) -> np.ndarray:
-    """Parity of the overlap of bit masks, elementwise."""
-    return np.bitwise_count(np.bitwise_and(masks, other)) & 1
+    def without_program(self) -> Schedule:
+        """What a worker elsewhere needs: arrays only."""
+        return replace(self, program=None)
 
 
 # --- Light cone -------------------------------------------------------------------------------------------------
@@ -63,67 +69,27 @@ class _Cone:
         return True
 
 
-Step = tuple[str, Any]  # ("phase", {z: slot}) or ("rotations", [(x, w, slot)])
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One rotation of the circuit: about i X^x Z^z where x is not 0, about Z^z where it is."""
+
+    x: int
+    z: int
+    slot: Slot
+
+    def commutes(self, other: _Item) -> bool:
+        return not ((self.x & other.z).bit_count() ^ (self.z & other.x).bit_count()) & 1
 
 
-def _visible(program: Program, x: np.ndarray, z: np.ndarray) -> list[Step]:
+def _visible(program: Program, x: np.ndarray, z: np.ndarray) -> list[_Item]:
+    """The rotations that an observable can see, in order."""
     total = sum(len(p.diagonal) + len(p.rotations) for p in program.phases)
     cone = _Cone(x, z, total)
-    steps: list[Step] = []
+    items: list[_Item] = []
     for phase in reversed(program.phases):
-        rotations = [r for r in reversed(phase.rotations) if cone.sees(r[0], r[1])]
-        steps.append(("rotations", rotations[::-1]))
-        steps.append(("phase", {m: s for m, s in phase.diagonal.items() if cone.sees(0, m)}))
-    return steps[::-1]
-
-
-# --- Renumbering ------------------------------------------------------------------------------------------------
-
-
-def _lower_rows(bit: int) -> int:
-    """Lower row bits that go with a row bit, so that rows far apart do not share a set of the cache."""
-    mixed = 1 << bit % 5 if bit >= 5 else 0
-    return mixed | (1 << 5 + bit % 4 if bit >= 9 else 0)
-
-
-class _Basis:
-    """Masks of the program's amplitudes as masks of rows."""
-
-    def __init__(self) -> None:
-        self.reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (mask, its coordinates)
-        self.vectors: list[int] = []
-
-    def coordinates(self, mask: int) -> int | None:
-        """The row mask of ``mask``; None where it is outside the span."""
-        total = 0
-        while mask:
-            entry = self.reduced.get(mask.bit_length())
-            if entry is None:
-                return None
-            mask ^= entry[0]
-            total ^= entry[1]
-        return total
-
-    def add(self, mask: int) -> int:
-        """Make an independent mask the next row bit (with some lower ones); return its row mask."""
-        bit = len(self.vectors)
-        own = 1 << bit | _lower_rows(bit)
-        vector = mask
-        for j in range(bit):
-            if own >> j & 1:
-                vector ^= self.vectors[j]
-        self.vectors.append(vector)
-        rest, total = mask, own
-        while (entry := self.reduced.get(rest.bit_length())) is not None:
-            rest ^= entry[0]
-            total ^= entry[1]
-        self.reduced[rest.bit_length()] = rest, total
-        return own
-
-    def functional(self, mask: int, bits: int | None = None) -> int:
-        """The row mask of a mask of signs, on the first ``bits`` row bits."""
-        vectors = self.vectors if bits is None else self.vectors[:bits]
-        return sum(((mask & v).bit_count() & 1) << j for j, v in enumerate(vectors))
+        items += [_Item(*r) for r in reversed(phase.rotations) if cone.sees(r[0], r[1])]
+        items += [_Item(0, m, s) for m, s in reversed(phase.diagonal.items()) if cone.sees(0, m)]
+    return items[::-1]
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------
@@ -132,14 +98,15 @@ class _Basis:
 class _Builder:
     """Collects operations, slots and index arrays."""
 
-    def __init__(self, program: Program) -> None:
-        self.basis = _Basis()
-        self.full = bool(program.initial)
-        if self.full:
+    def __init__(self, program: Program, lane_bits: int) -> None:
+        self.lane_bits = lane_bits
+        self.basis = Basis()
+        if program.initial:
             for q in range(program.num_qubits):
                 self.basis.add(1 << q)
         self.ops: list[list[int]] = []
         self.slots: list[Slot] = []
+        self.slot_lanes: list[int] = []
         self.index: list[np.ndarray] = []
         self.index_size = 0
         self.known: dict[tuple, int] = {}
@@ -147,78 +114,111 @@ class _Builder:
 
     @property
     def bits(self) -> int:
+        """Bits of the support so far."""
         return len(self.basis.vectors)
 
+    @property
+    def row_bits(self) -> int:
+        return max(self.bits - self.lane_bits, 0)
+
+    def split(self, mask: int) -> tuple[int, int]:
+        """A mask's rows and its lanes."""
+        return mask >> self.lane_bits, mask & ((1 << self.lane_bits) - 1)
+
     def emit(self, *columns: int) -> None:
-        self.ops.append([*columns, *[0] * (_COLUMNS - len(columns))])
+        self.ops.append([*columns, *[0] * (COLUMNS - len(columns))])
+
+    def run(self, items: list[_Item]) -> None:
+        """Emit all items: first those that let the support grow, each followed by what it makes possible."""
+        while (place := self._first_outside(items)) is not None:
+            self.passes(items[:place])
+            self._grow(items[place])
+            ready, items = self._ready(items[place + 1 :])
+            self.passes(ready)
+        self.passes(items)
+
+    def _first_outside(self, items: list[_Item]) -> int | None:
+        return next((i for i, item in enumerate(items) if self.basis.coordinates(item.x) is None), None)
+
+    def _ready(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+        """Items that stay in the support and commute with all that is left before them; and the rest."""
+        ready: list[_Item] = []
+        rest: list[_Item] = []
+        for number, item in enumerate(items):
+            if len(rest) > _LOOK_AHEAD:
+                return ready, rest + items[number:]
+            inside = self.basis.coordinates(item.x) is not None
+            (ready if inside and all(item.commutes(r) for r in rest) else rest).append(item)
+        return ready, rest
+
+    def passes(self, items: list[_Item]) -> None:
+        """Emit items that stay in the support: runs of phases, and runs of rotations in groups."""
+        for is_phase, run in groupby(items, key=lambda item: item.x == 0):
+            if is_phase:
+                self._phases(run)
+            else:
+                basis = self.basis
+                pending = [(basis.coordinates(i.x) or 0, basis.functional(i.z), i.slot) for i in run]
+                self._rotations(pending)
 
     # Phases
 
-    def phase(self, diagonal: dict[int, Slot]) -> None:
+    def _phases(self, items: Iterable[_Item]) -> None:
         """Diagonal rotations; those that act on the support as a constant are global phases and vanish."""
-        if self.bits == 0:
-            return
         rows: dict[int, Slot] = {}
-        for mask, slot in diagonal.items():
-            row_mask = self.basis.functional(mask)
-            if row_mask:
-                rows.setdefault(row_mask, Slot()).add(slot.terms.items(), slot.offset, 1)
-        masks = list(rows)
-        for first, second in split_tables(masks):
+        for item in items:
+            mask = self.basis.functional(item.z)
+            if mask:
+                rows.setdefault(mask, Slot()).add(item.slot.terms.items(), item.slot.offset, 1)
+        for first, second in split_tables(list(rows)):
             slot = len(self.slots)
-            self.slots += [rows[m] for m in (*first, *second)]
-            offsets = self.row_index(first, self.bits), self.row_index(second, self.bits)
-            self.emit(PHASE, self.bits, slot, len(first), len(second), *offsets)
+            for mask in (*first, *second):
+                self._slot(rows[mask], mask)
+            offsets = self.row_index(first, self.row_bits), self.row_index(second, self.row_bits)
+            self.emit(PHASE, self.row_bits, slot, len(first), len(second), *offsets)
             self.table_rows = max(self.table_rows, (1 << len(first)) + (1 << len(second)))
+
+    def _slot(self, slot: Slot, signs: int) -> None:
+        self.slots.append(slot)
+        self.slot_lanes.append(self.split(signs)[1])
 
     def row_index(self, masks: Sequence[int], bits: int) -> int:
         """Where the index array begins that maps (low rows, high rows) to a table entry: xor the two."""
-        key = (tuple(masks), bits)
+        key = (tuple(m >> self.lane_bits for m in masks), bits)
         if key not in self.known:
             self.known[key] = self.index_size
-            self.index.append(row_index(masks, bits))
+            self.index.append(row_index(key[0], bits))
             self.index_size += len(self.index[-1])
         return self.known[key]
 
     # Rotations
 
-    def rotations(self, rotations: list[tuple[int, int, Slot]]) -> None:
-        pending: list[tuple[int, int, Slot]] = []
-        for x, w, slot in rotations:
-            row_x = self.basis.coordinates(x)
-            if row_x is None:
-                self._flush(pending)
-                self._grow(x, w, slot)
-            else:
-                pending.append((row_x, self.basis.functional(w), slot))
-        self._flush(pending)
-
-    def _grow(self, x: int, w: int, slot: Slot) -> None:
+    def _grow(self, item: _Item) -> None:
         bits = self.bits
-        row_x = self.basis.add(x)
-        signs = self.basis.functional(w, bits)
-        self.emit(GROW, bits, len(self.slots), 1, row_x, 0, 0, signs)
-        self.slots.append(slot)
+        mask = self.basis.add(item.x)
+        kind = GROW if bits >= self.lane_bits else TURN_LANES
+        # Growing, a pass goes over the rows there were; within a row it goes over both lanes of a pair.
+        signs = self.basis.functional(item.z, bits if kind == GROW else bits + 1)
+        self._operation(kind, max(bits - self.lane_bits, 0), [(mask, signs, item.slot)])
 
-    def _flush(self, pending: list[tuple[int, int, Slot]]) -> None:
-        groups: list[list[tuple[int, int, Slot]]] = []
+    def _rotations(self, pending: list[Rotation]) -> None:
+        groups: list[list[Rotation]] = []
         while pending:
-            group = _next_group(pending)
+            group = _next_group(pending, self.lane_bits)
             groups.append(group)
-            pending[:] = [r for r in pending if not any(r is g for g in group)]
-        for group in _balanced(groups):
-            self._rotate(group)
+            pending = [r for r in pending if not any(r is g for g in group)]
+        for group in _balanced(groups, self.lane_bits):
+            within = self.split(group[0][0])[0] == 0
+            self._operation(TURN_LANES if within else ROTATE, self.row_bits, group)
 
-    def _rotate(self, group: list[tuple[int, int, Slot]]) -> None:
-        pad = [0] * (_GROUP - len(group))
-        masks = [x for x, _, _ in group]
-        pivots = _pivots(masks)
-        alone = [(m & -m).bit_length() - 1 for m in masks]
-        signs = [w for _, w, _ in group]
-        self.emit(
-            ROTATE, self.bits, len(self.slots), len(group), *masks, *pad, *signs, *pad, *pivots, *pad, *alone, *pad
-        )
-        self.slots += [slot for _, _, slot in group]
+    def _operation(self, kind: int, bits: int, group: list[Rotation]) -> None:
+        masks, lanes = zip(*(self.split(x) for x, _, _ in group), strict=True)
+        signs = [self.split(w)[0] for _, w, _ in group]
+        alone = [max((m & -m).bit_length() - 1, 0) for m in masks]
+        columns = [([*c, 0, 0, 0])[:_GROUP] for c in (masks, signs, pivots(masks), alone, lanes)]
+        self.emit(kind, bits, len(self.slots), len(group), *(number for c in columns for number in c))
+        for _, w, slot in group:
+            self._slot(slot, w)
 
 
 def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
@@ -243,48 +243,37 @@ def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
     return entries.astype(np.int32)
 
 
-def _fits(group: list[tuple[int, int, Slot]], x: int, w: int) -> bool:
-    """Whether each generator's signs are settled by its own mask alone (then all of them commute too)."""
-    return all(
-        not (other_x & w).bit_count() & 1 and not (other_w & x).bit_count() & 1 for other_x, other_w, _ in group
-    )
+def _fits(group: list[Rotation], x: int, w: int, lane_bits: int) -> bool:
+    """Whether each generator's signs are settled by its own mask alone, and their masks of rows are independent."""
+    if any((other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1 for other_x, other_w, _ in group):
+        return False
+    return len(pivots([*(r[0] >> lane_bits for r in group), x >> lane_bits])) == len(group) + 1
 
 
-def _commute(a: tuple[int, int, Slot], b: tuple[int, int, Slot]) -> bool:
+def _commute(a: Rotation, b: Rotation) -> bool:
     return not ((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1
 
 
-def _next_group(pending: list[tuple[int, int, Slot]]) -> list[tuple[int, int, Slot]]:
+def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
     """The first rotation and those behind it that can be done with it and may be moved up to it."""
-    group, skipped = [pending[0]], []
+    group: list[Rotation] = [pending[0]]
+    skipped: list[Rotation] = []
     for rotation in pending[1:]:
-        if len(group) == _GROUP:
+        if len(group) == _GROUP or len(skipped) > _LOOK_AHEAD:
             break
-        if _fits(group, rotation[0], rotation[1]) and all(_commute(rotation, s) for s in skipped):
+        if _fits(group, rotation[0], rotation[1], lane_bits) and all(_commute(rotation, s) for s in skipped):
             group.append(rotation)
         else:
             skipped.append(rotation)
-            if len(skipped) > 64:
-                break
     return group
 
 
-def _balanced(groups: list[list[tuple[int, int, Slot]]]) -> list[list[tuple[int, int, Slot]]]:
+def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
     """A pass for one rotation costs nearly as much as one for two: deal 3 + 1 as 2 + 2."""
     for before, single in zip(groups, groups[1:], strict=False):
-        if len(before) == _GROUP and len(single) == 1 and _fits(before[-1:], *single[0][:2]):
+        if len(before) == _GROUP and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
             single.insert(0, before.pop())
     return groups
-
-
-def _pivots(masks: list[int]) -> list[int]:
-    """Ascending bits at which the span of the masks has a row-reduced basis: cosets are numbered by the rest."""
-    reduced: list[int] = []
-    for mask in masks:
-        for r in reduced:
-            mask = min(mask, mask ^ r)
-        reduced.append(mask)
-    return sorted(r.bit_length() - 1 for r in reduced)
 
 
 # --- Observables ------------------------------------------------------------------------------------------------
@@ -317,9 +306,10 @@ class _Groups:
     def __init__(self, builder: _Builder, terms: _Terms, parts: int) -> None:
         self.builder, self.rows = builder, []
         self.mask_entries: list[list[tuple[int, float]]] = []
+        self.mask_lanes: list[int] = []
         grouped: dict[tuple[int, int], dict[int, list[tuple[int, float]]]] = {}
         x_rows = {x: builder.basis.coordinates(x) for x in map(int, np.unique(terms.x))}
-        z_rows = _functionals(builder.basis, terms.z)
+        z_rows = builder.basis.functionals(terms.z)
         for m, coef, k, x, z in zip(terms.observable, terms.coef, terms.k, terms.x, z_rows, strict=True):
             row_x = x_rows[int(x)]
             odd = int(k) & 1
@@ -331,20 +321,14 @@ class _Groups:
             self._add(x, odd, masks)
 
     def _add(self, x: int, odd: int, masks: dict[int, list[tuple[int, float]]]) -> None:
-        bits = self.builder.bits
+        bits, (mask, lane) = self.builder.row_bits, self.builder.split(x)
         for first, second in split_tables(list(masks)):
             offsets = self.builder.row_index(first, bits), self.builder.row_index(second, bits)
-            self.rows.append([x, odd, len(self.mask_entries), len(first), len(second), *offsets])
+            self.rows.append([mask, odd, len(self.mask_entries), len(first), len(second), *offsets, lane])
             self.mask_entries += [masks[m] for m in (*first, *second)]
+            self.mask_lanes += [self.builder.split(m)[1] for m in (*first, *second)]
             rows = (1 << len(first)) + (1 << len(second))
             self.builder.table_rows = max(self.builder.table_rows, rows)
-
-
-def _functionals(basis: _Basis, z: np.ndarray) -> np.ndarray:
-    rows = np.zeros(len(z), np.int64)
-    for j, vector in enumerate(basis.vectors):
-        rows |= odd_bits(z, np.uint64(vector)).astype(np.int64) << j
-    return rows
 
 
 # --- The whole --------------------------------------------------------------------------------------------------
@@ -360,30 +344,29 @@ def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.nd
     )
 
 
-def _schedule(program: Program, observables: Sequence[Observable] | None) -> Schedule:
-    """``observables`` None: all probabilities, that is, anything diagonal."""
+def _schedule(program: Program, observables: Sequence[Observable] | None, lane_bits: int) -> Schedule:
     if observables is None:
-        masks = np.array([m for _, _, m in program.frame.z], np.uint64)
-        terms, x, z = _terms(program, ()), np.zeros(len(masks), np.uint64), masks
+        z = np.array([m for _, _, m in program.frame.z], np.uint64)
+        terms, x = _terms(program, ()), np.zeros(len(z), np.uint64)
     else:
         terms = _terms(program, observables)
         x, z = terms.x, terms.z
-    builder = _Builder(program)
-    for kind, content in _visible(program, x, z):
-        getattr(builder, kind)(content)
-    real = not any(op[0] == PHASE for op in builder.ops) and not program.initial
-    parts = 1 if real else 2
+    builder = _Builder(program, lane_bits)
+    builder.run(_visible(program, x, z))
+    parts = 2 if program.initial or any(op[0] == PHASE for op in builder.ops) else 1
     groups = _Groups(builder, terms, parts)
-    slots = [sorted(slot.terms.items()) for slot in builder.slots]
-    builder.row_index((), builder.bits)
+    builder.row_index((), builder.row_bits)
     recipe = Recipe(
-        np.array(builder.ops, np.int64).reshape(-1, _COLUMNS),
-        *_csr(slots),
+        np.array(builder.ops, np.int64).reshape(-1, COLUMNS),
+        *_csr([sorted(slot.terms.items()) for slot in builder.slots]),
         np.array([slot.offset for slot in builder.slots], np.float64),
+        np.array(builder.slot_lanes, np.int64),
         np.concatenate(builder.index),
-        np.array(groups.rows, np.int64).reshape(-1, 7),
+        np.array(groups.rows, np.int64).reshape(-1, 8),
         *_csr(groups.mask_entries),
-        builder.bits,
+        np.array(groups.mask_lanes, np.int64),
+        builder.row_bits,
+        lane_bits,
         parts,
     )
     largest = max((row[3] + row[4] for row in groups.rows), default=1)
@@ -395,12 +378,15 @@ _CACHE: OrderedDict[Any, Schedule] = OrderedDict()
 _CACHE_SIZE = 256
 
 
-def schedule(program: Program, observables: tuple[Observable, ...] | None) -> Schedule:
-    """Schedule a program for its observables (None: for probabilities); cached."""
-    key = program, observables
+def schedule(program: Program, observables: tuple[Observable, ...] | None, lane_bits: int = 0) -> Schedule:
+    """Schedule a program for its observables (None: for all probabilities); cached.
+
+    ``lane_bits`` low bits of the kernels' amplitudes are lanes of a vector; 0: the lanes are samples.
+    """
+    key = program, observables, lane_bits
     found = _CACHE.get(key)
     if found is None:
-        found = _CACHE[key] = _schedule(program, observables)
+        found = _CACHE[key] = _schedule(program, observables, lane_bits)
         if len(_CACHE) > _CACHE_SIZE:
             _CACHE.popitem(last=False)
     else:

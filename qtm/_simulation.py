@@ -14,7 +14,6 @@ from qtm._expressions import compile_angles
 from qtm._initial import InitialState, amplitude_of_rows
 from qtm._observables import Observable
 from qtm._program import lower
-from qtm._schedule import schedule
 
 
 class Simulation:
@@ -43,15 +42,15 @@ class Simulation:
         if self.program.num_qubits > 62:
             raise CircuitError(f"{self.program.num_qubits} qubits are more than any memory holds; use at most 30 or so")
         self.angles = compile_angles(self.program.angles, self.parameters)
-        plan = schedule(self.program, None if observables is None else tuple(observables))
-        self.engine = Engine(plan, options or Options())
+        measured = None if observables is None else tuple(observables)
+        self.engine = Engine(self.program, measured, options or Options())
         initial = self.program.initial
-        self.initial = InitialState(initial, self.parameters, plan.basis) if initial else None
+        self.initial = InitialState(initial, self.parameters, self.engine.basis) if initial else None
 
     def with_options(self, options: Options) -> Simulation:
         """The same simulation, run with other options."""
         other = object.__new__(Simulation)
-        other.__dict__.update(self.__dict__, engine=Engine(self.engine.schedule, options))
+        other.__dict__.update(self.__dict__, engine=Engine(self.program, self.engine.observables, options))
         return other
 
     def initial_rows(self, values: np.ndarray) -> np.ndarray | None:
@@ -83,7 +82,7 @@ class Simulation:
 
     def outcomes(self) -> np.ndarray:
         """The measured outcome that every row of the kernels stands for."""
-        index = amplitude_of_rows(self.engine.schedule.basis)
+        index = amplitude_of_rows(self.engine.basis)
         total = np.zeros_like(index)
         for qubit, (k, _, mask) in enumerate(self.program.frame.z):
             total |= ((np.bitwise_count(index & mask).astype(np.int64) + k // 2) & 1) << qubit

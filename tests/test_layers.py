@@ -23,11 +23,14 @@ MAX_LINES = 450
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors",),
     # a circuit and its observables, as data
-    ("_program", "_frame", "_flatten", "_definitions", "_gates", "_expressions", "_angles", "_observables"),
+    (
+        *("_program", "_frame", "_flatten", "_definitions", "_gates"),
+        *("_expressions", "_angles", "_initial", "_observables"),
+    ),
     # arrays in, arrays out
     ("_kernels",),
     # batches of them
-    ("_engine", "_schedule", "_parallel"),
+    ("_simulation", "_engine", "_schedule", "_parallel"),
     # Qiskit's interfaces
     ("primitives", "gradients", "_usage"),
     # torch's

@@ -11,65 +11,73 @@ from typing import Any
 
 import numpy as np
 
-from . import simd
-from .cpu import (
-    LOW_BITS,
+from qtm._kernels import simd, tables
+from qtm._kernels.cpu import (
     Recipe,
     Workspace,
-    _clear,
-    _prepare,
-    _reduce_weights,
-    _square_scale,
+    clear,
+    inlined,
     jit,
+    odd_lane,
+    prepare,
+    reduce_weights,
+    square_scale,
     sweep_forward,
     sweep_reverse,
 )
 
 
-@jit
+@inlined
 def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace) -> None:
     """Sum conj(p_{i^x}) p_i (real or imaginary part) over the rows, into the tables of the group."""
-    x, odd, second, first_index, second_index = group[0], group[1], 1 << group[3], group[5], group[6]
-    index, weights, parts = recipe.index, work.weights, recipe.parts
-    _clear(weights, (second + (1 << group[4])) * work.scale.size)
-    low_rows = 1 << min(recipe.row_bits, LOW_BITS)
-    for high in range(1 << max(recipe.row_bits - LOW_BITS, 0)):
-        a, b = index[first_index + low_rows + high], index[second_index + low_rows + high]
-        for low in range(low_rows):
-            row = high * low_rows + low
-            i, j = a ^ index[first_index + low], (b ^ index[second_index + low]) + second
-            if odd:
-                simd.weigh_row(state, row, row ^ x, 2, 1, weights, i, j, 2)
-            elif parts == 2:
-                simd.weigh_row(state, row, row ^ x, 2, 0, weights, i, j, 2)
-            else:
-                simd.weigh_row(state, row, row ^ x, 1, 0, weights, i, j, 2)
+    x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
+    index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
+    clear(weights, (base + (1 << group[4])) * work.scale.size)
+    if odd and lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 1, 1)
+    elif odd:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 1, 0)
+    elif parts == 2 and lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 0, 1)
+    elif parts == 2:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 0, 0)
+    elif lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 1, 0, 1)
+    else:
+        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 1, 0, 0)
 
 
 @jit
 def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int) -> None:
     """values[sample, m] for the samples of the tile."""
-    lanes, sums, square = work.scale.size, work.factors, work.square
+    lanes, sums, square, lane_bits = work.scale.size, work.factors, work.square, recipe.lane_bits
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
-    samples = min(lanes, values.shape[0] - tile * lanes)
-    _square_scale(work)
+    first = tile if lane_bits else tile * lanes
+    samples = lanes if lane_bits else min(lanes, values.shape[0] - first)
+    square_scale(work)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         count = group[3] + group[4]
         _weigh(state, group, recipe, work)
-        _clear(sums, count * lanes)
-        _reduce_weights(sums, 0, work.weights, group[3], group[4])
+        clear(sums, count * lanes)
+        reduce_weights(sums, 0, work.weights, group[3], group[4])
         for j in range(count):
-            for entry in range(start[group[2] + j], start[group[2] + j + 1]):
-                m, coef = observable[entry], coefs[entry]
+            mask = group[2] + j
+            for entry in range(start[mask], start[mask + 1]):
                 for lane in range(samples):
-                    values[tile * lanes + lane, m] += coef * sums[j * lanes + lane] * square[lane]
+                    value = coefs[entry] * sums[j * lanes + lane] * square[lane]
+                    if lane_bits == 0:
+                        values[first + lane, observable[entry]] += value
+                    elif odd_lane(lane, recipe.mask_lanes[mask]):
+                        values[first, observable[entry]] -= value
+                    else:
+                        values[first, observable[entry]] += value
 
 
 @jit
 def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int) -> None:
     """Tables of sum_j +-f_j with f_j = sum_m coef_jm cotangent_m, over the parities of the group's masks."""
-    lanes, table, factor = work.scale.size, work.weights, work.factors
+    lanes, table, factor, lane_bits = work.scale.size, work.weights, work.factors, recipe.lane_bits
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
     base, mask = 0, group[2]
     for which in range(2):
@@ -78,10 +86,12 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
             table[base * lanes + lane] = 0.0
         for j in range(count):
             for lane in range(lanes):
-                sample = min(tile * lanes + lane, cotangent.shape[0] - 1)
+                sample = tile if lane_bits else min(tile * lanes + lane, cotangent.shape[0] - 1)
                 total = 0.0
                 for entry in range(start[mask + j], start[mask + j + 1]):
                     total += coefs[entry] * cotangent[sample, observable[entry]]
+                if lane_bits and odd_lane(lane, recipe.mask_lanes[mask + j]):
+                    total = -total
                 factor[lane] = total
             for v in range(1 << j):
                 simd.split_row(table, base + v, base + v + (1 << j), factor, 0)
@@ -92,51 +102,45 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
 @jit
 def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int) -> None:
     """target <- sum_m cotangent_m O_m state."""
-    index, factors, parts = recipe.index, work.weights, recipe.parts
-    _clear(target, (parts << recipe.row_bits) * work.scale.size)
-    low_rows = 1 << min(recipe.row_bits, LOW_BITS)
+    index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
+    clear(target, (parts << bits) * work.scale.size)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         _build_factors(group, recipe, work, cotangent, tile)
-        x, odd, second, first_index, second_index = group[0], group[1], 1 << group[3], group[5], group[6]
-        for high in range(1 << max(recipe.row_bits - LOW_BITS, 0)):
-            a, b = index[first_index + low_rows + high], index[second_index + low_rows + high]
-            for low in range(low_rows):
-                row = high * low_rows + low
-                i, j = a ^ index[first_index + low], (b ^ index[second_index + low]) + second
-                if odd:
-                    simd.observe_row(state, target, row, row ^ x, 2, 1, factors, i, j, 2)
-                elif parts == 2:
-                    simd.observe_row(state, target, row, row ^ x, 2, 0, factors, i, j, 2)
-                else:
-                    simd.observe_row(state, target, row, row ^ x, 1, 0, factors, i, j, 2)
+        x, odd, base, first, second, lane = group[0], group[1], 1 << group[3], group[5], group[6], group[7]
+        if odd and lane:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 1, 1)
+        elif odd:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 1, 0)
+        elif parts == 2 and lane:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 0, 1)
+        elif parts == 2:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 0, 0)
+        elif lane:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 1, 0, 1)
+        else:
+            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 1, 0, 0)
 
 
 @jit
 def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
-    """|0...0>, or the given amplitudes (samples or 1, rows * parts)."""
-    lanes = work.scale.size
+    """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
+    lanes, parts = work.scale.size, recipe.parts
     work.scale[:] = 1.0
     if initial.shape[0] == 0:
         # Rows beyond the first are written before they are read, when the support grows into them.
-        _clear(state, recipe.parts * lanes)
-        state[:lanes] = 1.0
-        return
-    for lane in range(lanes):
-        sample = min(tile * lanes + lane, initial.shape[0] - 1)
+        clear(state, parts * lanes)
+        state[: 1 if recipe.lane_bits else lanes] = 1.0
+    elif recipe.lane_bits:
+        sample = min(tile, initial.shape[0] - 1)
         for i in range(initial.shape[1]):
-            state[i * lanes + lane] = initial[sample, i]
-
-
-@jit
-def _forward(
-    recipe: Recipe, work: Workspace, angles: Any, initial: Any, state: Any, tile: int, tiny: tuple[float, float]
-) -> None:
-    size = (recipe.parts << recipe.row_bits) * work.scale.size
-    _prepare(recipe, work, angles, tile)
-    _start(state, initial, recipe, work, tile)
-    sweep_forward(recipe, work, state, tiny[0], tiny[1])
-    state[size:] = work.scale
+            amplitude, part = i // parts, i % parts
+            state[(amplitude // lanes * parts + part) * lanes + amplitude % lanes] = initial[sample, i]
+    else:
+        for lane in range(lanes):
+            sample = min(tile * lanes + lane, initial.shape[0] - 1)
+            for i in range(initial.shape[1]):
+                state[i * lanes + lane] = initial[sample, i]
 
 
 @jit
@@ -144,18 +148,56 @@ def evaluate(
     recipe: Recipe,
     work: Workspace,
     angles: np.ndarray,  # (samples, angles)
-    initial: np.ndarray,  # (samples or 1 or 0, rows * parts)
+    initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
     states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes)
     values: np.ndarray,  # (samples, observables), zeros
     first: int,
     last: int,
     tiny: tuple[float, float],
 ) -> None:
-    """Expectation values of tiles first .. last; their final states stay in ``states``."""
+    """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
-        _forward(recipe, work, angles, initial, state, tile, tiny)
+        prepare(recipe, work, angles, tile)
+        _start(state, initial, recipe, work, tile)
+        sweep_forward(recipe, work, state, tiny)
         _values(state, recipe, work, values, tile)
+        state[size:] = work.scale
+
+
+@jit
+def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
+    """gradient[sample, angle] += the sums of its slots."""
+    lanes, sums = work.scale.size, work.sums
+    start, source, coef = recipe.slot_start, recipe.slot_angle, recipe.slot_coef
+    first = tile if recipe.lane_bits else tile * lanes
+    samples = lanes if recipe.lane_bits else min(lanes, gradient.shape[0] - first)
+    for slot in range(recipe.slot_offset.size):
+        for j in range(start[slot], start[slot + 1]):
+            for lane in range(samples):
+                value = coef[j] * sums[slot * lanes + lane]
+                if recipe.lane_bits == 0:
+                    gradient[first + lane, source[j]] += value
+                elif odd_lane(lane, recipe.slot_lanes[slot]):
+                    gradient[first, source[j]] -= value
+                else:
+                    gradient[first, source[j]] += value
+
+
+@jit
+def _collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
+    """gradient[sample, amplitude part] = 2 * cotangent, where |state> = circuit |initial>."""
+    lanes, parts = work.scale.size, recipe.parts
+    if recipe.lane_bits:
+        for i in range(gradient.shape[1]):
+            amplitude, part = i // parts, i % parts
+            where = (amplitude // lanes * parts + part) * lanes + amplitude % lanes
+            gradient[tile, i] = 2.0 * seed[where] * work.scale[0]
+    else:
+        for lane in range(min(lanes, gradient.shape[0] - tile * lanes)):
+            for i in range(gradient.shape[1]):
+                gradient[tile * lanes + lane, i] = 2.0 * seed[i * lanes + lane] * work.scale[lane]
 
 
 @jit
@@ -163,41 +205,27 @@ def differentiate(
     recipe: Recipe,
     work: Workspace,
     angles: np.ndarray,  # (samples, angles)
-    initial: np.ndarray,  # (samples or 1 or 0, rows * parts)
-    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes), consumed
-    known: bool,
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate`, consumed
     cotangent: np.ndarray,  # (samples, observables)
     seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes): scratch, or O|state> itself where seeded
     seeded: bool,
     gradient: np.ndarray,  # (samples, angles), zeros
-    initial_gradient: np.ndarray,  # (samples or 0, rows * parts)
+    initial_gradient: np.ndarray,  # (samples or 0, amplitudes * parts)
     first: int,
     last: int,
     tiny: tuple[float, float],
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
-    lanes = work.scale.size
-    size = (recipe.parts << recipe.row_bits) * lanes
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
-        state = states[min(tile - first, states.shape[0] - 1)]
-        if known:
-            _prepare(recipe, work, angles, tile)
-            work.scale[:] = state[size:]
-        else:
-            _forward(recipe, work, angles, initial, state, tile, tiny)
+        state = states[tile - first]
         seed = seeds[min(tile - first, seeds.shape[0] - 1)]
+        prepare(recipe, work, angles, tile)
+        work.scale[:] = state[size:]
         if not seeded:
             _observe(state, seed, recipe, work, cotangent, tile)
-        _clear(work.sums, work.sums.size)
-        sweep_reverse(recipe, work, state, seed, tiny[0], tiny[1])
-        samples = min(lanes, angles.shape[0] - tile * lanes)
-        sums, start, source, coef = work.sums, recipe.slot_start, recipe.slot_angle, recipe.slot_coef
-        for lane in range(samples):
-            for slot in range(recipe.slot_offset.size):
-                for j in range(start[slot], start[slot + 1]):
-                    gradient[tile * lanes + lane, source[j]] += coef[j] * sums[slot * lanes + lane]
+        clear(work.sums, work.sums.size)
+        sweep_reverse(recipe, work, state, seed, tiny)
+        _collect(recipe, work, gradient, tile)
         if initial_gradient.shape[0]:
-            for lane in range(samples):
-                for i in range(initial_gradient.shape[1]):
-                    value = seed[i * lanes + lane] * work.scale[lane]
-                    initial_gradient[tile * lanes + lane, i] = 2.0 * value
+            _collect_initial(recipe, work, seed, initial_gradient, tile)

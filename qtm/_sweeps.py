@@ -1,0 +1,244 @@
+"""Sweeps over a batch in one kind of lanes: buffers, tiles, threads and memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtm import _parallel
+from qtm._errors import DtypeError, OutOfMemory
+from qtm._kernels import simd
+from qtm._kernels.cpu import TINY, Workspace
+from qtm._kernels.measure import differentiate, evaluate
+from qtm._schedule import Schedule
+
+_LOGGER = logging.getLogger("qtm")
+_DTYPES = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}
+# Share of the free memory that states may take, for the sweeps and to be kept between forward and backward.
+MEMORY_SHARE = 0.5
+# Real multiply-adds that are worth a second thread: handing work to one costs about 20 us.
+_WORTH_A_THREAD = 400_000
+_SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
+_compiled: set[tuple[str, Any]] = set()
+
+
+def real_dtype(dtype: Any) -> np.dtype:
+    """The real dtype behind ``"complex128"`` or ``"complex64"``.
+
+    Raises:
+        DtypeError: another dtype.
+    """
+    try:
+        return _DTYPES[dtype if isinstance(dtype, str) else str(np.dtype(dtype))]
+    except (KeyError, TypeError) as error:
+        raise DtypeError(f"dtype {dtype!r} is not supported; use one of {', '.join(_DTYPES)}") from error
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array whose first number stands on a vector boundary."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
+    start = -raw.ctypes.data % simd.VECTOR_BYTES
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def free_memory() -> int:
+    """Bytes of memory that could be had now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":") for line in file)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(slots=True)
+class Kept:
+    """Final states of a forward sweep, for the reverse sweep of the same angles."""
+
+    sweeps: Sweeps
+    shares: list[tuple[int, int]]
+    states: list[np.ndarray]  # per share, (tiles, rows * parts * lanes + lanes)
+
+
+class Sweeps:
+    """One schedule, whose lanes are samples or amplitudes, with the buffers to run it."""
+
+    def __init__(self, plan: Schedule, dtype: str, threads: int, memory: int | None) -> None:
+        self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
+        self.recipe = plan.recipe
+        self.real = real_dtype(dtype)
+        self.lanes = simd.lanes(self.real)
+        self.samples_per_tile = 1 if self.recipe.lane_bits else self.lanes
+        self.amplitudes = 1 << self.recipe.row_bits + self.recipe.lane_bits
+        self.numbers = self.amplitudes * self.recipe.parts  # real numbers of one sample's state
+        self._tile_numbers = (self.recipe.parts << self.recipe.row_bits) * self.lanes
+        self._tile_bytes = self._tile_numbers * self.real.itemsize
+        self._multiply_adds = 8 * max(len(self.recipe.slot_offset), 1) * self._tile_numbers
+        self._spare: list[Workspace] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
+
+    def alone(self) -> Sweeps:
+        """The same for a worker elsewhere: without the program, which its arrays do not need, on one thread."""
+        return Sweeps(self.schedule.without_program(), self.dtype, 1, self.memory)
+
+    # Sweeps
+
+    def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
+        """Values (batch, observables), and the final states if ``keep``."""
+        values = np.zeros((len(angles), self.schedule.num_observables), angles.dtype)
+        shares = self._shares(len(angles))
+        width = self._tile_numbers + self.lanes
+        states = {a: aligned((b - a if keep else 1, width), self.real) for a, b in shares}
+
+        def run(first: int, last: int) -> None:
+            work = self._workspace()
+            evaluate(self.recipe, work, angles, start, states[first], values, first, last, TINY[self.real.itemsize])
+            self._spare.append(work)
+
+        self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
+        return values, Kept(self, shares, [states[first] for first, _ in shares]) if keep else None
+
+    def reverse(
+        self,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        kept: Kept | None,
+        seeds: list[np.ndarray] | None,
+        initial_gradient: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by the angles (batch, angles) and by the initial state (batch or 0, numbers)."""
+        assert kept is not None
+        if kept.sweeps is not self:
+            return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
+        gradient = np.zeros(angles.shape, angles.dtype)
+        by_initial = np.zeros((len(angles) if initial_gradient else 0, self.numbers), self.real)
+        number = {first: i for i, (first, _) in enumerate(kept.shares)}
+
+        def run(first: int, last: int) -> None:
+            work, i = self._workspace(), number[first]
+            seed = aligned((1, self._tile_numbers), self.real) if seeds is None else seeds[i]
+            differentiate(
+                self.recipe, work, angles, kept.states[i], cotangent, seed, seeds is not None, gradient, by_initial,
+                first, last, TINY[self.real.itemsize],
+            )  # fmt: skip
+            self._spare.append(work)
+
+        self._announced(differentiate, angles, lambda: _parallel.thread_map(run, kept.shares))
+        return gradient, by_initial
+
+    # Whole states, for probabilities
+
+    def weights(self, kept: Kept | None, batch: int) -> np.ndarray:
+        """Squared modulus (batch, amplitudes) of kept states."""
+        assert kept is not None
+        pieces = []
+        for states in kept.states:
+            rows = self._rows(states)  # (tiles, rows, parts, lanes)
+            square = (rows * rows).sum(2) * states[:, None, self._tile_numbers :] ** 2
+            pieces.append(self._by_sample(square))
+        return np.concatenate(pieces)[:batch]
+
+    def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
+        """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
+        assert kept is not None
+        pad = -len(cotangent) % self.samples_per_tile
+        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
+        if self.recipe.lane_bits:
+            factors = padded.reshape(len(padded), -1, 1, self.lanes)
+        else:
+            factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
+        seeds = []
+        for (first, last), states in zip(kept.shares, kept.states, strict=True):
+            seed = aligned((last - first, self._tile_numbers), self.real)
+            np.multiply(self._rows(states), factors[first:last], out=self._rows(seed))
+            seeds.append(seed)
+        return seeds
+
+    def _rows(self, states: np.ndarray) -> np.ndarray:
+        """A view of stored states as (tiles, rows, parts, lanes)."""
+        return states[:, : self._tile_numbers].reshape(len(states), -1, self.recipe.parts, self.lanes)
+
+    def _by_sample(self, rows: np.ndarray) -> np.ndarray:
+        """(tiles, rows, lanes) as (samples, amplitudes)."""
+        if self.recipe.lane_bits:
+            return rows.reshape(len(rows), -1)
+        return rows.transpose(0, 2, 1).reshape(-1, rows.shape[1])
+
+    # Memory and sharing
+
+    def start(self, initial: np.ndarray | None) -> np.ndarray:
+        """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows stand for |0...0>."""
+        if initial is None:
+            return np.zeros((0, self.numbers), self.real)
+        return np.ascontiguousarray(initial, self.real)
+
+    def fits(self, batch: int) -> bool:
+        """Whether the final states of the batch may be kept."""
+        size = -(-batch // self.samples_per_tile) * self._tile_bytes
+        return size < _SMALL or size <= self._budget()
+
+    def chunks(self, batch: int, start: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Parts of the batch whose final states fit the memory together, with their initial states."""
+        tiles = -(-batch // self.samples_per_tile)
+        if self.memory is not None or tiles * self._tile_bytes >= _SMALL:
+            tiles = max((self._budget() - self.threads * self._tile_bytes) // self._tile_bytes, 1)
+        size = max(tiles, 1) * self.samples_per_tile
+        for first in range(0, batch, size):
+            part = slice(first, first + size)
+            yield part, start if len(start) <= 1 else start[part]
+
+    def _budget(self) -> int:
+        return self.memory if self.memory is not None else int(MEMORY_SHARE * free_memory())
+
+    def _shares(self, batch: int) -> list[tuple[int, int]]:
+        tiles = -(-batch // self.samples_per_tile)
+        workers = min(self.threads, self._affordable_workers())
+        return _parallel.deal(tiles, workers if tiles * self._multiply_adds > _WORTH_A_THREAD else 1)
+
+    def _affordable_workers(self) -> int:
+        """Workers whose two states each fit the memory.
+
+        Raises:
+            OutOfMemory: not even one worker's do.
+        """
+        if self._tile_bytes < _SMALL:
+            return self.threads
+        budget = self._budget()
+        if budget < 2 * self._tile_bytes:
+            raise OutOfMemory(
+                f"{self.recipe.row_bits + self.recipe.lane_bits} qubits need {2 * self._tile_bytes / 2**30:.2f} GiB for "
+                f"two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
+            )
+        return budget // (2 * self._tile_bytes)
+
+    def _workspace(self) -> Workspace:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            slots, rows = max(len(self.recipe.slot_offset), 1), self.schedule.table_rows
+            factors = max(self.schedule.mask_count, 1)
+            sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, rows, factors)
+            dtypes = (np.float64, *[self.real] * 9)
+            return Workspace(*(aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)))
+
+    def _announced(self, kernel: Any, angles: np.ndarray, call: Any) -> None:
+        """Run ``call``; if the kernel had to be compiled for it, say so, because it takes seconds."""
+        key = kernel.__name__, self.real, angles.dtype
+        if key in _compiled:
+            call()
+            return
+        before, began = sum(kernel.stats.cache_misses.values()), time.perf_counter()
+        call()
+        _compiled.add(key)
+        if sum(kernel.stats.cache_misses.values()) > before:
+            seconds = time.perf_counter() - began
+            _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key[:2], seconds)
