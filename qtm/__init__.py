@@ -1,6 +1,62 @@
-"""qtm: train Qiskit circuits in PyTorch, with fast exact gradients, and run them on IBM devices."""
+"""qtm: train Qiskit circuits in PyTorch, with fast exact gradients, and run them on IBM devices.
+
+`QuantumModule` and `HybridModule` are torch layers; `FastEstimator`, `FastSampler` and
+`FastReverseEstimatorGradient` stand where Qiskit's do; `TorchConnector`, `EstimatorQNN` and `SamplerQNN` where
+qiskit-machine-learning's do; `hardware`, `MitigatedEstimator` and `noisy_estimator` lead to devices.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from qtm.modules import HybridModule, QuantumModule
+from qtm.primitives import FastEstimator, FastSampler
+
+if TYPE_CHECKING:
+    from qtm import hardware
+    from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
+    from qtm.gradients import FastReverseEstimatorGradient
+    from qtm.mitigation import MitigatedEstimator
+    from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
 
 __version__ = "0.1.0"
-__all__ = ["HybridModule", "QuantumModule"]
+__all__ = [
+    "EstimatorQNN",
+    "FastEstimator",
+    "FastReverseEstimatorGradient",
+    "FastSampler",
+    "HybridModule",
+    "MitigatedEstimator",
+    "QuantumModule",
+    "SamplerQNN",
+    "TorchConnector",
+    "depolarizing_noise",
+    "hardware",
+    "local_pauli_noise",
+    "noisy_estimator",
+]
+
+# Imported when first asked for: what they import takes longer than qtm itself.
+_LAZY = {
+    "EstimatorQNN": "connectors",
+    "FastReverseEstimatorGradient": "gradients",
+    "MitigatedEstimator": "mitigation",
+    "SamplerQNN": "connectors",
+    "TorchConnector": "connectors",
+    "depolarizing_noise": "noise",
+    "local_pauli_noise": "noise",
+    "noisy_estimator": "noise",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hardware":
+        return import_module("qtm.hardware")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'qtm' has no attribute {name!r}")
+    return getattr(import_module(f"qtm.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,6 +20,9 @@ _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 class Method(Protocol):
     """Values and their derivatives by whatever `angles` returns (gate angles; for SPSA the parameters)."""
 
+    def differentiating(self, by: tuple[bool, ...]) -> Method:
+        """A method that need not differentiate by the inputs, or by a trainable set, where ``by`` says False."""
+
     def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
         """What is differentiated, (batch, angles), as ordinary differentiable torch."""
 
@@ -114,7 +117,10 @@ class _Pullback(torch.autograd.Function):
         flat = _Flat(info.batch_size)
         folded = flat.fold(in_dims[:3], cotangent, angles, initial)
         by_angles, by_rows = _Pullback.apply(*folded, method, _Memo(), by_initial)
-        return (flat.unfold(by_angles), None if by_rows is None else flat.unfold(by_rows)), (0, None if by_rows is None else 0)
+        if by_rows is None:
+            return (flat.unfold(by_angles), None), (0, None)
+        by_rows, shared = flat.unfold(by_rows), flat._whole(in_dims[2], initial).shape[1] == 1
+        return (flat.unfold(by_angles), by_rows.sum(1, keepdim=True) if shared else by_rows), (0, 0)
 
 
 def _rows_gradient(by_rows: np.ndarray, initial: Tensor | None) -> Tensor:
@@ -130,16 +136,17 @@ class _Flat:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def fold(self, dims: tuple, *tensors: Tensor | None) -> list[Tensor | None]:
-        return [None if t is None else self._fold(d, t) for d, t in zip(dims, tensors, strict=True)]
+    def fold(self, dims: tuple, first: Tensor, *more: Tensor | None) -> list[Tensor | None]:
+        """Tensors (rows, numbers) behind ``dims``; one row serves all rows of the first tensor."""
+        whole = [None if t is None else self._whole(d, t) for d, t in zip(dims, (first, *more), strict=True)]
+        rows = whole[0].shape[1]  # type: ignore[union-attr]
+        return [None if t is None else t.expand(-1, rows, -1).reshape(self.size * rows, t.shape[-1]) for t in whole]
 
-    def _fold(self, dim: int | None, tensor: Tensor) -> Tensor:
-        if dim is None:
-            return tensor.expand(self.size, *tensor.shape).reshape(-1, tensor.shape[-1])
-        return tensor.movedim(dim, 0).reshape(-1, tensor.shape[-1])
+    def _whole(self, dim: int | None, tensor: Tensor) -> Tensor:
+        return tensor.expand(self.size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
     def unfold(self, tensor: Tensor) -> Tensor:
-        return tensor.reshape(self.size, -1, tensor.shape[-1])
+        return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
 
 
 def dtype_of(weights: Tensor, inputs: Tensor | None) -> torch.dtype:

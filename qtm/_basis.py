@@ -13,6 +13,14 @@ def odd_bits(masks: Any, other: Any) -> np.ndarray:
     return np.bitwise_count(np.bitwise_and(masks, other)) & 1
 
 
+def combinations(masks: Sequence[int]) -> np.ndarray:
+    """The xor of every subset of the masks, subset s at position s."""
+    index = np.zeros(1, np.int64)
+    for mask in masks:
+        index = np.concatenate([index, index ^ mask])
+    return index
+
+
 def pivots(masks: Sequence[int]) -> list[int]:
     """Ascending bits at which the span of the masks has a row-reduced basis: cosets are numbered by the rest."""
     reduced: list[int] = []

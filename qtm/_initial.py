@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qiskit.circuit import Parameter, ParameterExpression
 
+from qtm._basis import combinations
 from qtm._expressions import AngleMap, compile_angles
 from qtm._flatten import Preparation
 
@@ -54,7 +55,7 @@ class InitialState:
         self, preparations: Sequence[Preparation], parameters: Sequence[Parameter], basis: Sequence[int]
     ) -> None:
         self.parts = [_Amplitudes(p, parameters) for p in preparations]
-        amplitude = amplitude_of_rows(basis)  # (rows,)
+        amplitude = combinations(basis)  # (rows,)
         prepared = 0
         self.places = []
         for preparation in preparations:
@@ -85,11 +86,3 @@ class InitialState:
         for part, place in zip(self.parts, self.places, strict=True):
             total = total * part.torch(inputs, weights)[:, torch.as_tensor(place)]
         return torch.view_as_real(total.contiguous()).flatten(1)
-
-
-def amplitude_of_rows(basis: Sequence[int]) -> np.ndarray:
-    """Index of the program's amplitude that every row of the kernels holds."""
-    index = np.zeros(1, np.int64)
-    for mask in basis:
-        index = np.concatenate([index, index ^ mask])
-    return index

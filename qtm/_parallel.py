@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from qtm._errors import ParameterError, WorkerError
+from qtm._errors import ParameterError, QtmError, WorkerError
 
 Result = TypeVar("Result")
 
@@ -72,22 +72,40 @@ def executor_map(
     """``function(*task)`` for every task on an executor, in order.
 
     Raises:
-        WorkerError: a task failed, or the executor takes no more tasks; no result is silently missing.
+        WorkerError: a worker died, a task failed, or the executor takes no more; no result is silently missing.
+        QtmError: what a task raised on purpose.
     """
-    futures: list[Future[Result] | None] = []
+    futures: list[Future[Result]] = []
     for task in tasks:
         try:
             futures.append(executor.submit(function, *task))
-        except (BrokenExecutor, RuntimeError) as error:
+        except RuntimeError as error:  # broken (BrokenExecutor), or shut down
             raise WorkerError(f"the executor takes no more work ({error}); make a new executor") from error
-    results = []
-    for number, future in enumerate(futures):
-        assert future is not None
-        try:
-            results.append(future.result())
-        except BrokenExecutor as error:
-            raise WorkerError(
-                f"a worker died while it computed share {number + 1} of {len(tasks)} ({error or 'no message'}); "
-                "it may have run out of memory. Make a new executor, with fewer workers or smaller batches"
-            ) from error
-    return results
+    for number, future in enumerate(futures, 1):
+        error = _failure(future)
+        if error is None:
+            continue
+        for other in futures:
+            other.cancel()
+        if isinstance(error, QtmError):
+            raise error
+        raise WorkerError(_what_happened(error, f"share {number} of {len(tasks)}")) from error
+    return [future.result() for future in futures]
+
+
+def _failure(future: Future) -> BaseException | None:
+    """The exception of a task, waited for; also where it was cancelled."""
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _what_happened(error: BaseException, share: str) -> str:
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, BrokenExecutor):
+        return (
+            f"a worker died while it computed {share} ({reason}); it may have run out of memory. "
+            "Make a new executor, with fewer workers or smaller batches"
+        )
+    return f"a worker could not compute {share} ({reason})"

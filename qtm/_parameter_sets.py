@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import pi
 from typing import Any
 
@@ -36,19 +37,26 @@ class ParameterSets:
         variational: Any,
         names: str | Sequence[str] | None,
     ) -> None:
-        self.encoding: tuple[Parameter, ...] = tuple(encoding if encoding is not None else ())
+        self.encoding = _listed(encoding, "encoding_params")
         single = _is_single(variational)
-        self.sets = (tuple(variational),) if single else tuple(tuple(s) for s in variational)
+        self.sets = tuple(_listed(s, "variational_params") for s in ([variational] if single else variational))
         self.names = _names(names, len(self.sets), single)
         self.order = self.encoding + tuple(p for s in self.sets for p in s)
         _check_parameters(circuit, self.order)
 
 
+def _listed(parameters: Any, argument: str) -> tuple[Parameter, ...]:
+    if parameters is None:
+        return ()
+    if isinstance(parameters, str) or not isinstance(parameters, Iterable):
+        raise ParameterError(f"{argument} must be a list of circuit parameters, not {parameters!r}")
+    return tuple(parameters)
+
+
 def _is_single(variational: Any) -> bool:
-    if isinstance(variational, ParameterVector):
+    if isinstance(variational, ParameterVector | str) or not isinstance(variational, Iterable):
         return True
-    members = list(variational)
-    return not members or all(isinstance(m, Parameter) for m in members)
+    return all(isinstance(m, Parameter) for m in variational)
 
 
 def _names(names: str | Sequence[str] | None, count: int, single: bool) -> tuple[str, ...]:
@@ -70,7 +78,7 @@ def _check_parameters(circuit: QuantumCircuit, order: Sequence[Parameter]) -> No
     for parameter in order:
         if not isinstance(parameter, Parameter):
             raise ParameterError(f"{parameter!r} is not a circuit parameter")
-    twice = sorted({p.name for p in order if order.count(p) > 1})
+    twice = sorted(p.name for p, count in Counter(order).items() if count > 1)
     if twice:
         raise ParameterError(f"listed more than once: {', '.join(twice)}; each parameter is encoding or in one set")
     known = set(circuit.parameters)
@@ -108,9 +116,18 @@ def _is_named(initial: Any) -> bool:
     return isinstance(initial, tuple) and len(initial) == 2 and isinstance(initial[1], Mapping)
 
 
+def _require_values(initial: Any) -> None:
+    if isinstance(initial, Mapping) or not isinstance(initial, Iterable):
+        known = ", ".join(map(repr, _INITIALISERS))
+        raise ParameterError(
+            f"a parameter set cannot start from {initial!r}; use one of {known}, (name, {{arguments}}), or a list of values"
+        )
+
+
 def _per_set(initial: Any, count: int) -> list[Any]:
     if _is_named(initial):
         return [initial] * count
+    _require_values(initial)
     if isinstance(initial, Tensor | np.ndarray) or all(isinstance(v, int | float | np.number) for v in initial):
         return [initial] * count
     if len(initial) != count:
@@ -120,6 +137,7 @@ def _per_set(initial: Any, count: int) -> list[Any]:
 
 def _fill(size: int, initial: Any, name: str) -> Tensor:
     if not _is_named(initial):
+        _require_values(initial)
         values = torch.as_tensor(np.asarray(initial, dtype=np.float64) if not isinstance(initial, Tensor) else initial)
         values = values.detach().to(torch.get_default_dtype()).clone()
         if values.shape != (size,):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qtm._basis import Basis, odd_bits, pivots
+from qtm._basis import Basis, combinations, odd_bits, pivots
 from qtm._frame import conjugate
 from qtm._kernels.cpu import GROW, PHASE, ROTATE, TURN_LANES, Recipe
 from qtm._kernels.rotations import COLUMNS
@@ -27,6 +27,7 @@ from qtm._program import Program, Slot
 
 _TABLE_BITS = 8  # masks in one table of phases or parities
 _GROUP = 3  # rotations in one pass
+_TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
 
 Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
@@ -184,11 +185,15 @@ class _Builder:
 
     def row_index(self, masks: Sequence[int], bits: int) -> int:
         """Where the index array begins that maps (low rows, high rows) to a table entry: xor the two."""
-        key = (tuple(m >> self.lane_bits for m in masks), bits)
+        rows = tuple(m >> self.lane_bits for m in masks)
+        return self._store(("rows", bits, *rows), row_index(rows, bits))
+
+    def _store(self, key: tuple, numbers: np.ndarray) -> int:
+        """Where the numbers stand in the index; equal ones are stored once."""
         if key not in self.known:
             self.known[key] = self.index_size
-            self.index.append(row_index(key[0], bits))
-            self.index_size += len(self.index[-1])
+            self.index.append(numbers)
+            self.index_size += len(numbers)
         return self.known[key]
 
     # Rotations
@@ -207,16 +212,47 @@ class _Builder:
             group = _next_group(pending, self.lane_bits)
             groups.append(group)
             pending = [r for r in pending if not any(r is g for g in group)]
-        for group in _balanced(groups, self.lane_bits):
-            within = self.split(group[0][0])[0] == 0
-            self._operation(TURN_LANES if within else ROTATE, self.row_bits, group)
+        for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
+            self._pass(groups_of_pass)
 
-    def _operation(self, kind: int, bits: int, group: list[Rotation]) -> None:
+    def _passes(self, groups: list[list[Rotation]]) -> list[list[list[Rotation]]]:
+        """Neighbouring groups whose masks of rows are independent together, and fit a tile."""
+        passes: list[list[list[Rotation]]] = []
+        masks: list[int] = []
+        for group in groups:
+            more = [*masks, *(self.split(x)[0] for x, _, _ in group)]
+            if passes and len(pivots(more)) == len(more) <= _TILE_BITS:
+                passes[-1].append(group)
+                masks = more
+            else:
+                passes.append([group])
+                masks = more[len(masks) :]
+        return passes
+
+    def _pass(self, groups: list[list[Rotation]]) -> None:
+        rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
+        if rows[0][0] == 0:
+            self._operation(TURN_LANES, self.row_bits, groups[0])
+            return
+        span = [m for masks in rows for m in masks]
+        for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
+            if len(span) < _TILE_BITS and len(pivots([*span, 1 << bit])) > len(span):
+                span.append(1 << bit)
+        where = self._store(("pivots", *span), np.array(pivots(span), np.int32))
+        for place, (group, masks) in enumerate(zip(groups, rows, strict=True)):
+            others = [m for m in span if m not in masks]
+            offset = self._store(("coset", *others), combinations(others).astype(np.int32))
+            self._operation(
+                ROTATE, self.row_bits, group, 1 << len(others), offset, where, len(span), place, len(groups)
+            )
+
+    def _operation(self, kind: int, bits: int, group: list[Rotation], *tile: int) -> None:
         masks, lanes = zip(*(self.split(x) for x, _, _ in group), strict=True)
         signs = [self.split(w)[0] for _, w, _ in group]
         alone = [max((m & -m).bit_length() - 1, 0) for m in masks]
-        columns = [([*c, 0, 0, 0])[:_GROUP] for c in (masks, signs, pivots(masks), alone, lanes)]
-        self.emit(kind, bits, len(self.slots), len(group), *(number for c in columns for number in c))
+        columns = [([*c, 0, 0, 0])[:_GROUP] for c in (masks, signs, alone, lanes)]
+        tile = tile or (0, 0, 0, 0, 0, 1)
+        self.emit(kind, bits, len(self.slots), len(group), *(number for c in columns for number in c), *tile)
         for _, w, slot in group:
             self._slot(slot, w)
 

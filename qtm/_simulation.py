@@ -8,10 +8,11 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
+from qtm._basis import combinations
 from qtm._engine import Engine, Options
 from qtm._errors import CircuitError, ParameterError
 from qtm._expressions import compile_angles
-from qtm._initial import InitialState, amplitude_of_rows
+from qtm._initial import InitialState
 from qtm._observables import Observable
 from qtm._program import lower
 
@@ -82,7 +83,7 @@ class Simulation:
 
     def outcomes(self) -> np.ndarray:
         """The measured outcome that every row of the kernels stands for."""
-        index = amplitude_of_rows(self.engine.basis)
+        index = combinations(self.engine.basis)
         total = np.zeros_like(index)
         for qubit, (k, _, mask) in enumerate(self.program.frame.z):
             total |= ((np.bitwise_count(index & mask).astype(np.int64) + k // 2) & 1) << qubit

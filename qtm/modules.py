@@ -14,10 +14,9 @@ from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor, nn
 
 from qtm._autograd import Method, complex_name, dtype_of, expectation_values
-from qtm._errors import ParameterError, ShapeError
+from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError
 from qtm._methods import MethodSettings, make_method
 from qtm._parameter_sets import ParameterSets, initial_values
-from qtm._parallel import resolve_threads
 
 
 class QuantumModule(nn.Module):
@@ -43,7 +42,9 @@ class QuantumModule(nn.Module):
             ``("spsa", {"repeats": 4})``.
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
-        executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads.
+        executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads,
+            the batch being dealt into as many shares as threads were asked for, or as the executor has workers. It
+            stays with its process: copies of the module share it, pickled ones compute in threads.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
@@ -82,6 +83,9 @@ class QuantumModule(nn.Module):
         pass_manager: BasePassManager | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(circuit, QuantumCircuit):
+            raise CircuitError(f"{type(circuit).__name__} is no circuit; give a qiskit.QuantumCircuit")
+        circuit = circuit.copy()  # lowered again for another dtype, whatever became of the original
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
@@ -90,9 +94,8 @@ class QuantumModule(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
         self._settings = MethodSettings(
             circuit, self._sets.order, observables, estimator, gradient,
-            resolve_threads(num_threads_forward), resolve_threads(num_threads_backward), executor, pass_manager,
+            num_threads_forward, num_threads_backward, executor, pass_manager,
         )  # fmt: skip
-        self._threads = [num_threads_forward, num_threads_backward]
         self._encoding_gradients_flag = encoding_gradients_flag
         self._methods: dict[str, Method] = {}
         self._output_size = self._method(torch.get_default_dtype()).num_observables  # type: ignore[attr-defined]
@@ -103,24 +106,20 @@ class QuantumModule(nn.Module):
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
+            DtypeError: a dtype or device is not supported.
         """
         sets = [getattr(self, name) for name in self._sets.names]
-        weights = sets[0] if len(sets) == 1 else torch.cat(sets) if sets else torch.empty(0)
+        weights = sets[0] if len(sets) == 1 else torch.cat(sets)
         if inputs is None:
             if self.input_size:
                 raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
             method = self._method(dtype_of(weights, None))
             return expectation_values(method, None, weights, 1).squeeze(0)
-        inputs = torch.as_tensor(inputs)
-        if inputs.ndim == 0 or inputs.shape[-1] != self.input_size:
-            raise ShapeError(f"inputs have shape {tuple(inputs.shape)}; expected (..., {self.input_size})")
-        if not inputs.is_floating_point() or (sets and inputs.dtype != weights.dtype):
-            inputs = inputs.to(weights.dtype if sets else torch.get_default_dtype())
+        inputs, weights = _same_dtype(_real_tensor(inputs, self.input_size), weights)
         if self._encoding_gradients_flag is False:
             inputs = inputs.detach()
         method = self._method(dtype_of(weights, inputs))
-        weights = weights.to(inputs.dtype) if not sets else weights
-        flat = inputs if inputs.ndim == 2 else inputs.reshape(-1, self.input_size) if inputs.numel() else _flat_empty(inputs)
+        flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
         values = expectation_values(method, flat, weights, len(flat))
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
@@ -136,25 +135,25 @@ class QuantumModule(nn.Module):
 
     def set_num_threads_forward(self, num_threads: int) -> None:
         """Set the number of threads of the forward pass; 0 means all cores."""
-        self._set_threads(num_threads, self._threads[1])
+        self._set_threads(num_threads, self.num_threads_backward)
 
     def set_num_threads_backward(self, num_threads: int) -> None:
         """Set the number of threads of the backward pass; 0 means all cores."""
-        self._set_threads(self._threads[0], num_threads)
+        self._set_threads(self.num_threads_forward, num_threads)
 
     def _set_threads(self, forward: int, backward: int) -> None:
-        self._settings = self._settings.with_threads(resolve_threads(forward), resolve_threads(backward))
-        self._threads, self._methods = [forward, backward], {}
+        self._settings = self._settings.with_threads(forward, backward)
+        self._methods = {}
 
     @property
     def num_threads_forward(self) -> int:
         """Threads of the forward pass; 0 means all cores."""
-        return self._threads[0]
+        return self._settings.threads_forward
 
     @property
     def num_threads_backward(self) -> int:
         """Threads of the backward pass; 0 means all cores."""
-        return self._threads[1]
+        return self._settings.threads_backward
 
     @property
     def variational_(self) -> list[nn.Parameter]:
@@ -201,9 +200,23 @@ class QuantumModule(nn.Module):
         )
 
 
-def _flat_empty(inputs: Tensor) -> Tensor:
-    """An input without any sample, as (0, input_size): -1 is ambiguous where nothing is left to divide."""
-    return inputs.reshape(inputs[..., 0].numel(), inputs.shape[-1])
+def _real_tensor(inputs: Any, width: int) -> Tensor:
+    """Inputs as a tensor of real numbers (..., width)."""
+    inputs = torch.as_tensor(inputs)
+    if inputs.is_complex():
+        raise DtypeError(f"inputs have dtype {inputs.dtype}; angles must be real (radians)")
+    if inputs.ndim == 0 or inputs.shape[-1] != width:
+        raise ShapeError(f"inputs have shape {tuple(inputs.shape)}; expected (..., {width})")
+    return inputs
+
+
+def _same_dtype(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs in the dtype of the weights; a module without weights follows its inputs."""
+    if inputs.dtype == weights.dtype:
+        return inputs, weights
+    if weights.numel() or not inputs.is_floating_point():
+        return inputs.to(weights.dtype), weights
+    return inputs, weights.to(inputs.dtype)
 
 
 class HybridModule(nn.Module):
@@ -250,8 +263,12 @@ class HybridModule(nn.Module):
         self._input_size, self._output_size = input_size, output_size
 
     def forward(self, inputs: Any) -> Tensor:
-        """Outputs (..., output_size) of inputs (..., input_size)."""
-        inputs = torch.as_tensor(inputs).to(self._preprocessing.weight.dtype)
+        """Outputs (..., output_size) of inputs (..., input_size).
+
+        Raises:
+            ShapeError: the last axis of ``inputs`` is not ``input_size`` long.
+        """
+        inputs = _real_tensor(inputs, self._input_size).to(self._preprocessing.weight.dtype)
         return self._postprocessing(self._quantum_module(self._preprocessing(inputs)))
 
     @property

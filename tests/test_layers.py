@@ -24,26 +24,30 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors",),
     # a circuit and its observables, as data
     (
-        *("_program", "_frame", "_flatten", "_definitions", "_gates"),
+        *("_program", "_frame", "_flatten", "_definitions", "_gates", "_basis"),
         *("_expressions", "_angles", "_initial", "_observables"),
     ),
     # arrays in, arrays out
     ("_kernels",),
     # batches of them
-    ("_simulation", "_engine", "_schedule", "_parallel"),
+    ("_simulation", "_engine", "_sweeps", "_schedule", "_parallel"),
     # Qiskit's interfaces
-    ("primitives", "gradients", "_usage"),
+    (
+        *("primitives", "_sampler", "_finished_job", "_recent"),
+        *("gradients", "_derivatives", "_shifts", "_evaluation", "_usage"),
+    ),
     # torch's
-    ("modules", "_autograd"),
+    ("modules", "_methods", "_parameter_sets", "_autograd"),
     # what stands on an estimator or a module
     (
         *("circuits", "connectors", "fidelity", "noise", "training"),
+        *("_estimator_qnn", "_sampler_qnn", "_torch_connector", "_outcomes", "_placement", "_network_errors"),
         *("hardware", "_calibration", "_checkpoint", "_content", "_isa", "_jobs", "_journal"),
         *("_results", "_runtime", "_submission"),
         *("mitigation", "_decoupling", "_extrapolation", "_folding", "_inversion", "_realtime"),
         *("_regression", "_steps"),
     ),
-    ("bench",),
+    ("bench", "_demo", "_plots"),
     ("__init__",),
     ("__main__",),
 )

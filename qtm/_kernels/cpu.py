@@ -17,18 +17,17 @@ import numpy as np
 from numba import njit
 
 from qtm._kernels import rotations, simd, tables
-from qtm._kernels.rotations import LANES
+from qtm._kernels.rotations import GROUPS, LANES, PIVOTS, PLACE, TILE
 
 ROTATE, GROW, PHASE, TURN_LANES = 0, 1, 2, 3
-# By bytes of a number: below this cosine a rotation is done in full; below this scale the state is brought back to
-# its true scale.
-TINY = {4: (1e-2, 1e-6), 8: (1e-6, 1e-60)}
+# By bytes of a number: a pass leaves no more than this of the true scale in the state, whose square must not overflow.
+TINY = {4: 1e-12, 8: 1e-120}
 
 
 class Recipe(NamedTuple):
     """A scheduled circuit with its observables, as plain arrays."""
 
-    ops: np.ndarray  # (operations, 19) int64, see `rotations`
+    ops: np.ndarray  # (operations, 22) int64, see `rotations`
     slot_start: np.ndarray  # (slots + 1,) int64; slot angle = offset + sum coef * angle
     slot_angle: np.ndarray  # (terms,) int64
     slot_coef: np.ndarray  # (terms,) float64
@@ -176,81 +175,90 @@ def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace) -
 
 
 @jit
-def _smallest(vector: Any, first: int, lanes: int) -> float:
-    least = abs(vector[first])
-    for lane in range(1, lanes):
-        least = min(least, abs(vector[first + lane]))
+def _remaining(recipe: Recipe, work: Workspace, first: int, last: int, start: float) -> float:
+    """Smallest scale over the lanes after the rotations of operations first .. last, from scale * start."""
+    lanes, cosine, least = work.scale.size, work.cosine, 1.0
+    for lane in range(lanes):
+        product = work.scale[lane] if start == 0 else start
+        for number in range(first, last):
+            slot = recipe.ops[number, 2]
+            for b in range(recipe.ops[number, 3]):
+                product *= cosine[(slot + b) * lanes + lane]
+        least = min(least, abs(product))
     return least
 
 
 @jit
-def _is_plain(op: Any, work: Workspace, tiny: float) -> bool:
-    """Whether all cosines of a group are large enough to divide by."""
-    lanes, plain = work.scale.size, True
-    for b in range(op[3]):
-        plain = plain and _smallest(work.cosine, (op[2] + b) * lanes, lanes) > tiny
-    return plain
+def _tile(number: int, op: Any, index: Any) -> int:
+    """First row of a tile: zero bits opened in its number at the pivots of the tile's masks."""
+    for j in range(op[TILE]):
+        position = index[op[PIVOTS] + j]
+        low = number & ((1 << position) - 1)
+        number = ((number ^ low) << 1) | low
+    return number
 
 
 @inlined
-def _rotate(state: Any, op: Any, parts: int, tangent: Any) -> None:
+def _rotate(state: Any, op: Any, parts: int, tangent: Any, base: int, index: Any) -> None:
     permute = (op[LANES] | op[LANES + 1] | op[LANES + 2]) != 0
     # One call for each variant, because the number of generators, parts, and whether lanes move are compiled in.
     case = op[3] + 4 * parts + 16 * permute
     if case == 1 + 4:
-        rotations.rotate(state, op, tangent, 1, 1, 0)
+        rotations.rotate(state, op, tangent, base, index, 1, 1, 0)
     elif case == 2 + 4:
-        rotations.rotate(state, op, tangent, 2, 1, 0)
+        rotations.rotate(state, op, tangent, base, index, 2, 1, 0)
     elif case == 3 + 4:
-        rotations.rotate(state, op, tangent, 3, 1, 0)
+        rotations.rotate(state, op, tangent, base, index, 3, 1, 0)
     elif case == 1 + 8:
-        rotations.rotate(state, op, tangent, 1, 2, 0)
+        rotations.rotate(state, op, tangent, base, index, 1, 2, 0)
     elif case == 2 + 8:
-        rotations.rotate(state, op, tangent, 2, 2, 0)
+        rotations.rotate(state, op, tangent, base, index, 2, 2, 0)
     elif case == 3 + 8:
-        rotations.rotate(state, op, tangent, 3, 2, 0)
+        rotations.rotate(state, op, tangent, base, index, 3, 2, 0)
     elif case == 1 + 4 + 16:
-        rotations.rotate(state, op, tangent, 1, 1, 1)
+        rotations.rotate(state, op, tangent, base, index, 1, 1, 1)
     elif case == 2 + 4 + 16:
-        rotations.rotate(state, op, tangent, 2, 1, 1)
+        rotations.rotate(state, op, tangent, base, index, 2, 1, 1)
     elif case == 3 + 4 + 16:
-        rotations.rotate(state, op, tangent, 3, 1, 1)
+        rotations.rotate(state, op, tangent, base, index, 3, 1, 1)
     elif case == 1 + 8 + 16:
-        rotations.rotate(state, op, tangent, 1, 2, 1)
+        rotations.rotate(state, op, tangent, base, index, 1, 2, 1)
     elif case == 2 + 8 + 16:
-        rotations.rotate(state, op, tangent, 2, 2, 1)
+        rotations.rotate(state, op, tangent, base, index, 2, 2, 1)
     else:
-        rotations.rotate(state, op, tangent, 3, 2, 1)
+        rotations.rotate(state, op, tangent, base, index, 3, 2, 1)
 
 
 @inlined
-def _unrotate(state: Any, cotangent: Any, op: Any, parts: int, tangent: Any, sums: Any) -> None:
+def _unrotate(
+    state: Any, cotangent: Any, op: Any, parts: int, tangent: Any, sums: Any, base: int, index: Any
+) -> None:
     permute = (op[LANES] | op[LANES + 1] | op[LANES + 2]) != 0
     case = op[3] + 4 * parts + 16 * permute
     if case == 1 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 1, 1, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 1, 0)
     elif case == 2 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 2, 1, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 1, 0)
     elif case == 3 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 3, 1, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 1, 0)
     elif case == 1 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 1, 2, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 2, 0)
     elif case == 2 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 2, 2, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 2, 0)
     elif case == 3 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 3, 2, 0)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 2, 0)
     elif case == 1 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 1, 1, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 1, 1)
     elif case == 2 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 2, 1, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 1, 1)
     elif case == 3 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 3, 1, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 1, 1)
     elif case == 1 + 8 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 1, 2, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 2, 1)
     elif case == 2 + 8 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 2, 2, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 2, 1)
     else:
-        rotations.unrotate(state, cotangent, op, tangent, sums, 3, 2, 1)
+        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 2, 1)
 
 
 @inlined
@@ -290,47 +298,87 @@ def _unturn(state: Any, cotangent: Any, op: Any, which: int, parts: int, work: W
 
 
 @jit
-def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: tuple[float, float]) -> None:
-    """Evolve the state of one tile; what it lacks in norm is left in ``work.scale``."""
-    lanes, parts = work.scale.size, recipe.parts
-    for number in range(recipe.ops.shape[0]):
-        op = recipe.ops[number]
-        if op[0] == PHASE:
-            _phase(state, op, recipe.index, work)
-            continue
-        if not _smallest(work.scale, 0, lanes) > tiny[1]:
-            simd.scale_rows(state, 0, parts << op[1], work.scale, 0)
-            work.scale[:] = 1.0
-        if op[0] == ROTATE and _is_plain(op, work, tiny[0]):
-            _rotate(state, op, parts, work.tangent)
-            for b in range(op[3]):
-                simd.scale_rows(work.scale, 0, 1, work.cosine, op[2] + b)
-        else:
-            for b in range(op[3]):
-                _turn(state, op, b, parts, work)
+def _rescale(state: Any, count: int, scale: Any) -> None:
+    simd.scale_rows(state, 0, count, scale, 0)
 
 
 @jit
-def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: tuple[float, float]) -> None:
+def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last: int) -> None:
+    """Groups first .. last of rotations, tile by tile, their cosines divided out."""
+    parts, index, tangent, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
+    for tile in range(1 << (ops[first, 1] - ops[first, TILE])):
+        base = _tile(tile, ops[first], index)
+        for number in range(first, last):
+            _rotate(state, ops[number], parts, tangent, base, index)
+    for number in range(first, last):
+        for b in range(ops[number, 3]):
+            simd.scale_rows(work.scale, 0, 1, work.cosine, ops[number, 2] + b)
+
+
+@jit
+def _pass_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, first: int, last: int) -> None:
+    """Undo `_pass_forward`."""
+    parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
+    for tile in range(1 << (ops[first, 1] - ops[first, TILE])):
+        base = _tile(tile, ops[first], index)
+        for number in range(last - 1, first - 1, -1):
+            _unrotate(state, cotangent, ops[number], parts, tangent, sums, base, index)
+    for number in range(last - 1, first - 1, -1):
+        for b in range(ops[number, 3] - 1, -1, -1):
+            square_scale(work)
+            simd.scale_rows(sums, ops[number, 2] + b, 1, work.square, 0)
+            simd.scale_rows(work.scale, 0, 1, work.cosine, ops[number, 2] + b)
+
+
+@jit
+def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float) -> None:
+    """Evolve the state of one tile; what it lacks in norm is left in ``work.scale``."""
+    parts, ops, number = recipe.parts, recipe.ops, 0
+    while number < ops.shape[0]:
+        op = ops[number]
+        if op[0] == PHASE:
+            _phase(state, op, recipe.index, work)
+            number += 1
+            continue
+        last = number - op[PLACE] + op[GROUPS]
+        if not _remaining(recipe, work, number, last, 0.0) > tiny:
+            _rescale(state, parts << op[1], work.scale)
+            work.scale[:] = 1.0
+            if not _remaining(recipe, work, number, last, 1.0) > tiny:
+                last = number + 1
+        if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
+            _pass_forward(recipe, work, state, number, last)
+        else:
+            for b in range(op[3]):
+                _turn(state, op, b, parts, work)
+            last = number + 1
+        number = last
+
+
+@jit
+def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float) -> None:
     """Undo the circuit on state and cotangent; ``work.sums`` gets the derivative by every slot angle."""
-    lanes, parts = work.scale.size, recipe.parts
-    for number in range(recipe.ops.shape[0] - 1, -1, -1):
-        op = recipe.ops[number]
+    parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
+    while last > 0:
+        op = ops[last - 1]
         if op[0] == PHASE:
             _unphase(state, cotangent, op, recipe.index, work)
+            last -= 1
             continue
-        rows = parts << (op[1] + (op[0] == GROW))
-        if not _smallest(work.scale, 0, lanes) > tiny[1]:
-            simd.scale_rows(state, 0, rows, work.scale, 0)
-            simd.scale_rows(cotangent, 0, rows, work.scale, 0)
+        number = last - 1 - op[PLACE]
+        if not _remaining(recipe, work, number, last, 0.0) > tiny:
+            rows = parts << (op[1] + (op[0] == GROW))
+            _rescale(state, rows, work.scale)
+            _rescale(cotangent, rows, work.scale)
             work.scale[:] = 1.0
-        plain = op[0] == ROTATE and _is_plain(op, work, tiny[0])
-        if plain:
-            _unrotate(state, cotangent, op, parts, work.tangent, work.sums)
-        for b in range(op[3] - 1, -1, -1):
-            if not plain:
+            if not _remaining(recipe, work, number, last, 1.0) > tiny:
+                number = last - 1
+        if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
+            _pass_reverse(recipe, work, state, cotangent, number, last)
+        else:
+            for b in range(op[3] - 1, -1, -1):
                 _unturn(state, cotangent, op, b, parts, work)
-            square_scale(work)
-            simd.scale_rows(work.sums, op[2] + b, 1, work.square, 0)
-            if plain:
-                simd.scale_rows(work.scale, 0, 1, work.cosine, op[2] + b)
+                square_scale(work)
+                simd.scale_rows(work.sums, op[2] + b, 1, work.square, 0)
+            number = last - 1
+        last = number

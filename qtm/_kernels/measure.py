@@ -153,7 +153,7 @@ def evaluate(
     values: np.ndarray,  # (samples, observables), zeros
     first: int,
     last: int,
-    tiny: tuple[float, float],
+    tiny: float,
 ) -> None:
     """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
     size = (recipe.parts << recipe.row_bits) * work.scale.size
@@ -213,7 +213,7 @@ def differentiate(
     initial_gradient: np.ndarray,  # (samples or 0, amplitudes * parts)
     first: int,
     last: int,
-    tiny: tuple[float, float],
+    tiny: float,
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
     size = (recipe.parts << recipe.row_bits) * work.scale.size

@@ -8,6 +8,9 @@ Up to three that commute are done in one pass, the rows of a coset of their mask
 divided out: 2 multiply-adds per pair and part instead of 4, and 6 in reverse (2 on each state, 2 for the sum).
 Rows are numbered without the bits that are lanes; ``lane`` masks say which lanes a generator pairs, and the
 signs over the lanes are in the vectors of tangents and sines.
+
+Passes go tile by tile: a tile is the coset of a row under some 2^TILE_BITS combinations of masks, small enough to
+stay in the cache while several groups of rotations are done on it.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from qtm._kernels.simd import Emit, Rows, step
+from qtm._kernels.simd import INT, Emit, Rows, step
 
-# Columns of an operation, as `qtm._schedule` writes them.
-KIND, BITS, SLOT, COUNT, MASKS, SIGNS, PIVOTS, ALONE, LANES, COLUMNS = 0, 1, 2, 3, 4, 7, 10, 13, 16, 19
+# Columns of an operation, as `qtm._schedule` writes them. Of a group of rotations: its masks, signs, single pivots
+# and lanes; how many of its cosets a tile has and where their rows stand in the index; where the tile's pivots stand
+# and how many; and the place of the group among those of its pass, and how many these are.
+KIND, BITS, SLOT, COUNT, MASKS, SIGNS, ALONE, LANES = 0, 1, 2, 3, 4, 7, 10, 13
+INNER, OFFSET, PIVOTS, TILE, PLACE, GROUPS, COLUMNS = 16, 17, 18, 19, 20, 21, 22
 
 
 def _column(e: Emit, op: ir.Value, number: int) -> ir.Value:
@@ -36,20 +42,19 @@ def _pairs(count: int, bit: int) -> list[tuple[int, int]]:
 
 
 class _Group:
-    """The rotations of one operation: their masks, and the cosets of rows they mix."""
+    """The rotations of one operation: their masks, and the cosets of rows they mix in one tile."""
 
-    def __init__(self, e: Emit, op: ir.Value, count: int, permute: int) -> None:
+    def __init__(self, e: Emit, op: ir.Value, base: Any, index: ir.Value, count: int, permute: int) -> None:
         self.e, self.count, self.permute = e, count, permute
         self.masks, self.signs = _columns(e, op, MASKS, count), _columns(e, op, SIGNS, count)
-        self.pivots, self.lanes = _columns(e, op, PIVOTS, count), _columns(e, op, LANES, count)
-        self.slot = _column(e, op, SLOT)
-        self.cosets = e.power(e.builder.sub(_column(e, op, BITS), e.constant(count)))
+        self.lanes, self.base = _columns(e, op, LANES, count), base
+        self.slot, self.cosets = _column(e, op, SLOT), _column(e, op, INNER)
+        self.index = e.builder.gep(index, [_column(e, op, OFFSET)])
 
     def rows(self, number: ir.Value) -> tuple[list, list]:
         """Rows of a coset (subset s of the generators at position s), and the sign bit of each generator."""
-        b, row = self.e.builder, number
-        for pivot in self.pivots:
-            row = self.e.deposit(row, pivot)
+        b = self.e.builder
+        row = b.xor(self.base, b.sext(b.load(b.gep(self.index, [number])), INT))
         odd = [self.e.odd(b.and_(row, w)) for w in self.signs]
         if not self.permute:
             # Each generator's signs depend on its own mask alone: the row where all are plus comes first.
@@ -72,11 +77,12 @@ class _Group:
 
 
 @intrinsic(prefer_literal=True)
-def rotate(typing, state, op, tangent, count, parts, permute):  # type: ignore[no-untyped-def]
-    """p0, p1 <- p0 - t p1, p1 + t p0 for ``count`` generators on every coset."""
+def rotate(typing, state, op, tangent, base, index, count, parts, permute):  # type: ignore[no-untyped-def]
+    """p0, p1 <- p0 - t p1, p1 + t p0 for ``count`` generators on every coset of the tile at row ``base``."""
 
-    def emit(e: Emit, state: Rows, op: Any, tangent: Rows, count: int, parts: int, permute: int) -> None:
-        group = _Group(e, op, count, permute)
+    def emit(e: Emit, state: Rows, op: Any, tangent: Rows, base: Any, index: Any, count: int, parts: int,
+             permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
         tangents = [tangent.load(e.plus(group.slot, b)) for b in range(count)]
         with e.loop(group.cosets) as loop:
             rows, odd = group.rows(loop.index)
@@ -90,16 +96,16 @@ def rotate(typing, state, op, tangent, count, parts, permute):  # type: ignore[n
                 for s, i in enumerate(where):
                     state.store(group.turn(p[s], s), i)
 
-    return step(emit, state, op, tangent, count, parts, permute)
+    return step(emit, state, op, tangent, base, index, count, parts, permute)
 
 
 @intrinsic(prefer_literal=True)
-def unrotate(typing, state, cotangent, op, tangent, sums, count, parts, permute):  # type: ignore[no-untyped-def]
+def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):  # type: ignore[no-untyped-def]
     """Undo `rotate` on state p and cotangent q, adding <q|(-iQ)|p> of each generator to ``sums``."""
 
-    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, tangent: Rows, sums: Rows, count: int, parts: int,
-             permute: int) -> None:  # fmt: skip
-        group = _Group(e, op, count, permute)
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, tangent: Rows, sums: Rows, base: Any, index: Any,
+             count: int, parts: int, permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
         slots = [e.plus(group.slot, b) for b in range(count)]
         tangents = [tangent.load(slot) for slot in slots]
         with e.loop(group.cosets) as loop:
@@ -126,7 +132,7 @@ def unrotate(typing, state, cotangent, op, tangent, sums, count, parts, permute)
                     sums.store(value, slots[b])
                 e.fence()
 
-    return step(emit, state, cotangent, op, tangent, sums, count, parts, permute)
+    return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute)
 
 
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
