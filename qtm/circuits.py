@@ -1,0 +1,236 @@
+"""The circuits of the papers that `qtm bench` reproduces, as plain Qiskit circuits.
+
+Every function returns a :class:`ModelCircuit`: the circuit and the roles of its parameters, in the order in
+which inputs and weights are given. Below, `n` is the argument `num_qubits` and `d` the argument `depth`.
+
+| function | built for | parameters |
+| --- | --- | --- |
+| `reuploading_circuit` | figures 1, 2, 4 and table I of [1] | `n` features, `2n(d+1)` angles, `2nd` scales |
+| `incremental_uploading_circuit` | table II of [1], from [2] | `num_features` features, `2n(d+1)` angles |
+| `policy_circuit` | table III and figure 3 of [1], from [3] | as `reuploading_circuit` |
+| `hardware_efficient_circuit` | figures 10 to 13 of [4] | `2n * layers` angles |
+
+[1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
+[2] M. Periyasamy et al., Incremental Data-Uploading for Full-Quantum Classification, IEEE QCE (2022).
+[3] N. Meyer et al., Quantum Policy Gradient Algorithm with Optimized Action Decoding, PMLR 202 (2023).
+[4] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
+
+from qtm._errors import CircuitError
+
+Layer = Callable[[QuantumCircuit], None]
+
+
+class ModelCircuit(NamedTuple):
+    """A parameterized circuit and what each of its parameters is for.
+
+    Attributes:
+        circuit: The circuit, without measurements.
+        encoding_params: Parameters that inputs are bound to, `(features,)`; empty where there is no data.
+        variational_params: Trainable rotation angles in radians, in circuit order.
+        scaling_params: Trainable factors of the inputs, in circuit order; empty where inputs are not scaled.
+    """
+
+    circuit: QuantumCircuit
+    encoding_params: ParameterVector
+    variational_params: ParameterVector
+    scaling_params: ParameterVector
+
+    @property
+    def trainable_params(self) -> list[Parameter]:
+        """Variational, then scaling parameters: one combined set, as figure 1 of the paper trains it."""
+        return [*self.variational_params, *self.scaling_params]
+
+
+def reuploading_circuit(num_qubits: int, depth: int, input_scaling: bool = True) -> ModelCircuit:
+    """Data re-uploading with trainable input scaling: the circuit of figures 1, 2, 4 and table I.
+
+    Hadamards on all qubits; then `depth` times RZ RY with free angles on every qubit, a ring of CX gates
+    (a chain and, from 3 qubits on, the gate that closes it), and RY RZ by `scale * x[q]` on qubit `q`;
+    then RZ RY with free angles once more (eq. 7 of the paper).
+
+    Args:
+        num_qubits: Number of qubits `n` = number of input features.
+        depth: Number of layers `d`.
+        input_scaling: Multiply inputs by trainable scales, one per encoding rotation.
+
+    Returns:
+        `n` encoding, `2n(d+1)` variational and `2nd` scaling parameters (none without `input_scaling`):
+        12 qubits of depth 3 have 96 + 72 = 168 weights, as the paper states.
+
+    Raises:
+        CircuitError: A size is below 1.
+
+    Example:
+        >>> model = reuploading_circuit(num_qubits=12, depth=3)
+        >>> len(model.encoding_params), len(model.trainable_params)
+        (12, 168)
+    """
+    return _reuploading(num_qubits, depth, input_scaling, _cx_ring)
+
+
+def policy_circuit(num_qubits: int = 4, depth: int = 1) -> ModelCircuit:
+    """Policy of the quantum policy gradient on CartPole: table III and figure 3.
+
+    As :func:`reuploading_circuit` with scaled inputs, but with a CZ gate between every pair of qubits instead
+    of the CX ring. The policy is read from the expectation value of Z on all qubits, `(1 +- <ZZZZ>) / 2`.
+
+    Args:
+        num_qubits: Number of qubits `n` = number of observed quantities (CartPole: 4).
+        depth: Number of layers `d`.
+
+    Returns:
+        `n` encoding, `2n(d+1)` variational (theta) and `2nd` scaling (lambda) parameters; 4, 16 and 8
+        by default. The trainable sets are separate so that each can have its own learning rate (figure 3).
+
+    Raises:
+        CircuitError: A size is below 1.
+
+    Example:
+        >>> model = policy_circuit()
+        >>> len(model.variational_params), len(model.scaling_params)
+        (16, 8)
+    """
+    return _reuploading(num_qubits, depth, True, _cz_all_pairs)
+
+
+def incremental_uploading_circuit(
+    num_qubits: int = 10, depth: int = 10, num_features: int = 100
+) -> ModelCircuit:
+    """Full-quantum classifier that uploads an image `num_qubits` pixels at a time: table II.
+
+    Hadamards on all qubits; then `depth` times RZ RY with free angles on every qubit, a ring of CX gates and
+    RX(x) with the next `num_qubits` features, one per qubit; then RZ RY with free angles once more. Where
+    features run out, the remaining RX are left out.
+
+    Args:
+        num_qubits: Number of qubits `n`.
+        depth: Number of layers `d`.
+        num_features: Number of input features, at most `n * d`; 100 is an image of 10 x 10 pixels.
+
+    Returns:
+        `num_features` encoding and `2n(d+1)` variational parameters: 100 and 220 by default, as in the paper.
+
+    Raises:
+        CircuitError: A size is below 1, or the circuit has fewer than `num_features` encoding slots.
+
+    Example:
+        >>> model = incremental_uploading_circuit()
+        >>> len(model.encoding_params), len(model.trainable_params)
+        (100, 220)
+    """
+    _check_sizes(num_qubits=num_qubits, depth=depth, num_features=num_features)
+    if num_features > num_qubits * depth:
+        raise CircuitError(
+            f"{num_features} features do not fit {depth} layers of {num_qubits} qubits, "
+            f"which take {num_qubits * depth} at most; use more qubits, more layers or fewer features"
+        )
+    features = ParameterVector("x", num_features)
+
+    def encoder(layer: int) -> Layer:
+        def encode(circuit: QuantumCircuit) -> None:
+            start = layer * num_qubits
+            for qubit, feature in enumerate(features[start : start + num_qubits]):
+                circuit.rx(feature, qubit)
+
+        return encode
+
+    circuit, angles = _layered(num_qubits, [encoder(layer) for layer in range(depth)], _cx_ring)
+    return ModelCircuit(circuit, features, angles, ParameterVector("lambda", 0))
+
+
+def hardware_efficient_circuit(num_qubits: int, layers: int) -> ModelCircuit:
+    """Hardware-efficient ansatz of the VQE benchmark: figures 10 to 13 of the Qiboml paper.
+
+    From the all-zero state, `layers` times RY RZ with free angles on every qubit and a ring of CX gates.
+
+    Args:
+        num_qubits: Number of qubits `n`.
+        layers: Number of layers.
+
+    Returns:
+        `2n * layers` variational parameters; no encoding and no scaling parameters.
+
+    Raises:
+        CircuitError: A size is below 1.
+
+    Example:
+        >>> len(hardware_efficient_circuit(num_qubits=16, layers=3).variational_params)
+        96
+    """
+    _check_sizes(num_qubits=num_qubits, layers=layers)
+    circuit = QuantumCircuit(num_qubits)
+    angles = ParameterVector("theta", 2 * num_qubits * layers)
+    free = iter(angles)
+    for _ in range(layers):
+        for qubit in range(num_qubits):
+            circuit.ry(next(free), qubit)
+            circuit.rz(next(free), qubit)
+        _cx_ring(circuit)
+    return ModelCircuit(circuit, ParameterVector("x", 0), angles, ParameterVector("lambda", 0))
+
+
+def _reuploading(num_qubits: int, depth: int, input_scaling: bool, entangle: Layer) -> ModelCircuit:
+    """Circuit that encodes the same `num_qubits` features in every layer."""
+    _check_sizes(num_qubits=num_qubits, depth=depth)
+    features = ParameterVector("x", num_qubits)
+    scales = ParameterVector("lambda", 2 * num_qubits * depth if input_scaling else 0)
+    factors = iter(scales)
+
+    def encode(circuit: QuantumCircuit) -> None:
+        for qubit, feature in enumerate(features):
+            circuit.ry(next(factors) * feature if input_scaling else feature, qubit)
+            circuit.rz(next(factors) * feature if input_scaling else feature, qubit)
+
+    circuit, angles = _layered(num_qubits, [encode] * depth, entangle)
+    return ModelCircuit(circuit, features, angles, scales)
+
+
+def _layered(
+    num_qubits: int, encoders: list[Layer], entangle: Layer
+) -> tuple[QuantumCircuit, ParameterVector]:
+    """Hadamards, then (free rotations, entangle, encode) per encoder, then free rotations."""
+    circuit = QuantumCircuit(num_qubits)
+    angles = ParameterVector("theta", 2 * num_qubits * (len(encoders) + 1))
+    free = iter(angles)
+
+    def rotate() -> None:
+        for qubit in range(num_qubits):
+            circuit.rz(next(free), qubit)
+            circuit.ry(next(free), qubit)
+
+    circuit.h(range(num_qubits))
+    for encode in encoders:
+        rotate()
+        entangle(circuit)
+        encode(circuit)
+    rotate()
+    return circuit, angles
+
+
+def _cx_ring(circuit: QuantumCircuit) -> None:
+    for qubit in range(circuit.num_qubits - 1):
+        circuit.cx(qubit, qubit + 1)
+    # With two qubits the closing gate would be the chain's only gate, reversed: the papers leave it out.
+    if circuit.num_qubits > 2:
+        circuit.cx(circuit.num_qubits - 1, 0)
+
+
+def _cz_all_pairs(circuit: QuantumCircuit) -> None:
+    for first in range(circuit.num_qubits):
+        for second in range(first + 1, circuit.num_qubits):
+            circuit.cz(first, second)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise CircuitError(f"{name} is {size}; it has to be at least 1")
