@@ -1,0 +1,102 @@
+"""A SHA-256 of everything that determines the result of a job, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import CircuitInstruction, Delay, Operation, Parameter, ParameterExpression
+from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+_STANDARD = frozenset(get_standard_gate_name_mapping())
+
+
+def job_content(pubs: Iterable[EstimatorPub], setting: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of ``pubs`` and of the ``setting`` (backend, options, seeds) they run in."""
+    parts = [json.dumps(setting, sort_keys=True, default=_option).encode()]
+    parts += [piece for pub in pubs for piece in _pub_bytes(pub)]
+    return _digest(parts)
+
+
+def circuit_content(circuit: QuantumCircuit) -> str:
+    """Return the SHA-256 (hex) of the structure of ``circuit``.
+
+    Not of its QPY bytes: those hold the random UUIDs of its parameters, which differ between processes.
+    """
+    return _digest([_circuit_bytes(circuit)])
+
+
+def _option(value: Any) -> Any:
+    """Options that are objects (a noise model: layers and the noise of each) by what they hold."""
+    if hasattr(value, "to_sparse_list"):
+        return [[pauli, list(qubits), rate] for pauli, qubits, rate in value.to_sparse_list()]
+    if isinstance(value, CircuitInstruction):
+        blocks = getattr(value.operation, "blocks", ())
+        return [value.operation.name, len(value.qubits), [circuit_content(block) for block in blocks]]
+    return repr(value)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _pub_bytes(pub: EstimatorPub) -> list[bytes]:
+    values = pub.parameter_values.as_array(pub.circuit.parameters)  # (..., parameters)
+    observables = [sorted(terms.items()) for terms in pub.observables.ravel().tolist()]
+    return [
+        _circuit_bytes(pub.circuit),
+        repr(values.shape).encode(),
+        np.ascontiguousarray(values, dtype="<f8").tobytes(),
+        json.dumps([pub.observables.shape, observables, pub.precision]).encode(),
+    ]
+
+
+def _circuit_bytes(circuit: QuantumCircuit) -> bytes:
+    """Instructions on qubit and parameter *indices*: names that Qiskit makes up do not count."""
+    index = {parameter: position for position, parameter in enumerate(circuit.parameters)}
+    return json.dumps(_structure(circuit, index)).encode()
+
+
+def _structure(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> list[Any]:
+    bits = {bit: position for position, bit in enumerate([*circuit.qubits, *circuit.clbits])}
+    instructions = [
+        [_operation(item.operation, index), [bits[b] for b in (*item.qubits, *item.clbits)]]
+        for item in circuit.data
+    ]
+    phase = _value(circuit.global_phase, index)
+    return [circuit.num_qubits, circuit.num_clbits, phase, instructions]
+
+
+def _operation(operation: Operation, index: Mapping[Parameter, int]) -> list[Any]:
+    params = [_value(param, index) for param in getattr(operation, "params", ())]
+    extra = [getattr(operation, "ctrl_state", None), operation.unit if isinstance(operation, Delay) else None]
+    definition = None if operation.name in _STANDARD else getattr(operation, "definition", None)
+    if definition is None:
+        return [operation.name, params, *extra]
+    inner = {**index, **_missing(definition, index)}
+    return [type(operation).__name__, params, *extra, _structure(definition, inner)]
+
+
+def _missing(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> dict[Parameter, int]:
+    return {p: -1 - position for position, p in enumerate(circuit.parameters) if p not in index}
+
+
+def _value(value: Any, index: Mapping[Parameter, int]) -> Any:
+    if isinstance(value, Parameter):
+        return ["parameter", index[value]]
+    if isinstance(value, ParameterExpression):
+        names = sorted((parameter.name, index[parameter]) for parameter in value.parameters)
+        return ["expression", str(value), names]
+    if isinstance(value, QuantumCircuit):
+        return ["circuit", _structure(value, {**index, **_missing(value, index)})]
+    if isinstance(value, np.ndarray):
+        return ["array", value.shape, value.dtype.str, hashlib.sha256(value.tobytes()).hexdigest()]
+    return [type(value).__name__, repr(value)]

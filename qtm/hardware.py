@@ -1,0 +1,370 @@
+"""Training on IBM devices: connections, a job journal that survives the process, budgets, calibration.
+
+A run on a device starts with `connect` and, if it is killed, goes on with `resume`::
+
+    with hardware.connect("ibm_torino", journal="run.journal", shots=4096, max_seconds=600) as device:
+        model = QuantumModule(..., estimator=device.estimator, pass_manager=device.pass_manager,
+                              gradient="param-shift")
+        start = device.checkpoint.load(model=model, optimizer=optimizer)
+        for step in range(start, 100):
+            ...
+            device.checkpoint.save(step + 1, model=model, optimizer=optimizer)
+
+Without an account, the same script runs on a fake device: ``connect("fake_torino", ...)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qiskit.exceptions import QiskitError
+from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
+from qiskit.providers import BackendV2
+
+from ._calibration import CalibrationWatch, Drift, stop, warn
+from ._checkpoint import Checkpoint
+from ._errors import ParameterError, QtmError, require
+from ._isa import DevicePassManager
+from ._jobs import Budget, DeviceEstimator, DeviceJob
+from ._journal import Journal
+from ._runtime import EXTRA, KINDS, Retry, is_transient
+from ._submission import Limits
+from ._usage import Usage
+
+__all__ = [
+    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Usage",
+    "connect", "resume", "stop", "warn",
+]  # fmt: skip
+
+logger = logging.getLogger("qtm")
+
+_MODES = {"session": "Session", "batch": "Batch", "job": None}
+
+# What a resumed run may change: nothing that its results depend on.
+_FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a connection was asked for; it is kept in the journal, and holds no secret."""
+
+    backend: str
+    mode: str = "session"
+    estimator: str = "executor"
+    shots: int | None = None
+    precision: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    optimization_level: int = 1
+    seed_transpiler: int | None = None
+    seed_simulator: int | None = None
+    instance: str | None = None
+    max_executions: int | None = None
+    max_seconds: float | None = None
+    max_depth: int | None = None
+    max_circuits_per_job: int | None = None
+    retries: int = 5
+    backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, table in (("mode", _MODES), ("estimator", KINDS)):
+            if getattr(self, name) not in table:
+                raise ParameterError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(table)}")
+        if self.shots is not None and self.precision is not None:
+            raise ParameterError("shots= and precision= say the same thing; give one of them")
+        try:
+            json.dumps(self.options)
+        except TypeError as error:
+            raise ParameterError(
+                f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
+                "connection.estimator.options instead"
+            ) from error
+
+    def runtime_options(self) -> dict[str, Any]:
+        """Return the options of the runtime's estimator."""
+        named = {"default_shots": self.shots, "default_precision": self.precision}
+        return self.options | {name: value for name, value in named.items() if value is not None}
+
+
+def connect(
+    backend: str | BackendV2 | None = None,
+    mode: str = "session",
+    *,
+    estimator: str = "executor",
+    shots: int | None = None,
+    precision: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    optimization_level: int = 1,
+    seed_transpiler: int | None = None,
+    seed_simulator: int | None = None,
+    journal: str | Path | None = None,
+    max_executions: int | None = None,
+    max_seconds: float | None = None,
+    max_depth: int | None = None,
+    max_circuits_per_job: int | None = None,
+    retries: int = 5,
+    backoff: float = 1.0,
+    min_qubits: int | None = None,
+    instance: str | None = None,
+    service: Any = None,
+) -> Connection:
+    """Connect to a device of IBM Quantum, or to a fake one.
+
+    The account is the saved one of qiskit-ibm-runtime, or the token in ``QISKIT_IBM_TOKEN``.
+
+    Args:
+        backend: The name of a device; a backend object (a fake device or an AerSimulator runs locally);
+            None for the least busy device.
+        mode: "session" (one queue wait, billed by wall-clock time), "batch", or "job" (each job queues).
+        estimator: "executor", the client-side estimator of the runtime (readout mitigation, zero-noise
+            extrapolation, twirling, dynamical decoupling), or "v2", the older one (deprecated since 0.50).
+        shots: Shots of a circuit, where a PUB asks for no precision.
+        precision: Target deviation, instead of shots.
+        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
+            {"enable": True}}``.
+        optimization_level: Of the pass manager, 0 to 3.
+        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
+        seed_simulator: Of local mode; every job gets a seed of its own from it.
+        journal: The file of the job journal. None keeps the journal in memory: nothing to resume.
+        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
+        max_seconds: Budget of quantum seconds of the whole run.
+        max_depth: Refuse deeper circuits.
+        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
+            limit if None.
+        retries: How often a passing failure (network, busy server) is tried again.
+        backoff: Seconds before the first retry; doubled for each one after it.
+        min_qubits: The least qubits that the least busy device must have.
+        instance: The instance (CRN or name) of the account.
+        service: A ``QiskitRuntimeService`` to use instead of opening one.
+
+    Raises:
+        QtmError: There is no account, no such backend, or the journal has a run already.
+        ParameterError: An option is unknown or has an unusable value.
+        MissingPackage: qiskit-ibm-runtime is not installed.
+
+    Example:
+        >>> from qiskit import QuantumCircuit
+        >>> from qiskit.quantum_info import SparsePauliOp
+        >>> bell = QuantumCircuit(2)
+        >>> _ = bell.h(0), bell.cx(0, 1)
+        >>> with connect("fake_manila", shots=1024, seed_simulator=7) as device:
+        ...     isa = device.pass_manager.run(bell)
+        ...     zz = SparsePauliOp("ZZ").apply_layout(isa.layout)
+        ...     value = device.estimator.run([(isa, zz)]).result()[0].data.evs
+        >>> bool(value > 0.85), device.usage.jobs
+        (True, 1)
+    """
+    if journal is not None and Path(journal).exists():
+        raise QtmError(
+            f"the journal {str(journal)!r} has a run already; continue it with hardware.resume(...), or name "
+            "another file"
+        )
+    device, service = _find_backend(backend, service, instance, min_qubits)
+    settings = Settings(
+        device.name, mode, estimator, shots, precision, dict(options or {}), optimization_level,
+        secrets.randbits(31) if seed_transpiler is None else seed_transpiler, seed_simulator, instance,
+        max_executions, max_seconds, max_depth, max_circuits_per_job, retries, backoff,
+    )  # fmt: skip
+    return _connected(device, service, settings, journal)
+
+
+def resume(
+    journal: str | Path, backend: BackendV2 | None = None, *, service: Any = None, **changes: Any
+) -> Connection:
+    """Continue the run of a journal after its process has ended, with the settings it had.
+
+    Jobs that are finished are fetched by their id or read from the journal, running ones are awaited, and
+    one that the service accepted just before the process died is found by its tag: nothing is submitted
+    twice. Restore the model from ``connection.checkpoint`` and go on with the training.
+
+    Args:
+        journal: The file that was given to ``connect``.
+        backend: The backend object, if the run was on one that cannot be found by its name.
+        service: A ``QiskitRuntimeService`` to use instead of opening one.
+        **changes: New values of what does not change results: mode, max_executions, max_seconds,
+            max_depth, retries, backoff.
+
+    Raises:
+        QtmError: There is no such journal, another process is using it, or the backend is another one.
+        ParameterError: A change would change the results of the run.
+    """
+    if not Path(journal).exists():
+        raise QtmError(f"there is no journal {str(journal)!r}; start it with hardware.connect(journal=...)")
+    if wrong := sorted(changes.keys() - _FREE):
+        raise ParameterError(f"a resumed run cannot change {wrong}; it may change {', '.join(sorted(_FREE))}")
+    stored = Journal(journal)
+    try:
+        settings = _stored_settings(stored, changes)
+        device, service = _find_backend(backend or settings.backend, service, settings.instance, None)
+        if device.name != settings.backend:
+            raise QtmError(f"the run in {str(journal)!r} is on {settings.backend}, not on {device.name}")
+        return Connection(device, service, settings, stored)
+    except BaseException:
+        stored.close()
+        raise
+
+
+def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
+    values = journal.setting("settings")
+    if values is None:
+        raise QtmError(f"{str(journal.path)!r} ended before it was set up; delete it and connect again")
+    settings = dataclasses.replace(Settings(**values), **changes)
+    journal.set_setting("settings", dataclasses.asdict(settings))
+    return settings
+
+
+def _connected(device: BackendV2, service: Any, settings: Settings, path: str | Path | None) -> Connection:
+    journal = Journal(path)
+    try:
+        connection = Connection(device, service, settings, journal)
+        journal.set_setting("settings", dataclasses.asdict(settings))
+        return connection
+    except BaseException:
+        journal.close()
+        if path is not None:
+            Path(path).unlink()
+        raise
+
+
+class Connection:
+    """A device that is ready: use it as a context manager, so that its session is closed.
+
+    Attributes:
+        backend: The backend.
+        estimator: The estimator (a ``BaseEstimatorV2``) for modules, gradients and plain Qiskit.
+        pass_manager: Transpiles circuits for the backend with ``run(circuit)``.
+        journal: The jobs of the run; ``journal.jobs()`` lists them.
+        checkpoint: A `Checkpoint` beside the journal (its name with ``.pt``); None without a journal file.
+        settings: What the connection was asked for.
+    """
+
+    def __init__(self, backend: BackendV2, service: Any, settings: Settings, journal: Journal) -> None:
+        self.backend, self.settings, self.journal = backend, settings, journal
+        self._mode: Any = None
+        self.pass_manager = DevicePassManager(
+            backend, settings.optimization_level, settings.seed_transpiler, journal
+        )
+        circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)
+        self.estimator = DeviceEstimator(
+            backend, service, settings.estimator, settings.runtime_options(), self._open_mode, journal,
+            seed=settings.seed_simulator,
+            limits=Limits(circuits=circuits, depth=settings.max_depth),
+            budget=Budget(settings.max_executions, settings.max_seconds),
+            retry=Retry(settings.retries, settings.backoff),
+        )  # fmt: skip
+        self.checkpoint = None
+        if journal.path is not None:
+            self.checkpoint = Checkpoint(journal.path.with_name(journal.path.name + ".pt"), journal)
+
+    def _open_mode(self) -> Any:
+        name = _MODES[self.settings.mode]
+        if name is None:
+            return self.backend
+        self._mode = getattr(require("qiskit_ibm_runtime", EXTRA), name)(backend=self.backend)
+        return self._mode
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has used so far, over every process that took part in it."""
+        return self.journal.usage()
+
+    def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
+        """Return what running the PUBs would use, without submitting anything.
+
+        Seconds are a rule of thumb: 2 for a job, and for every execution the duration of the circuit and
+        250 microseconds.
+        """
+        return self.estimator.estimate_usage(pubs, precision=precision)
+
+    def recalibrate(self) -> None:
+        """Fetch the backend's latest calibration; the pass manager transpiles by it from now on."""
+        if hasattr(self.backend, "service") and hasattr(self.backend, "refresh"):
+            self.backend.refresh()
+        self.pass_manager.next_epoch()
+
+    def close(self) -> None:
+        """Close the session and the journal; submitted jobs go on, and a resumed run fetches them."""
+        if self._mode is not None:
+            self._mode.close()
+            self._mode = None
+        self.journal.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a connection holds an open account and is not pickled; connect in each process")
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.backend.name}, mode {self.settings.mode!r}>"
+
+
+def _find_backend(
+    backend: str | BackendV2 | None, service: Any, instance: str | None, min_qubits: int | None
+) -> tuple[BackendV2, Any]:
+    """Return the backend and the service that runs its jobs."""
+    runtime = require("qiskit_ibm_runtime", EXTRA)
+    if isinstance(backend, BackendV2):
+        local = runtime.fake_provider.local_service.QiskitRuntimeLocalService
+        return backend, service or getattr(backend, "service", None) or local()
+    if service is None and backend is not None and backend.startswith(("fake_", "aer_")):
+        return _find_backend(_local_backend(backend), None, None, None)
+    service = service or _open_service(instance)
+    try:
+        if backend is None:
+            return service.least_busy(min_num_qubits=min_qubits), service
+        return service.backend(backend), service
+    except Exception as error:
+        if is_transient(error):
+            raise
+        raise QtmError(_no_backend(backend, min_qubits, service, error)) from error
+
+
+def _no_backend(name: str | None, min_qubits: int | None, service: Any, error: Exception) -> str:
+    if name is None:
+        return f"no device is online with {min_qubits or 1} qubits or more for this account ({error})"
+    known = sorted(backend.name for backend in service.backends())
+    return f"there is no backend {name!r} ({error}); there are: {', '.join(known)}"
+
+
+def _local_backend(name: str) -> BackendV2:
+    # Not through the provider of the fake devices, which builds all of them to find one.
+    fakes = vars(require("qiskit_ibm_runtime.fake_provider", EXTRA)).values()
+    known = {cls.backend_name: cls for cls in fakes if isinstance(getattr(cls, "backend_name", None), str)}
+    if name == "aer_simulator":
+        return require("qiskit_aer", "aer").AerSimulator()
+    if name not in known:
+        names = ", ".join(sorted([*known, "aer_simulator"]))
+        raise QtmError(f"there is no local backend {name!r}; there are: {names}")
+    return known[name]()
+
+
+def _open_service(instance: str | None) -> Any:
+    runtime = require("qiskit_ibm_runtime", EXTRA)
+    try:
+        return runtime.QiskitRuntimeService(instance=instance)
+    except (QiskitError, ValueError, OSError) as error:
+        # Not "from error": what the runtime says of an unusable token may quote it.
+        raise QtmError(
+            "no usable account of IBM Quantum: " + _without_token(f"{type(error).__name__}: {error}") + ". "
+            "Save one with QiskitRuntimeService.save_account(...), or set QISKIT_IBM_TOKEN; without one, "
+            'connect to a fake device: connect("fake_manila")'
+        ) from None
+
+
+def _without_token(text: str) -> str:
+    token = os.environ.get("QISKIT_IBM_TOKEN", "").strip()
+    return text.replace(token, "***") if token else text
