@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qtm._errors import DtypeError
+from qtm._usage import Usage
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 
@@ -21,7 +22,10 @@ class Method(Protocol):
     """Values and their derivatives by whatever `angles` returns (gate angles; for SPSA the parameters)."""
 
     def differentiating(self, by: tuple[bool, ...]) -> Method:
-        """A method that need not differentiate by the inputs, or by a trainable set, where ``by`` says False."""
+        """A method that need not differentiate by the inputs, or a trainable set, where ``by`` says False."""
+
+    def preview(self, batch: int) -> Usage:
+        """What the values of a batch and their derivative would use of an execution service."""
 
     def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
         """What is differentiated, (batch, angles), as ordinary differentiable torch."""
@@ -169,15 +173,24 @@ def complex_name(dtype: torch.dtype) -> str:
     return _NUMPY_OF[dtype]
 
 
-def expectation_values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-    """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably."""
+def expectation_values(
+    method: Method, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]
+) -> Tensor:
+    """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably.
+
+    ``by``: whether the inputs, and then each trainable set, require a gradient.
+    """
     if torch.compiler.is_compiling():
         # Made here, because importing torch's compiler takes longer than importing torch.
-        return torch.compiler.disable(_values)(method, inputs, weights, batch)
-    return _values(method, inputs, weights, batch)
+        return torch.compiler.disable(_values)(method, inputs, weights, batch, by)
+    return _values(method, inputs, weights, batch, by)
 
 
-def _values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+def _values(
+    method: Method, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]
+) -> Tensor:
+    if not _in_transform():  # whose tensors do not say whether they require a gradient
+        method = method.differentiating(by)
     angles = method.angles(inputs, weights, batch)
     initial = method.initial(inputs, weights)
     if angles.requires_grad or (initial is not None and initial.requires_grad) or _in_transform():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -153,8 +154,9 @@ class Engine:
         if kind == "amplitude":
             return self._by_amplitudes
         threads = 1 if self.options.executor is not None else self.threads
-        by_samples = -(-(-(-batch // lanes)) // threads) * (1.0 if bits <= _SAMPLE_LANE_BITS else 2.0)
-        by_amplitudes = -(-batch // threads) * _LANE_MOVES / lanes
+        rounds = ceil(ceil(batch / lanes) / threads)
+        by_samples = rounds * (1.0 if bits <= _SAMPLE_LANE_BITS else 2.0)
+        by_amplitudes = ceil(batch / threads) * _LANE_MOVES / lanes
         return samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
 
     def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:

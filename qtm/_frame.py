@@ -6,6 +6,8 @@ A string is ``(k, x, z)`` for ``i^k X^x Z^z``, bit q of a mask standing for qubi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from qtm._gates import Clifford, PauliRotation
@@ -63,7 +65,7 @@ class Frame:
         images[q] = (k + 2) & 3, x, z
 
 
-_ABSORB = {
+_ABSORB: dict[str, Callable[..., object]] = {
     "x": lambda f, q: f._negate(f.z, q),
     "z": lambda f, q: f._negate(f.x, q),
     "y": lambda f, q: (f._negate(f.x, q), f._negate(f.z, q)),

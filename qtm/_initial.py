@@ -9,7 +9,8 @@ import numpy as np
 from qiskit.circuit import Parameter, ParameterExpression
 
 from qtm._basis import combinations
-from qtm._expressions import AngleMap, compile_angles
+from qtm._angles import AngleMap
+from qtm._expressions import compile_angles
 from qtm._flatten import Preparation
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class _Amplitudes:
     def __init__(self, preparation: Preparation, parameters: Sequence[Parameter]) -> None:
         self.normalize = preparation.normalize
         symbolic = [isinstance(a, ParameterExpression) for a in preparation.amplitudes]
-        numbers = [0j if s else complex(a) for a, s in zip(preparation.amplitudes, symbolic, strict=True)]  # type: ignore[arg-type]
+        numbers = [0j if s else complex(a) for a, s in zip(preparation.amplitudes, symbolic, strict=True)]
         self.constant = np.array(numbers)  # (amplitudes,)
         real = [a if s else 0.0 for a, s in zip(preparation.amplitudes, symbolic, strict=True)]
         self.map: AngleMap | None = compile_angles(real, parameters) if any(symbolic) else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from inspect import signature
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,20 +47,29 @@ class MethodSettings:
     pass_manager: BasePassManager | None
     group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
     # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
-    on_estimator: dict[str, Method] = field(default_factory=dict, compare=False, repr=False)
+    on_estimator: dict[str, EstimatorMethod] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         resolve_threads(self.threads_forward)
         resolve_threads(self.threads_backward)
 
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
-        return replace(self, threads_forward=forward, threads_backward=backward)
+        return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())
+
+    def _kept(self) -> dict[str, EstimatorMethod]:
+        # The exact estimator that stands for None has threads and an executor of its own.
+        return {} if self.estimator is None else self.on_estimator
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked of the estimator."""
+        return sum((method.evaluation.usage for method in self.on_estimator.values()), Usage())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodSettings:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "executor": None}
+        return {**self.__dict__, "executor": None, "on_estimator": self._kept()}
 
 
 class ReverseSweep:
@@ -80,6 +90,9 @@ class ReverseSweep:
 
     def differentiating(self, by: tuple[bool, ...]) -> ReverseSweep:
         return self
+
+    def preview(self, batch: int) -> Usage:
+        return Usage()
 
     def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
         return None if self.forward.initial is None else self.forward.initial.torch(inputs, weights)
@@ -102,7 +115,7 @@ class ReverseSweep:
         return engine.vjp(angles, cotangent, initial, kept=memo, initial_gradient=by_initial)
 
 
-class EstimatorMethod:
+class EstimatorMethod(ABC):
     """Values from an estimator, and derivatives from its values at points that a rule asks for.
 
     Its subclasses say what a point is and which rule there is.
@@ -126,9 +139,9 @@ class EstimatorMethod:
         self.num_observables, self.parameters = len(observables), settings.parameters
         self._labels, self._group_sizes = tuple(labels), settings.group_sizes
         self._wanted = np.ones(len(labels), dtype=bool)  # (coordinates,)
-        self._views: dict[tuple[bool, ...], Self] = {}
+        self._views: dict[tuple[bool, ...], EstimatorMethod] = {}
 
-    def differentiating(self, by: tuple[bool, ...]) -> Self:
+    def differentiating(self, by: tuple[bool, ...]) -> EstimatorMethod:
         """The same method, which spends no points on what does not depend on these groups of parameters."""
         if by not in self._views:
             view = copy(self)
@@ -156,17 +169,25 @@ class EstimatorMethod:
         points = self._rule(np.zeros((batch, len(self._labels)))).count
         return self.evaluation.preview(batch) + self.evaluation.preview(batch * points)
 
-    def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+        """Coordinates of the points, (batch, coordinates), as ordinary differentiable torch."""
 
+    @abstractmethod
+    def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
+        """Which coordinates depend on any of the parameters with these numbers: (coordinates,) bool."""
+
+    @abstractmethod
     def _rule(self, at: np.ndarray) -> Rule:
-        raise NotImplementedError
+        """How to differentiate at ``at`` (batch, coordinates)."""
 
 
 class ParameterShiftMethod(EstimatorMethod):
     """Exact derivatives by gate angles, each with a parameter of its own in a template of the circuit."""
 
-    def __init__(self, settings: MethodSettings, *, precision: float | None = None, max_points: int | None = None) -> None:
+    def __init__(
+        self, settings: MethodSettings, *, precision: float | None = None, max_points: int | None = None
+    ) -> None:
         made = template(settings.circuit)
         options = {"precision": precision, "max_points": max_points}
         super().__init__(settings, made.circuit, made.slots, made.angles, options)
@@ -243,11 +264,11 @@ def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> N
         )
 
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "reverse": ReverseSweep,
+_ON_ESTIMATORS: dict[str, Callable[..., EstimatorMethod]] = {
     "param-shift": ParameterShiftMethod,
     "spsa": SpsaMethod,
 }
+METHODS: dict[str, Callable[..., Method]] = {"reverse": ReverseSweep, **_ON_ESTIMATORS}
 
 
 def _is_exact(estimator: BaseEstimatorV2) -> bool:
@@ -274,7 +295,7 @@ def make_method(settings: MethodSettings, dtype: str) -> Method:
     if name == "reverse":
         return ReverseSweep(settings, dtype)
     if name not in settings.on_estimator:
-        settings.on_estimator[name] = METHODS[name](settings, **options)
+        settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
     return settings.on_estimator[name]
 
 

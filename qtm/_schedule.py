@@ -340,7 +340,8 @@ class _Groups:
     """Strings grouped by row mask and parity, their sign masks dealt into tables."""
 
     def __init__(self, builder: _Builder, terms: _Terms, parts: int) -> None:
-        self.builder, self.rows = builder, []
+        self.builder = builder
+        self.rows: list[list[int]] = []
         self.mask_entries: list[list[tuple[int, float]]] = []
         self.mask_lanes: list[int] = []
         grouped: dict[tuple[int, int], dict[int, list[tuple[int, float]]]] = {}

@@ -14,18 +14,26 @@ import numpy as np
 from qtm import _parallel
 from qtm._errors import DtypeError, OutOfMemory
 from qtm._kernels import simd
-from qtm._kernels.cpu import TINY, Workspace
+from qtm._kernels.cpu import TINY, Team, Workspace
 from qtm._kernels.measure import differentiate, evaluate
 from qtm._schedule import Schedule
 
 _LOGGER = logging.getLogger("qtm")
-_DTYPES = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}
 # Share of the free memory that states may take, for the sweeps and to be kept between forward and backward.
 MEMORY_SHARE = 0.5
 # Real multiply-adds that are worth a second thread: handing work to one costs about 20 us.
 _WORTH_A_THREAD = 400_000
+_WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
-_compiled: set[tuple[str, Any]] = set()
+_compiled: set[tuple[str, Any, Any]] = set()
+
+
+def _alone() -> Team:
+    return Team(0, 1, _NOBODY, _NOBODY)
+
+
+_NOBODY = np.zeros(1, np.int64)
 
 
 def real_dtype(dtype: Any) -> np.dtype:
@@ -81,6 +89,7 @@ class Sweeps:
         self._tile_numbers = (self.recipe.parts << self.recipe.row_bits) * self.lanes
         self._tile_bytes = self._tile_numbers * self.real.itemsize
         self._multiply_adds = 8 * max(len(self.recipe.slot_offset), 1) * self._tile_numbers
+        self._tiny = TINY[self.real.itemsize]
         self._spare: list[Workspace] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,14 +103,15 @@ class Sweeps:
 
     def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
         """Values (batch, observables), and the final states if ``keep``."""
+        if self._in_team(len(angles)):
+            return self._forward_in_team(angles, start, keep)
         values = np.zeros((len(angles), self.schedule.num_observables), angles.dtype)
         shares = self._shares(len(angles))
-        width = self._tile_numbers + self.lanes
-        states = {a: aligned((b - a if keep else 1, width), self.real) for a, b in shares}
+        states = {a: self._buffer(b - a if keep else 1) for a, b in shares}
 
         def run(first: int, last: int) -> None:
             work = self._workspace()
-            evaluate(self.recipe, work, angles, start, states[first], values, first, last, TINY[self.real.itemsize])
+            evaluate(self.recipe, work, angles, start, states[first], values, first, last, self._tiny, _alone())
             self._spare.append(work)
 
         self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
@@ -119,21 +129,51 @@ class Sweeps:
         assert kept is not None
         if kept.sweeps is not self:
             return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
-        gradient = np.zeros(angles.shape, angles.dtype)
         by_initial = np.zeros((len(angles) if initial_gradient else 0, self.numbers), self.real)
-        number = {first: i for i, (first, _) in enumerate(kept.shares)}
+        team = self._team() if self._in_team(len(angles)) else [_alone()]
+        gradients = np.zeros((len(team), *angles.shape), angles.dtype)
+        shares = kept.shares if len(team) == 1 else [(m.member, m.member + 1) for m in team]
+        number = {first: i for i, (first, _) in enumerate(shares)}
+        scratch = aligned((1, self._tile_numbers), self.real) if len(team) > 1 and seeds is None else None
 
         def run(first: int, last: int) -> None:
             work, i = self._workspace(), number[first]
-            seed = aligned((1, self._tile_numbers), self.real) if seeds is None else seeds[i]
+            member, i, (first, last) = (team[i], 0, kept.shares[0]) if len(team) > 1 else (team[0], i, (first, last))
+            seed = seeds[i] if seeds is not None else aligned((1, self._tile_numbers), self.real) if scratch is None else scratch
             differentiate(
-                self.recipe, work, angles, kept.states[i], cotangent, seed, seeds is not None, gradient, by_initial,
-                first, last, TINY[self.real.itemsize],
+                self.recipe, work, angles, kept.states[i], cotangent, seed, seeds is not None,
+                gradients[member.member], by_initial, first, last, self._tiny, member,
             )  # fmt: skip
             self._spare.append(work)
 
-        self._announced(differentiate, angles, lambda: _parallel.thread_map(run, kept.shares))
-        return gradient, by_initial
+        self._announced(differentiate, angles, lambda: _parallel.thread_map(run, shares))
+        return gradients.sum(0) if len(team) > 1 else gradients[0], by_initial
+
+    # Several threads on one state
+
+    def _in_team(self, batch: int) -> bool:
+        large = self.recipe.lane_bits > 0 and self._multiply_adds > _WORTH_A_TEAM
+        return large and self.threads > 1 and batch < self.threads
+
+    def _team(self) -> list[Team]:
+        barrier = np.zeros(1, np.int64)
+        return [Team(member, self.threads, barrier, np.zeros(1, np.int64)) for member in range(self.threads)]
+
+    def _forward_in_team(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
+        self._affordable_workers()
+        team, states = self._team(), self._buffer(len(angles) if keep else 1)
+        values = np.zeros((len(team), len(angles), self.schedule.num_observables), angles.dtype)
+
+        def run(number: int, _: int) -> None:
+            work = self._workspace()
+            evaluate(
+                self.recipe, work, angles, start, states, values[number], 0, len(angles), self._tiny, team[number]
+            )  # fmt: skip
+            self._spare.append(work)
+
+        shares = [(member.member, member.member + 1) for member in team]
+        self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
+        return values.sum(0), Kept(self, [(0, len(angles))], [states]) if keep else None
 
     # Whole states, for probabilities
 
@@ -153,7 +193,7 @@ class Sweeps:
         pad = -len(cotangent) % self.samples_per_tile
         padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
         if self.recipe.lane_bits:
-            factors = padded.reshape(len(padded), -1, 1, self.lanes)
+            factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.lanes)
         else:
             factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
         seeds = []
@@ -219,6 +259,9 @@ class Sweeps:
                 f"two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
             )
         return budget // (2 * self._tile_bytes)
+
+    def _buffer(self, tiles: int) -> np.ndarray:
+        return aligned((tiles, self._tile_numbers + self.lanes), self.real)
 
     def _workspace(self) -> Workspace:
         try:

@@ -17,6 +17,7 @@ from qtm._autograd import Method, complex_name, dtype_of, expectation_values
 from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError
 from qtm._methods import MethodSettings, make_method
 from qtm._parameter_sets import ParameterSets, initial_values
+from qtm._usage import Usage
 
 
 class QuantumModule(nn.Module):
@@ -95,6 +96,7 @@ class QuantumModule(nn.Module):
         self._settings = MethodSettings(
             circuit, self._sets.order, observables, estimator, gradient,
             num_threads_forward, num_threads_backward, executor, pass_manager,
+            (len(self._sets.encoding), *map(len, self._sets.sets)),
         )  # fmt: skip
         self._encoding_gradients_flag = encoding_gradients_flag
         self._methods: dict[str, Method] = {}
@@ -110,17 +112,18 @@ class QuantumModule(nn.Module):
         """
         sets = [getattr(self, name) for name in self._sets.names]
         weights = sets[0] if len(sets) == 1 else torch.cat(sets)
+        trained = [s.requires_grad for s in sets]
         if inputs is None:
             if self.input_size:
                 raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
             method = self._method(dtype_of(weights, None))
-            return expectation_values(method, None, weights, 1).squeeze(0)
+            return expectation_values(method, None, weights, 1, (False, *trained)).squeeze(0)
         inputs, weights = _same_dtype(_real_tensor(inputs, self.input_size), weights)
         if self._encoding_gradients_flag is False:
             inputs = inputs.detach()
         method = self._method(dtype_of(weights, inputs))
         flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, weights, len(flat))
+        values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
     def _method(self, dtype: torch.dtype) -> Method:
@@ -189,6 +192,35 @@ class QuantumModule(nn.Module):
     def variational_parameters(self) -> tuple[tuple[Parameter, ...], ...]:
         """Circuit parameters of every trainable set, in order."""
         return self._sets.sets
+
+    @property
+    def usage(self) -> Usage:
+        """Jobs, PUBs, circuits and executions that this module and its copies have asked of their estimator.
+
+        The exact simulator counts nothing. Each job is logged with these numbers, at level INFO by the logger
+        "qtm": a progress line for long runs.
+        """
+        return self._settings.usage
+
+    def estimate_usage(self, batch: int | Tensor) -> Usage:
+        """What one training step, forward and backward, asks of the estimator; nothing is submitted.
+
+        Args:
+            batch: number of samples, or inputs (..., input_size), which count as differentiated where they
+                require a gradient.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> ansatz = real_amplitudes(2, reps=1)
+            >>> module = QuantumModule(ansatz, None, ansatz.parameters, gradient="param-shift")
+            >>> print(module.estimate_usage(1))
+            2 jobs, 2 PUBs, 9 circuits, 9 executions, 0.0 s
+        """
+        inputs = batch if isinstance(batch, Tensor) else None
+        samples = int(batch) if inputs is None else inputs.shape[:-1].numel()
+        by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
+        by = (by_inputs, *(s.requires_grad for s in self.variational_))
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
 
     def extra_repr(self) -> str:
         """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""

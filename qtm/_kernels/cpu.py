@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     slot_coef: np.ndarray  # (terms,) float64
     slot_offset: np.ndarray  # (slots,) float64
     slot_lanes: np.ndarray  # (slots,) int64, mask of the signs over the lanes
-    index: np.ndarray  # int32, row -> table entry, see `_schedule.row_index`
+    index: np.ndarray  # type: ignore[assignment]  # int32, row -> table entry, see `_schedule.row_index`
     groups: np.ndarray  # (groups, 8) int64: row mask, odd, first mask, masks in tables, index offsets, lane mask
     mask_start: np.ndarray  # (masks + 1,) int64; observable m has sum coef * mask value
     mask_observable: np.ndarray  # (entries,) int64
@@ -57,6 +57,15 @@ class Workspace(NamedTuple):
     table: np.ndarray  # (table rows * 2 * lanes,)
     weights: np.ndarray  # (table rows * lanes,)
     factors: np.ndarray  # (masks * lanes,)
+
+
+class Team(NamedTuple):
+    """Threads that sweep over one state together; each has a workspace and partial sums of its own."""
+
+    member: int
+    size: int
+    barrier: np.ndarray  # (1,) int64, shared: how often any member has arrived
+    ticket: np.ndarray  # (1,) int64, own: how many barriers this member has passed
 
 
 _FAST = {"contract", "reassoc", "nsz"}
@@ -131,6 +140,20 @@ def reduce_weights(target: Any, first: int, weights: Any, count0: int, count1: i
 
 
 @jit
+def together(team: Team) -> None:
+    """Wait until all members of the team have come this far."""
+    if team.size > 1:
+        team.ticket[0] += 1
+        simd.wait(team.barrier, team.size * team.ticket[0])
+
+
+@jit
+def share(count: int, team: Team) -> tuple[int, int]:
+    """What falls to a member, as (first, last)."""
+    return count * team.member // team.size, count * (team.member + 1) // team.size
+
+
+@jit
 def _build_phases(op: Any, work: Workspace) -> None:
     """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks; the state's scale goes into the first."""
     slot, lanes, base = op[2], work.scale.size, 0
@@ -149,26 +172,26 @@ def _build_phases(op: Any, work: Workspace) -> None:
 
 
 @inlined
-def _phase(state: Any, op: Any, index: Any, work: Workspace) -> None:
+def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
     _build_phases(op, work)
-    table, base = work.table, 1 << op[3]
+    table, base, member, size = work.table, 1 << op[3], team.member, team.size
     if op[4]:
-        tables.phase_rows(state, op[1], table, index, op[5], op[6], base, 1)
+        tables.phase_rows(state, op[1], table, index, member, size, op[5], op[6], base, 1)
     else:
-        tables.phase_rows(state, op[1], table, index, op[5], op[6], base, 0)
+        tables.phase_rows(state, op[1], table, index, member, size, op[5], op[6], base, 0)
 
 
 @inlined
-def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace) -> None:
+def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
     base, weights = 1 << op[3], work.weights
     clear(weights, (base + (1 << op[4])) * work.scale.size)
     square_scale(work)
     _build_phases(op, work)
-    table = work.table
+    table, member, size = work.table, team.member, team.size
     if op[4]:
-        tables.unphase_rows(state, cotangent, op[1], table, weights, index, op[5], op[6], base, 1)
+        tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 1)
     else:
-        tables.unphase_rows(state, cotangent, op[1], table, weights, index, op[5], op[6], base, 0)
+        tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 0)
     reduce_weights(work.sums, op[2], weights, op[3], op[4])
     for j in range(op[3] + op[4]):
         simd.scale_rows(work.sums, op[2] + j, 1, work.square, 0)
@@ -262,51 +285,55 @@ def _unrotate(
 
 
 @inlined
-def _turn(state: Any, op: Any, which: int, parts: int, work: Workspace) -> None:
-    cosine, sine = work.cosine, work.sine
+def _turn(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
+    cosine, sine, member, size = work.cosine, work.sine, team.member, team.size
     case = op[0] + 4 * parts
     if case == ROTATE + 4:
-        rotations.turn(state, op, which, cosine, sine, 1, 0)
+        rotations.turn(state, op, which, cosine, sine, member, size, 1, 0)
     elif case == ROTATE + 8:
-        rotations.turn(state, op, which, cosine, sine, 2, 0)
+        rotations.turn(state, op, which, cosine, sine, member, size, 2, 0)
     elif case == GROW + 4:
-        rotations.turn(state, op, which, cosine, sine, 1, 1)
+        rotations.turn(state, op, which, cosine, sine, member, size, 1, 1)
     elif case == GROW + 8:
-        rotations.turn(state, op, which, cosine, sine, 2, 1)
+        rotations.turn(state, op, which, cosine, sine, member, size, 2, 1)
     elif case == TURN_LANES + 4:
-        rotations.turn_lanes(state, op, cosine, sine, 1)
+        rotations.turn_lanes(state, op, cosine, sine, member, size, 1)
     else:
-        rotations.turn_lanes(state, op, cosine, sine, 2)
+        rotations.turn_lanes(state, op, cosine, sine, member, size, 2)
 
 
 @inlined
-def _unturn(state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace) -> None:
-    cosine, sine, sums = work.cosine, work.sine, work.sums
+def _unturn(
+    state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team
+) -> None:
+    cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
     case = op[0] + 4 * parts
     if case == ROTATE + 4:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, 1, 0)
+        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 1, 0)
     elif case == ROTATE + 8:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, 2, 0)
+        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 2, 0)
     elif case == GROW + 4:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, 1, 1)
+        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 1, 1)
     elif case == GROW + 8:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, 2, 1)
+        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 2, 1)
     elif case == TURN_LANES + 4:
-        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, 1)
+        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, member, size, 1)
     else:
-        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, 2)
+        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, member, size, 2)
 
 
 @jit
-def _rescale(state: Any, count: int, scale: Any) -> None:
-    simd.scale_rows(state, 0, count, scale, 0)
+def _rescale(state: Any, count: int, scale: Any, team: Team) -> None:
+    first, last = share(count, team)
+    simd.scale_rows(state, first, last - first, scale, 0)
 
 
 @jit
-def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last: int) -> None:
+def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last: int, team: Team) -> None:
     """Groups first .. last of rotations, tile by tile, their cosines divided out."""
     parts, index, tangent, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
-    for tile in range(1 << (ops[first, 1] - ops[first, TILE])):
+    begin, end = share(1 << (ops[first, 1] - ops[first, TILE]), team)
+    for tile in range(begin, end):
         base = _tile(tile, ops[first], index)
         for number in range(first, last):
             _rotate(state, ops[number], parts, tangent, base, index)
@@ -316,10 +343,13 @@ def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last:
 
 
 @jit
-def _pass_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, first: int, last: int) -> None:
+def _pass_reverse(
+    recipe: Recipe, work: Workspace, state: Any, cotangent: Any, first: int, last: int, team: Team
+) -> None:
     """Undo `_pass_forward`."""
     parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
-    for tile in range(1 << (ops[first, 1] - ops[first, TILE])):
+    begin, end = share(1 << (ops[first, 1] - ops[first, TILE]), team)
+    for tile in range(begin, end):
         base = _tile(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             _unrotate(state, cotangent, ops[number], parts, tangent, sums, base, index)
@@ -331,53 +361,63 @@ def _pass_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, f
 
 
 @jit
-def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float) -> None:
+def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team: Team) -> None:
     """Evolve the state of one tile; what it lacks in norm is left in ``work.scale``."""
     parts, ops, number = recipe.parts, recipe.ops, 0
     while number < ops.shape[0]:
         op = ops[number]
         if op[0] == PHASE:
-            _phase(state, op, recipe.index, work)
+            _phase(state, op, recipe.index, work, team)
+            together(team)
             number += 1
             continue
         last = number - op[PLACE] + op[GROUPS]
         if not _remaining(recipe, work, number, last, 0.0) > tiny:
-            _rescale(state, parts << op[1], work.scale)
+            _rescale(state, parts << op[1], work.scale, team)
+            together(team)
             work.scale[:] = 1.0
             if not _remaining(recipe, work, number, last, 1.0) > tiny:
                 last = number + 1
         if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
-            _pass_forward(recipe, work, state, number, last)
+            _pass_forward(recipe, work, state, number, last, team)
+            together(team)
         else:
             for b in range(op[3]):
-                _turn(state, op, b, parts, work)
+                _turn(state, op, b, parts, work, team)
+                together(team)
             last = number + 1
         number = last
 
 
 @jit
-def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float) -> None:
+def sweep_reverse(
+    recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float, team: Team
+) -> None:
     """Undo the circuit on state and cotangent; ``work.sums`` gets the derivative by every slot angle."""
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
     while last > 0:
         op = ops[last - 1]
         if op[0] == PHASE:
-            _unphase(state, cotangent, op, recipe.index, work)
+            _unphase(state, cotangent, op, recipe.index, work, team)
+            together(team)
             last -= 1
             continue
         number = last - 1 - op[PLACE]
         if not _remaining(recipe, work, number, last, 0.0) > tiny:
             rows = parts << (op[1] + (op[0] == GROW))
-            _rescale(state, rows, work.scale)
-            _rescale(cotangent, rows, work.scale)
+            _rescale(state, rows, work.scale, team)
+            _rescale(cotangent, rows, work.scale, team)
+            together(team)
             work.scale[:] = 1.0
             if not _remaining(recipe, work, number, last, 1.0) > tiny:
                 number = last - 1
         if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
-            _pass_reverse(recipe, work, state, cotangent, number, last)
+            _pass_reverse(recipe, work, state, cotangent, number, last, team)
+            together(team)
         else:
             for b in range(op[3] - 1, -1, -1):
-                _unturn(state, cotangent, op, b, parts, work)
+                _unturn(state, cotangent, op, b, parts, work, team)
+                together(team)
                 square_scale(work)
                 simd.scale_rows(work.sums, op[2] + b, 1, work.square, 0)
             number = last - 1

@@ -14,6 +14,7 @@ import numpy as np
 from qtm._kernels import simd, tables
 from qtm._kernels.cpu import (
     Recipe,
+    Team,
     Workspace,
     clear,
     inlined,
@@ -24,31 +25,33 @@ from qtm._kernels.cpu import (
     square_scale,
     sweep_forward,
     sweep_reverse,
+    together,
 )
 
 
 @inlined
-def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace) -> None:
+def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) -> None:
     """Sum conj(p_{i^x}) p_i (real or imaginary part) over the rows, into the tables of the group."""
     x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
     index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
+    member, size = team.member, team.size
     clear(weights, (base + (1 << group[4])) * work.scale.size)
     if odd and lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 1, 1)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 1)
     elif odd:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 1, 0)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 0)
     elif parts == 2 and lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 0, 1)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 1)
     elif parts == 2:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 2, 0, 0)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 0)
     elif lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 1, 0, 1)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 1)
     else:
-        tables.weigh_rows(state, bits, x, lane, weights, index, first, second, base, 1, 0, 0)
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 0)
 
 
 @jit
-def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int) -> None:
+def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int, team: Team) -> None:
     """values[sample, m] for the samples of the tile."""
     lanes, sums, square, lane_bits = work.scale.size, work.factors, work.square, recipe.lane_bits
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
@@ -58,7 +61,7 @@ def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         count = group[3] + group[4]
-        _weigh(state, group, recipe, work)
+        _weigh(state, group, recipe, work, team)
         clear(sums, count * lanes)
         reduce_weights(sums, 0, work.weights, group[3], group[4])
         for j in range(count):
@@ -100,26 +103,31 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
 
 
 @jit
-def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int) -> None:
+def _observe(
+    state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team
+) -> None:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
-    clear(target, (parts << bits) * work.scale.size)
+    member, size = team.member, team.size
+    if member == 0:
+        clear(target, (parts << bits) * work.scale.size)
+    together(team)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         _build_factors(group, recipe, work, cotangent, tile)
         x, odd, base, first, second, lane = group[0], group[1], 1 << group[3], group[5], group[6], group[7]
         if odd and lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 1, 1)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 1)
         elif odd:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 1, 0)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 0)
         elif parts == 2 and lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 0, 1)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 1)
         elif parts == 2:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 2, 0, 0)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 0)
         elif lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 1, 0, 1)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 1)
         else:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, first, second, base, 1, 0, 0)
+            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 0)
 
 
 @jit
@@ -154,16 +162,22 @@ def evaluate(
     first: int,
     last: int,
     tiny: float,
+    team: Team,
 ) -> None:
     """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
         prepare(recipe, work, angles, tile)
-        _start(state, initial, recipe, work, tile)
-        sweep_forward(recipe, work, state, tiny)
-        _values(state, recipe, work, values, tile)
-        state[size:] = work.scale
+        if team.member == 0:
+            _start(state, initial, recipe, work, tile)
+        work.scale[:] = 1.0
+        together(team)
+        sweep_forward(recipe, work, state, tiny, team)
+        _values(state, recipe, work, values, tile, team)
+        together(team)
+        if team.member == 0:
+            state[size:] = work.scale
 
 
 @jit
@@ -214,6 +228,7 @@ def differentiate(
     first: int,
     last: int,
     tiny: float,
+    team: Team,
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
     size = (recipe.parts << recipe.row_bits) * work.scale.size
@@ -223,9 +238,11 @@ def differentiate(
         prepare(recipe, work, angles, tile)
         work.scale[:] = state[size:]
         if not seeded:
-            _observe(state, seed, recipe, work, cotangent, tile)
+            _observe(state, seed, recipe, work, cotangent, tile, team)
+        together(team)
         clear(work.sums, work.sums.size)
-        sweep_reverse(recipe, work, state, seed, tiny)
+        sweep_reverse(recipe, work, state, seed, tiny, team)
         _collect(recipe, work, gradient, tile)
-        if initial_gradient.shape[0]:
+        if initial_gradient.shape[0] and team.member == 0:
             _collect_initial(recipe, work, seed, initial_gradient, tile)
+        together(team)

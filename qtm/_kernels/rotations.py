@@ -138,6 +138,12 @@ def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, pa
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
 
 
+def _share(e: Emit, count: Any, member: Any, team: Any) -> Any:
+    """A loop over what falls to ``member`` of a team of threads."""
+    start, stop = (e.builder.sdiv(e.builder.mul(count, e.plus(member, j)), e.constant(team)) for j in (0, 1))
+    return e.loop(stop, start)
+
+
 class _Single:
     """One generator of an operation: pairs of rows."""
 
@@ -152,6 +158,9 @@ class _Single:
         bits = _column(e, op, BITS)
         self.count = e.power(bits if grow else b.sub(bits, e.constant(1)))
 
+    def share(self, member: Any, team: Any) -> Any:
+        return _share(self.e, self.count, member, team)
+
     def rows(self, number: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Both rows of a pair, and the sign bit of the first."""
         row = number if self.grow else self.e.deposit(number, self.alone)
@@ -160,13 +169,13 @@ class _Single:
 
 
 @intrinsic(prefer_literal=True)
-def turn(typing, state, op, which, cosine, sine, parts, grow):  # type: ignore[no-untyped-def]
+def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):  # type: ignore[no-untyped-def]
     """p0, p1 <- c p0 - s p1, s p0 + c p1 about generator ``which``; with ``grow``, p1 was zero and is not read."""
 
-    def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, parts: int, grow: int) -> None:
+    def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int, grow: int) -> None:
         single = _Single(e, op, which, grow)
         c, plain = cosine.load(single.slot), sine.load(single.slot)
-        with e.loop(single.count) as loop:
+        with single.share(member, team) as loop:
             row, other, odd = single.rows(loop.index)
             s = e.mul(plain, e.sign(odd, plain.type))
             for part in range(parts):
@@ -180,18 +189,18 @@ def turn(typing, state, op, which, cosine, sine, parts, grow):  # type: ignore[n
                 state.store(low, i)
                 state.store(high, j)
 
-    return step(emit, state, op, which, cosine, sine, parts, grow)
+    return step(emit, state, op, which, cosine, sine, member, team, parts, grow)
 
 
 @intrinsic(prefer_literal=True)
-def unturn(typing, state, cotangent, op, which, cosine, sine, sums, parts, grow):  # type: ignore[no-untyped-def]
+def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):  # type: ignore[no-untyped-def]
     """Undo `turn` on both and add the generator's sum; with ``grow``, the rows that came into being are left."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, sums: Rows,
-             parts: int, grow: int) -> None:  # fmt: skip
+             member: Any, team: Any, parts: int, grow: int) -> None:  # fmt: skip
         single = _Single(e, op, which, grow)
         c, plain = cosine.load(single.slot), sine.load(single.slot)
-        with e.loop(single.count) as loop:
+        with single.share(member, team) as loop:
             row, other, odd = single.rows(loop.index)
             sign = e.sign(odd, plain.type)
             s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
@@ -209,37 +218,37 @@ def unturn(typing, state, cotangent, op, which, cosine, sine, sums, parts, grow)
                     cotangent.store(e.swap_lanes(e.fnma(s, q0, e.mul(c, q1)), single.lane), j)
             sums.store(e.fma(total, sign, sums.load(single.slot)), single.slot)
 
-    return step(emit, state, cotangent, op, which, cosine, sine, sums, parts, grow)
+    return step(emit, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow)
 
 
 # --- A rotation that pairs lanes of the same row ------------------------------------------------------------------
 
 
 @intrinsic(prefer_literal=True)
-def turn_lanes(typing, state, op, cosine, sine, parts):  # type: ignore[no-untyped-def]
+def turn_lanes(typing, state, op, cosine, sine, member, team, parts):  # type: ignore[no-untyped-def]
     """p <- c p - s swap(p) on every row."""
 
-    def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, parts: int) -> None:
+    def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int) -> None:
         slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
         c, plain = cosine.load(slot), sine.load(slot)
-        with e.loop(e.power(_column(e, op, BITS))) as loop:
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
             s = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
             for part in range(parts):
                 i = e.vector_index(loop.index, parts, part)
                 p = state.load(i)
                 state.store(e.fnma(s, e.swap_lanes(p, lane), e.mul(c, p)), i)
 
-    return step(emit, state, op, cosine, sine, parts)
+    return step(emit, state, op, cosine, sine, member, team, parts)
 
 
 @intrinsic(prefer_literal=True)
-def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, parts):  # type: ignore[no-untyped-def]
+def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):  # type: ignore[no-untyped-def]
     """Undo `turn_lanes` on both and add the generator's sum."""
 
-    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, parts: int) -> None:
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any, team: Any, parts: int) -> None:
         slot, lane, mask = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
         c, plain = cosine.load(slot), sine.load(slot)
-        with e.loop(e.power(_column(e, op, BITS))) as loop:
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
             sign = e.sign(e.odd(e.builder.and_(loop.index, mask)), plain.type)
             s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
             for part in range(parts):
@@ -251,4 +260,4 @@ def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, parts):  # ty
                 cotangent.store(e.fma(s, e.swap_lanes(q, lane), e.mul(c, q)), i)
             sums.store(e.fma(total, sign, sums.load(slot)), slot)
 
-    return step(emit, state, cotangent, op, cosine, sine, sums, parts)
+    return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts)

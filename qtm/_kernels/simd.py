@@ -10,6 +10,7 @@ no compiler on the user's machine and reaches what C++ with vector extensions re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -91,8 +92,8 @@ class Emit:
             rows += [self.builder.xor(r, mask) for r in rows]
         return rows
 
-    def loop(self, count: ir.Value) -> Any:
-        return cgutils.for_range(self.builder, self.constant(count))
+    def loop(self, count: Any, start: Any = 0) -> Any:
+        return cgutils.for_range(self.builder, self.constant(count), start=self.constant(start))
 
     # Vectors
 
@@ -188,6 +189,33 @@ def step(emit: Callable, *args: Any) -> tuple:
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+# --- Several threads on one state ---------------------------------------------------------------------------------
+
+
+@intrinsic
+def wait(typing, barrier, target):  # type: ignore[no-untyped-def]
+    """Count this thread in at ``barrier[0]`` and wait until ``target`` have been."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        counter = context.make_array(sig.args[0])(context, builder, values[0]).data
+        builder.atomic_rmw("add", counter, ir.Constant(INT, 1), "seq_cst")
+        check, rest, done = (builder.append_basic_block(name) for name in ("check", "rest", "done"))
+        builder.branch(check)
+        builder.position_at_end(check)
+        arrived = builder.load_atomic(counter, "seq_cst", 8)
+        builder.cbranch(builder.icmp_signed(">=", arrived, values[1]), done, rest)
+        builder.position_at_end(rest)
+        if os.name == "posix":
+            # The other threads may need this core: on a busy machine spinning would cost a time slice.
+            give_way = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield")
+            builder.call(give_way, [])
+        builder.branch(check)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(barrier, types.int64), codegen
 
 
 # --- Small vector steps -----------------------------------------------------------------------------------------

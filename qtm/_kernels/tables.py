@@ -31,10 +31,11 @@ class _Lookup:
         pointer = self.e.builder.gep(self.index, [position])
         return self.e.builder.sext(self.e.builder.load(pointer), ir.IntType(64))
 
-    def each(self, body: Any) -> None:
-        """Emit ``body(row, entries)`` for every row."""
+    def each(self, body: Any, member: Any, team: Any) -> None:
+        """Emit ``body(row, entries)`` for every row that falls to ``member`` of a team of threads."""
         e, b = self.e, self.e.builder
-        with e.loop(self.high_rows) as high:
+        start, stop = (b.sdiv(b.mul(self.high_rows, e.plus(member, j)), e.constant(team)) for j in (0, 1))
+        with e.loop(stop, start) as high:
             far = [self._entry(e.plus(e.plus(o, self.low_rows), high.index)) for o in self.offsets]
             start = b.mul(high.index, self.low_rows)
             with e.loop(self.low_rows) as low:
@@ -74,23 +75,24 @@ def extend_phases(typing, table, row, other, cosine, sine, slot):  # type: ignor
 
 
 @intrinsic(prefer_literal=True)
-def phase_rows(typing, state, bits, table, index, first, second, base, two):  # type: ignore[no-untyped-def]
+def phase_rows(typing, state, bits, table, index, member, team, first, second, base, two):  # type: ignore[no-untyped-def]
     """p <- p * (product of the row's entries)."""
 
-    def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, *lookup: Any) -> None:
+    def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:
         def body(row: Any, entries: list) -> None:
             _store(e, state, row, e.cmul(_phase(e, table, entries), _pair(e, state, row)))
 
-        _Lookup(e, index, bits, *lookup).each(body)
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, bits, table, index, first, second, base, two)
+    return step(emit, state, bits, table, index, member, team, first, second, base, two)
 
 
 @intrinsic(prefer_literal=True)
-def unphase_rows(typing, state, cotangent, bits, table, weights, index, first, second, base, two):  # type: ignore[no-untyped-def]
+def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):  # type: ignore[no-untyped-def]
     """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights`` at the row's entries."""
 
-    def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, *lookup: Any) -> None:
+    def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
+             team: Any, *lookup: Any) -> None:  # fmt: skip
         def body(row: Any, entries: list) -> None:
             phase, p, q = _phase(e, table, entries), _pair(e, state, row), _pair(e, cotangent, row)
             weight = e.fnma(q[1], p[0], e.mul(q[0], p[1]))
@@ -99,9 +101,9 @@ def unphase_rows(typing, state, cotangent, bits, table, weights, index, first, s
             _store(e, state, row, e.conj_mul(phase, p))
             _store(e, cotangent, row, e.conj_mul(phase, q))
 
-        _Lookup(e, index, bits, *lookup).each(body)
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, cotangent, bits, table, weights, index, first, second, base, two)
+    return step(emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two)
 
 
 # --- Observables ------------------------------------------------------------------------------------------------
@@ -114,11 +116,11 @@ def _other(e: Emit, state: Rows, row: Any, mask: Any, lane: Any, parts: int, per
 
 
 @intrinsic(prefer_literal=True)
-def weigh_rows(typing, state, bits, mask, lane, weights, index, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
+def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
     """Add Re(conj(p_other) p_row), or its imaginary part if ``odd``, to ``weights`` at the row's entries."""
 
-    def emit(e: Emit, state: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any, first: Any, second: Any,
-             base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
+    def emit(e: Emit, state: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any, member: Any, team: Any,
+             first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list) -> None:
             p = [state.load(e.vector_index(row, parts, part)) for part in range(parts)]
             r = _other(e, state, row, mask, lane, parts, permute)
@@ -131,17 +133,17 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, first, second, b
             for entry in entries:
                 weights.store(e.add(weights.load(entry), weight), entry)
 
-        _Lookup(e, index, bits, first, second, base, 1).each(body)
+        _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
-    return step(emit, state, bits, mask, lane, weights, index, first, second, base, parts, odd, permute)
+    return step(emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute)
 
 
 @intrinsic(prefer_literal=True)
-def observe_rows(typing, state, target, bits, mask, lane, factors, index, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
+def observe_rows(typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
     """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
 
-    def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
-             first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
+    def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any, member: Any,
+             team: Any, first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
@@ -152,6 +154,6 @@ def observe_rows(typing, state, target, bits, mask, lane, factors, index, first,
                 q = [e.fma(f, a, b) for a, b in zip(p, q, strict=True)]
             _store(e, target, row, q)
 
-        _Lookup(e, index, bits, first, second, base, 1).each(body)
+        _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
-    return step(emit, state, target, bits, mask, lane, factors, index, first, second, base, parts, odd, permute)
+    return step(emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute)
