@@ -173,6 +173,8 @@ class Engine:
 
 
 def _joined(pieces: list, initial_gradient: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    if len(pieces) == 1:
+        return pieces[0][0], pieces[0][1] if initial_gradient else None
     by_angles, by_initial = zip(*pieces, strict=True)
     return np.concatenate(by_angles), np.concatenate(by_initial) if initial_gradient else None
 

@@ -166,8 +166,7 @@ class EstimatorMethod(ABC):
 
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use."""
-        points = self._rule(np.zeros((batch, len(self._labels)))).count
-        return self.evaluation.preview(batch) + self.evaluation.preview(batch * points)
+        return self.evaluation.preview(batch) + self.evaluation.preview(batch * self._points_per_sample())
 
     @abstractmethod
     def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
@@ -176,6 +175,10 @@ class EstimatorMethod(ABC):
     @abstractmethod
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
         """Which coordinates depend on any of the parameters with these numbers: (coordinates,) bool."""
+
+    @abstractmethod
+    def _points_per_sample(self) -> int:
+        """How many points the derivative needs."""
 
     @abstractmethod
     def _rule(self, at: np.ndarray) -> Rule:
@@ -198,6 +201,9 @@ class ParameterShiftMethod(EstimatorMethod):
 
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
         return self._map.depends_on(parameters.tolist())
+
+    def _points_per_sample(self) -> int:
+        return ParameterShift(self._shifts, self._wanted).count
 
     def _rule(self, at: np.ndarray) -> Rule:
         return ParameterShift(self._shifts, self._wanted)
@@ -233,6 +239,9 @@ class SpsaMethod(EstimatorMethod):
 
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
         return np.isin(np.arange(len(self._labels)), parameters)
+
+    def _points_per_sample(self) -> int:
+        return 2 * self._repeats if self._wanted.any() else 0
 
     def _rule(self, at: np.ndarray) -> Rule:
         epsilon = self._epsilon or balanced_epsilon(self.evaluation.noise, int(self._wanted.sum()))

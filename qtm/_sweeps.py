@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,9 @@ def real_dtype(dtype: Any) -> np.dtype:
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array whose first number stands on a vector boundary."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = prod(shape) * np.dtype(dtype).itemsize
     raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
-    start = -raw.ctypes.data % simd.VECTOR_BYTES
+    start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
@@ -68,11 +69,18 @@ def free_memory() -> int:
 
 @dataclass(slots=True)
 class Kept:
-    """Final states of a forward sweep, for the reverse sweep of the same angles."""
+    """Final states of a forward sweep, for one reverse sweep of the same angles, which consumes them."""
 
     sweeps: Sweeps
     shares: list[tuple[int, int]]
     states: list[np.ndarray]  # per share, (tiles, rows * parts * lanes + lanes)
+
+    def take(self) -> list[np.ndarray]:
+        """The states, once."""
+        if not self.states:
+            raise RuntimeError("these states were consumed by a reverse sweep; run the forward sweep again")
+        taken, self.states = self.states, []
+        return taken
 
 
 class Sweeps:
@@ -91,6 +99,7 @@ class Sweeps:
         self._multiply_adds = 8 * max(len(self.recipe.slot_offset), 1) * self._tile_numbers
         self._tiny = TINY[self.real.itemsize]
         self._spare: list[Workspace] = []
+        self._spare_buffers: dict[int, list[np.ndarray]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
@@ -115,7 +124,10 @@ class Sweeps:
             self._spare.append(work)
 
         self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
-        return values, Kept(self, shares, [states[first] for first, _ in shares]) if keep else None
+        if keep:
+            return values, Kept(self, shares, [states[first] for first, _ in shares])
+        self._recycle(*states.values())
+        return values, None
 
     def reverse(
         self,
@@ -129,24 +141,28 @@ class Sweeps:
         assert kept is not None
         if kept.sweeps is not self:
             return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
+        states = kept.take()
         by_initial = np.zeros((len(angles) if initial_gradient else 0, self.numbers), self.real)
         team = self._team() if self._in_team(len(angles)) else [_alone()]
         gradients = np.zeros((len(team), *angles.shape), angles.dtype)
         shares = kept.shares if len(team) == 1 else [(m.member, m.member + 1) for m in team]
         number = {first: i for i, (first, _) in enumerate(shares)}
-        scratch = aligned((1, self._tile_numbers), self.real) if len(team) > 1 and seeds is None else None
+        scratch = self._buffer(1) if len(team) > 1 and seeds is None else None
 
         def run(first: int, last: int) -> None:
             work, i = self._workspace(), number[first]
             member, i, (first, last) = (team[i], 0, kept.shares[0]) if len(team) > 1 else (team[0], i, (first, last))
-            seed = seeds[i] if seeds is not None else aligned((1, self._tile_numbers), self.real) if scratch is None else scratch
+            own = self._buffer(1) if seeds is None and scratch is None else None
+            seed = seeds[i] if seeds is not None else scratch if own is None else own
             differentiate(
-                self.recipe, work, angles, kept.states[i], cotangent, seed, seeds is not None,
+                self.recipe, work, angles, states[i], cotangent, seed, seeds is not None,
                 gradients[member.member], by_initial, first, last, self._tiny, member,
             )  # fmt: skip
             self._spare.append(work)
+            self._recycle(own)
 
         self._announced(differentiate, angles, lambda: _parallel.thread_map(run, shares))
+        self._recycle(scratch, *states)
         return gradients.sum(0) if len(team) > 1 else gradients[0], by_initial
 
     # Several threads on one state
@@ -261,7 +277,16 @@ class Sweeps:
         return budget // (2 * self._tile_bytes)
 
     def _buffer(self, tiles: int) -> np.ndarray:
-        return aligned((tiles, self._tile_numbers + self.lanes), self.real)
+        """Room for the states of some tiles: new memory costs a page fault every 4 KiB, so used room is kept."""
+        spare = self._spare_buffers.get(tiles)
+        return spare.pop() if spare else aligned((tiles, self._tile_numbers + self.lanes), self.real)
+
+    def _recycle(self, *buffers: np.ndarray | None) -> None:
+        for buffer in buffers:
+            if buffer is not None and buffer.nbytes < _SMALL:
+                spare = self._spare_buffers.setdefault(len(buffer), [])
+                if len(spare) < 2 * self.threads:
+                    spare.append(buffer)
 
     def _workspace(self) -> Workspace:
         try:

@@ -90,7 +90,7 @@ class QuantumModule(nn.Module):
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
-            if hasattr(self, name):
+            if hasattr(type(self), name) or hasattr(self, name):
                 raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
             self.register_parameter(name, nn.Parameter(value))
         self._settings = MethodSettings(

@@ -221,7 +221,7 @@ def differentiate(
     angles: np.ndarray,  # (samples, angles)
     states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate`, consumed
     cotangent: np.ndarray,  # (samples, observables)
-    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes): scratch, or O|state> itself where seeded
+    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
     seeded: bool,
     gradient: np.ndarray,  # (samples, angles), zeros
     initial_gradient: np.ndarray,  # (samples or 0, amplitudes * parts)
