@@ -69,7 +69,10 @@ class MethodSettings:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "executor": None, "on_estimator": self._kept()}
+        kept = self._kept()
+        # Qiskit's preset pass managers do not pickle, and this one has done its work where something was prepared.
+        passes = None if kept else self.pass_manager
+        return {**self.__dict__, "executor": None, "on_estimator": kept, "pass_manager": passes}
 
 
 class ReverseSweep:

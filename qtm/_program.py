@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import pi
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,7 @@ def _lower(circuit: QuantumCircuit) -> Program:
 
 _CACHE: OrderedDict[Any, tuple[Any, Program]] = OrderedDict()
 _CACHE_SIZE = 256
+_LOCK = Lock()
 
 
 def _parameter_key(parameter: Any) -> Any:
@@ -186,11 +188,12 @@ def lower(circuit: QuantumCircuit) -> Program:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
     key, alive = _structure(circuit)
-    found = _CACHE.get(key)
-    if found is None:
-        found = _CACHE[key] = alive, _lower(circuit)
-        if len(_CACHE) > _CACHE_SIZE:
-            _CACHE.popitem(last=False)
-    else:
-        _CACHE.move_to_end(key)
-    return found[1]
+    with _LOCK:
+        found = _CACHE.get(key)
+        if found is None:
+            found = _CACHE[key] = alive, _lower(circuit)
+            if len(_CACHE) > _CACHE_SIZE:
+                _CACHE.popitem(last=False)
+        else:
+            _CACHE.move_to_end(key)
+        return found[1]

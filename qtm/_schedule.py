@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from qtm._program import Program, Slot
 _TABLE_BITS = 8  # masks in one table of phases or parities
 _GROUP = 3  # rotations in one pass
 _TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
+_EARLY_BITS = 10  # of a final state; on a smaller one passes of their own cost more than half the rows save
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
 
 Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
@@ -131,11 +133,14 @@ class _Builder:
 
     def run(self, items: list[_Item]) -> None:
         """Emit all items: first those that let the support grow, each followed by what it makes possible."""
+        early = len(pivots([item.x for item in items])) >= _EARLY_BITS
         while (place := self._first_outside(items)) is not None:
             self.passes(items[:place])
             self._grow(items[place])
-            ready, items = self._ready(items[place + 1 :])
-            self.passes(ready)
+            items = items[place + 1 :]
+            if early:
+                ready, items = self._ready(items)
+                self.passes(ready)
         self.passes(items)
 
     def _first_outside(self, items: list[_Item]) -> int | None:
@@ -413,6 +418,7 @@ def _schedule(program: Program, observables: Sequence[Observable] | None, lane_b
 
 _CACHE: OrderedDict[Any, Schedule] = OrderedDict()
 _CACHE_SIZE = 256
+_LOCK = Lock()
 
 
 def schedule(program: Program, observables: tuple[Observable, ...] | None, lane_bits: int = 0) -> Schedule:
@@ -421,11 +427,12 @@ def schedule(program: Program, observables: tuple[Observable, ...] | None, lane_
     ``lane_bits`` low bits of the kernels' amplitudes are lanes of a vector; 0: the lanes are samples.
     """
     key = program, observables, lane_bits
-    found = _CACHE.get(key)
-    if found is None:
-        found = _CACHE[key] = _schedule(program, observables, lane_bits)
-        if len(_CACHE) > _CACHE_SIZE:
-            _CACHE.popitem(last=False)
-    else:
-        _CACHE.move_to_end(key)
-    return found
+    with _LOCK:
+        found = _CACHE.get(key)
+        if found is None:
+            found = _CACHE[key] = _schedule(program, observables, lane_bits)
+            if len(_CACHE) > _CACHE_SIZE:
+                _CACHE.popitem(last=False)
+        else:
+            _CACHE.move_to_end(key)
+        return found
