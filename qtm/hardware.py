@@ -30,15 +30,15 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 from qiskit.providers import BackendV2
 
-from ._calibration import CalibrationWatch, Drift, stop, warn
-from ._checkpoint import Checkpoint
-from ._errors import ParameterError, QtmError, require
-from ._isa import DevicePassManager
-from ._jobs import Budget, DeviceEstimator, DeviceJob
-from ._journal import Journal
-from ._runtime import EXTRA, KINDS, Retry, is_transient
-from ._submission import Limits
-from ._usage import Usage
+from qtm._errors import ParameterError, QtmError, require
+from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
+from qtm._hardware.checkpoint import Checkpoint
+from qtm._hardware.isa import DevicePassManager
+from qtm._hardware.jobs import Budget, DeviceEstimator, DeviceJob
+from qtm._hardware.journal import Journal
+from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient
+from qtm._hardware.submission import Limits
+from qtm._usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Usage",

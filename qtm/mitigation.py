@@ -16,13 +16,13 @@ from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.base import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
-from qtm._decoupling import Decoupling
 from qtm._errors import ParameterError, QtmError, ShapeError
-from qtm._extrapolation import LayerwiseRichardson, ZeroNoise
-from qtm._inversion import ErrorCancellation, Readout
-from qtm._realtime import RealTime
-from qtm._regression import CliffordData
-from qtm._steps import Method, Mitigated, Steps
+from qtm._mitigation.decoupling import Decoupling
+from qtm._mitigation.extrapolation import LayerwiseRichardson, ZeroNoise
+from qtm._mitigation.inversion import ErrorCancellation, Readout
+from qtm._mitigation.realtime import RealTime
+from qtm._mitigation.regression import CliffordData
+from qtm._mitigation.steps import Method, Mitigated, Steps
 
 METHODS: dict[str, type[Method]] = {
     "zne": ZeroNoise,

@@ -10,9 +10,10 @@ from mock_runtime import MockService, with_nan, wrong_shape
 from qiskit.transpiler import InstructionProperties
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
-from qtm import _jobs, hardware
+from qtm import hardware
+from qtm._hardware import jobs as _jobs
 from qtm._errors import JobError, ParameterError, QtmError
-from qtm._journal import Journal
+from qtm._hardware.journal import Journal
 from qtm._usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")

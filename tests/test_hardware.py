@@ -15,7 +15,8 @@ from qiskit.primitives import BaseEstimatorV2
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_aer import AerSimulator
 
-from qtm import _jobs, hardware
+from qtm import hardware
+from qtm._hardware import jobs as _jobs
 from qtm._errors import BudgetExceeded, CircuitError, ParameterError, QtmError
 from qtm._usage import Usage
 

@@ -42,10 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("circuits", "connectors", "fidelity", "noise", "training"),
         *("_estimator_qnn", "_sampler_qnn", "_torch_connector", "_outcomes", "_placement", "_network_errors"),
-        *("hardware", "_calibration", "_checkpoint", "_content", "_isa", "_jobs", "_journal"),
-        *("_results", "_runtime", "_submission"),
-        *("mitigation", "_decoupling", "_extrapolation", "_folding", "_inversion", "_realtime"),
-        *("_regression", "_steps"),
+        *("hardware", "_hardware", "mitigation", "_mitigation"),
     ),
     ("bench", "_demo", "_plots"),
     ("__init__",),

@@ -11,7 +11,9 @@ from qiskit import QuantumCircuit, transpile
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 
-from qtm import _errors, _folding, _regression
+from qtm import _errors
+from qtm._mitigation import folding as _folding
+from qtm._mitigation import regression as _regression
 from qtm.mitigation import MitigatedEstimator
 from qtm.noise import local_pauli_noise, noisy_estimator
 

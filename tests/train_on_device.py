@@ -12,7 +12,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
-from qtm import _jobs, hardware
+from qtm import hardware
+from qtm._hardware import jobs as _jobs
 
 STEPS = 4
 _jobs.SETTLE_SECONDS = 0.0

@@ -8,8 +8,8 @@ from typing import Any
 from qiskit import QuantumCircuit, qpy
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
-from ._content import circuit_content
-from ._journal import Journal
+from qtm._hardware.content import circuit_content
+from qtm._hardware.journal import Journal
 
 
 class DevicePassManager:

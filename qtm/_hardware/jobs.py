@@ -17,13 +17,13 @@ from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2, JobStatus
 
-from ._content import job_content
-from ._errors import BudgetExceeded, JobError, QtmError
-from ._journal import DONE, FAILED, INTENT, Entry, Journal
-from ._results import pack, problem_with, unpack
-from ._runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
-from ._submission import Limits, Piece, check_circuits, coerce_pubs, join, split
-from ._usage import Usage
+from qtm._errors import BudgetExceeded, JobError, QtmError
+from qtm._hardware.content import job_content
+from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal
+from qtm._hardware.results import pack, problem_with, unpack
+from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
+from qtm._hardware.submission import Limits, Piece, check_circuits, coerce_pubs, join, split
+from qtm._usage import Usage
 
 logger = logging.getLogger("qtm")
 

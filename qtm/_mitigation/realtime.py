@@ -14,7 +14,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qtm._errors import ParameterError
-from qtm._regression import (
+from qtm._mitigation.regression import (
     Template,
     check_training,
     exact_values,
@@ -23,7 +23,7 @@ from qtm._regression import (
     largest_values,
     nearby_clifford,
 )
-from qtm._steps import Floats, Mitigated, Steps, padded_values, values, with_angles
+from qtm._mitigation.steps import Floats, Mitigated, Steps, padded_values, values, with_angles
 
 _log = logging.getLogger("qtm")
 # Candidates per training circuit: those whose exact values differ most say most about the slope.

@@ -20,9 +20,9 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qtm._angles import AngleMap
 from qtm._errors import CircuitError, ParameterError
 from qtm._expressions import compile_angles
-from qtm._extrapolation import check_scales
-from qtm._folding import fold_global
-from qtm._steps import Floats, Mitigated, Steps, padded_values, stacked, with_angles
+from qtm._mitigation.extrapolation import check_scales
+from qtm._mitigation.folding import fold_global
+from qtm._mitigation.steps import Floats, Mitigated, Steps, padded_values, stacked, with_angles
 
 # Gate -> the step between angles at which it is a Clifford gate. All its parameters are such angles.
 CLIFFORD_STEPS: dict[str, float] = {

@@ -12,8 +12,8 @@ from qiskit.primitives import DataBin, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2
 
-from ._errors import CircuitError, ParameterError
-from ._usage import Usage
+from qtm._errors import CircuitError, ParameterError
+from qtm._usage import Usage
 
 _ALWAYS_ALLOWED = frozenset({"barrier", "store"})
 Slices = tuple[slice, ...]

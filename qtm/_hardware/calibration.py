@@ -14,7 +14,7 @@ from qiskit import QuantumCircuit
 from qiskit.providers import BackendV2
 from qiskit.transpiler import Target
 
-from ._errors import CircuitError, ParameterError, require
+from qtm._errors import CircuitError, ParameterError, require
 
 logger = logging.getLogger("qtm")
 

@@ -12,8 +12,8 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, QtmError, require
-from qtm._folding import FOLDS, achieved_scale, fold_chunks, folding_gates, layers
-from qtm._steps import Floats, Mitigated, Steps, stacked, with_circuit
+from qtm._mitigation.folding import FOLDS, achieved_scale, fold_chunks, folding_gates, layers
+from qtm._mitigation.steps import Floats, Mitigated, Steps, stacked, with_circuit
 
 # Name -> (mitiq's factory, the options it takes, whether its limit is linear in the values).
 FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {

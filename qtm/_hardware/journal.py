@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._errors import QtmError
-from ._usage import Usage
+from qtm._errors import QtmError
+from qtm._usage import Usage
 
 logger = logging.getLogger("qtm")
 

@@ -19,9 +19,9 @@ from qiskit.providers import BackendV2
 from qiskit.quantum_info import PTM, SuperOp
 
 from qtm._errors import CircuitError, ObservableError, ParameterError, QtmError, require
-from qtm._extrapolation import linear_combination
-from qtm._folding import append_native, native_gates
-from qtm._steps import Floats, Mitigated, Steps, stacked, values, with_circuit
+from qtm._mitigation.extrapolation import linear_combination
+from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.steps import Floats, Mitigated, Steps, stacked, values, with_circuit
 
 if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel

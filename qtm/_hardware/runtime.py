@@ -16,8 +16,8 @@ from qiskit.primitives import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.providers import BackendV2
 
-from ._errors import ParameterError, require
-from ._usage import Usage, measured_circuits
+from qtm._errors import ParameterError, require
+from qtm._usage import Usage, measured_circuits
 
 logger = logging.getLogger("qtm")
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
-from qtm._folding import append_native, layers, native_gates
-from qtm._steps import Mitigated, Steps, values, with_circuit
+from qtm._mitigation.folding import append_native, layers, native_gates
+from qtm._mitigation.steps import Mitigated, Steps, values, with_circuit
 
 RULES = ("xx", "yy", "xyxy")
 

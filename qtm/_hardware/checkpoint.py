@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ._errors import QtmError
-from ._journal import Journal
+from qtm._errors import QtmError
+from qtm._hardware.journal import Journal
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""The mitigation methods: each constructs circuits and combines their results."""
