@@ -109,7 +109,9 @@ class ReverseSweep:
 
     def _refuse(self, angles: np.ndarray) -> None:
         check_angles(angles, self.forward.program.angles)
-        raise ParameterError("an amplitude of the initial state is not finite: all inputs must be finite and not all zero")
+        raise ParameterError(
+            "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
+        )
 
     def vjp(
         self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
@@ -315,5 +317,6 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
     known = [p.name for p in signature(METHODS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
         raise ParameterError(
-            f"gradient {name!r} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(known) or 'none'}"
+            f"gradient {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are {', '.join(known) or 'none'}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 
 from qtm._errors import ParameterError, QtmError, WorkerError
@@ -12,9 +13,18 @@ from qtm._errors import ParameterError, QtmError, WorkerError
 Result = TypeVar("Result")
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}
-# Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use.
+_SUBMITTING = Lock()
+
+
+def _start_anew() -> None:
+    """Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use."""
+    global _SUBMITTING
+    _SUBMITTING = Lock()
+    _POOLS.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOLS.clear)
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 def available_cores() -> int:
@@ -61,7 +71,10 @@ def thread_map(function: Callable[[int, int], Result], shares: Sequence[tuple[in
     """``function(first, last)`` for every share, in order; the calling thread does the first one."""
     if len(shares) == 1:
         return [function(*shares[0])]
-    futures = [_pool(len(shares) - 1).submit(function, *share) for share in shares[1:]]
+    # All shares or none: members of a team wait for each other, and two teams that got half the threads of the pool
+    # each would wait forever.
+    with _SUBMITTING:
+        futures = [_pool(len(shares) - 1).submit(function, *share) for share in shares[1:]]
     first = function(*shares[0])
     return [first, *(future.result() for future in futures)]
 

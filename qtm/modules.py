@@ -39,8 +39,17 @@ class QuantumModule(nn.Module):
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
             observables that Qiskit knows.
         estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
-        gradient: "reverse" (exact, for qtm's simulator), "param-shift" or "spsa", or one of them with options,
-            ``("spsa", {"repeats": 4})``.
+        gradient: how outputs are differentiated, by name or as a pair of name and options:
+
+            * "reverse": exact, where the estimator is qtm's own.
+            * "param-shift": exact on any estimator that is; every gate angle that needs a gradient is shifted.
+              Options: ``precision``, the standard deviation to ask the estimator for, and ``max_points``, the
+              parameter sets that one job may hold.
+            * "spsa": an estimate from two points per sample, whatever the number of parameters. Options: those
+              above, ``repeats`` to average over, ``epsilon`` (radians; by default balanced with the shot noise),
+              ``seed`` (by default torch's random state), as in ``("spsa", {"repeats": 4, "seed": 1})``.
+
+            On an estimator a forward pass is one job of one PUB, and so is a backward pass.
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
         executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads,
@@ -109,6 +118,7 @@ class QuantumModule(nn.Module):
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
             DtypeError: a dtype or device is not supported.
+            JobError: (also from ``backward``) the estimator failed, or its result is not usable; names the job.
         """
         sets = [getattr(self, name) for name in self._sets.names]
         weights = sets[0] if len(sets) == 1 else torch.cat(sets)

@@ -44,7 +44,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("_estimator_qnn", "_sampler_qnn", "_torch_connector", "_outcomes", "_placement", "_network_errors"),
         *("hardware", "_hardware", "mitigation", "_mitigation"),
     ),
-    ("bench", "_demo", "_plots"),
+    (
+        *("bench", "_bench_compare", "_bench_core", "_bench_peers", "_bench_plot", "_bench_report"),
+        *("_bench_tables", "_bench_timing", "_bench_training", "_bench_workloads"),
+        *("_demo", "_plots"),
+    ),
     ("__init__",),
     ("__main__",),
 )
