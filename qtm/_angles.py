@@ -219,16 +219,13 @@ def _group(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials,
     return _Group(
         steps=tuple("slot" if kind in ("row", "const") else kind for kind, _ in programs[0]),
         slots=tuple(
-            _slot(arrays, [payload for _, payload in slot], slot[0][0], row_of)
-            for slot in zip(*leaves, strict=True)
+            _slot(arrays, [payload for _, payload in slot], slot[0][0], row_of) for slot in zip(*leaves, strict=True)
         ),
         is_complex=is_complex(programs[0]),
     )
 
 
-def _plan_programs(
-    arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials, int], **joined: Any
-) -> _Plan:
+def _plan_programs(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials, int], **joined: Any) -> _Plan:
     """Angles that are rows come first, then those of each group; ``order`` puts them right."""
     direct = [k for k, program in enumerate(programs) if len(program) == 1]
     shapes: dict[tuple[Any, ...], list[int]] = {}
@@ -261,9 +258,7 @@ class AngleMap:
 
     num_parameters: int
     programs: tuple[Program, ...]  # one per angle
-    _plans: dict[Any, tuple[_Arrays, _Plan, Any]] = field(
-        default_factory=dict, init=False, compare=False, repr=False
-    )
+    _plans: dict[Any, tuple[_Arrays, _Plan, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (AngleMap, (self.num_parameters, self.programs))
@@ -284,8 +279,7 @@ class AngleMap:
     def used(self) -> tuple[frozenset[int], ...]:
         """For each angle, the indices of the parameters that it depends on."""
         return tuple(
-            frozenset(p for kind, x in program if kind == "row" for m, _ in x for p in m)
-            for program in self.programs
+            frozenset(p for kind, x in program if kind == "row" for m, _ in x for p in m) for program in self.programs
         )
 
     def depends_on(self, indices: Iterable[int]) -> np.ndarray:
@@ -324,8 +318,7 @@ class AngleMap:
 
     def _width_error(self, widths: tuple[int, ...]) -> ShapeError:
         return ShapeError(
-            f"got {' inputs + '.join(map(str, widths))} parameter values; "
-            f"expected {self.num_parameters} in all"
+            f"got {' inputs + '.join(map(str, widths))} parameter values; expected {self.num_parameters} in all"
         )
 
     def _plan(self, like: Tensor | None, num_inputs: int) -> tuple[_Arrays, _Plan, Any]:

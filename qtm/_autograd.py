@@ -65,7 +65,7 @@ class _Expectation(torch.autograd.Function):
         if _in_transform():
             return super().apply(*args)
         # Past torch's look at the signature, made anew at every call for the defaults that `forward` lacks: 10 us.
-        return super(torch.autograd.Function, cls).apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
     @staticmethod
     def forward(angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo) -> Tensor:
@@ -100,8 +100,13 @@ class _Pullback(torch.autograd.Function):
     def forward(
         cotangent: Tensor, angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo, by_initial: bool
     ) -> tuple[Tensor, Tensor | None]:
-        arrays = [_array(t) for t in (angles, cotangent.to(angles.dtype), initial)]
-        by_angles, by_rows = method.vjp(*arrays, memo.take(), by_initial)  # type: ignore[arg-type]
+        by_angles, by_rows = method.vjp(
+            _array(angles),
+            _array(cotangent.to(angles.dtype)),
+            _array(initial),
+            memo.take(),
+            by_initial,  # type: ignore[arg-type]
+        )
         return torch.from_numpy(by_angles), None if by_rows is None else _rows_gradient(by_rows, initial)
 
     @staticmethod
@@ -186,9 +191,7 @@ def expectation_values(
     return _values(method, inputs, weights, batch, by)
 
 
-def _values(
-    method: Method, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]
-) -> Tensor:
+def _values(method: Method, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]) -> Tensor:
     if not _in_transform():  # whose tensors do not say whether they require a gradient
         method = method.differentiating(by)
     angles = method.angles(inputs, weights, batch)

@@ -53,15 +53,11 @@ def imaginary(simulation: Simulation, doubled: Simulation, values: np.ndarray) -
     angles = simulation.numpy_angles(values)  # (points, angles)
     by_angles = -jacobian(doubled, np.concatenate([angles, np.zeros_like(angles)], 1))[..., angles.shape[1] :]
     points, count, _ = by_angles.shape
-    rows = _chain(
-        simulation, np.repeat(values, count, axis=0), by_angles.reshape(points * count, angles.shape[1])
-    )
+    rows = _chain(simulation, np.repeat(values, count, axis=0), by_angles.reshape(points * count, angles.shape[1]))
     return rows.reshape(points, count, -1)
 
 
-def doubled_simulation(
-    circuit: QuantumCircuit, operators: tuple[Observable, ...], options: Options
-) -> Simulation:
+def doubled_simulation(circuit: QuantumCircuit, operators: tuple[Observable, ...], options: Options) -> Simulation:
     """A simulation whose derivatives by its second angles, at 0, are -2 Im <psi|O|d psi>.
 
     One more qubit starts in |+>, every rotation exp(-i a/2 P) is followed by exp(-i s/2 P Z) with the Z of

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qtm import _parallel
+from qtm._kernels.simd import lanes
 from qtm._observables import Observable
 from qtm._program import Program
 from qtm._schedule import schedule
@@ -96,7 +97,7 @@ class Engine:
             initial = np.repeat(initial, count, axis=0)
         one_hot = np.tile(np.eye(count, dtype=angles.dtype), (len(angles), 1))
         gradient, _ = self.vjp(repeated, one_hot, initial)
-        return gradient.reshape(len(angles), count, -1)
+        return gradient.reshape(len(angles), count, angles.shape[1])
 
     def weights(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
@@ -129,9 +130,14 @@ class Engine:
     @property
     def basis(self) -> tuple[int, ...]:
         """What the bits of an amplitude of `weights` and of the initial state stand for."""
-        return self._by_samples.schedule.basis
+        return self._likely.schedule.basis
 
     # Inside
+
+    @property
+    def _likely(self) -> Sweeps:
+        """The lanes that suit the size of the circuit: the others are scheduled only where they are needed."""
+        return self._by_samples if self.program.num_qubits <= _SAMPLE_LANE_BITS else self._by_amplitudes
 
     @cached_property
     def _by_samples(self) -> Sweeps:
@@ -139,7 +145,7 @@ class Engine:
 
     @cached_property
     def _by_amplitudes(self) -> Sweeps:
-        return self._make(self._by_samples.lanes.bit_length() - 1)
+        return self._make(lanes(self.real).bit_length() - 1)
 
     def _make(self, lane_bits: int) -> Sweeps:
         plan = schedule(self.program, self.observables, lane_bits)
@@ -147,17 +153,17 @@ class Engine:
 
     def _sweeps(self, batch: int) -> Sweeps:
         """Sample lanes or amplitude lanes, whichever takes less time for this batch."""
-        samples = self._by_samples
-        kind, lanes, bits = self.options.lane_kind, samples.lanes, samples.recipe.row_bits
-        if kind == "sample" or bits < lanes.bit_length() + 1:
-            return samples
+        kind, width = self.options.lane_kind, lanes(self.real)
+        bits = self._likely.amplitudes.bit_length() - 1
+        if kind == "sample" or bits < width.bit_length() + 1:
+            return self._by_samples
         if kind == "amplitude":
             return self._by_amplitudes
         threads = 1 if self.options.executor is not None else self.threads
-        rounds = ceil(ceil(batch / lanes) / threads)
+        rounds = ceil(ceil(batch / width) / threads)
         by_samples = rounds * (1.0 if bits <= _SAMPLE_LANE_BITS else 2.0)
-        by_amplitudes = ceil(batch / threads) * _LANE_MOVES / lanes
-        return samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
+        by_amplitudes = ceil(batch / threads) * _LANE_MOVES / width
+        return self._by_samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
 
     def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:
         executor = self.options.executor

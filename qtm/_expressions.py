@@ -101,8 +101,7 @@ def _steps(value: Value) -> list[Step]:
     if _is_constant(value):
         return [("const", value.get((), 0.0))]
     real, imaginary = (
-        tuple(sorted((m, getattr(c, part)) for m, c in value.items() if getattr(c, part)))
-        for part in ("real", "imag")
+        tuple(sorted((m, getattr(c, part)) for m, c in value.items() if getattr(c, part))) for part in ("real", "imag")
     )
     rotated = [("const", 1j), ("row", imaginary), ("mul", None)] if imaginary else []
     if not real:
@@ -186,8 +185,7 @@ def _check_parameters(parameters: Sequence[Parameter]) -> dict[Parameter, int]:
     for position, parameter in enumerate(parameters):
         if index.setdefault(parameter, position) != position:
             raise ParameterError(
-                f"parameter {parameter.name!r} is listed twice, "
-                f"at positions {index[parameter]} and {position}"
+                f"parameter {parameter.name!r} is listed twice, at positions {index[parameter]} and {position}"
             )
     return index
 
@@ -215,9 +213,7 @@ def _check_real(angle_map: AngleMap, labels: Sequence[Any]) -> None:
             raise ParameterError(f"angle {label} is complex; an angle must be real (radians)")
 
 
-def compile_angles(
-    expressions: Sequence[ParameterExpression | complex], parameters: Sequence[Parameter]
-) -> AngleMap:
+def compile_angles(expressions: Sequence[ParameterExpression | complex], parameters: Sequence[Parameter]) -> AngleMap:
     """Compile expressions to one map from the values of ``parameters``, in the order given, to angles.
 
     Parameters are told apart by identity, as Qiskit does, and never by name. A constant is a number or an

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qiskit.circuit import Parameter, ParameterExpression
 
-from qtm._basis import combinations
 from qtm._angles import AngleMap
+from qtm._basis import combinations
 from qtm._expressions import compile_angles
 from qtm._flatten import Preparation
 

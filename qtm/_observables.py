@@ -161,9 +161,7 @@ def _check_layout(physical: list[int], num_qubits: int, width: int) -> None:
             "take the observable of the circuit before it was transpiled"
         )
     if len(set(physical)) != num_qubits or not all(0 <= q < width for q in physical):
-        raise ObservableError(
-            f"the layout {physical} must give each qubit a different physical qubit below {width}"
-        )
+        raise ObservableError(f"the layout {physical} must give each qubit a different physical qubit below {width}")
 
 
 # ---------------------------------------------------------------- the forms of one observable
@@ -198,8 +196,7 @@ def _without_projectors(operator: SparseObservable) -> SparseObservable:
     size = float(np.sum(2.0 ** np.diff(count[np.asarray(operator.boundaries)])))
     if size > _MAX_TERMS:
         raise ObservableError(
-            f"the projectors of the observable expand to {size:.2g} Pauli terms; "
-            f"at most {_MAX_TERMS} are handled"
+            f"the projectors of the observable expand to {size:.2g} Pauli terms; at most {_MAX_TERMS} are handled"
         )
     return operator.as_paulis()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -33,6 +34,16 @@ def available_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def free_memory() -> int:
+    """Bytes of memory that could be had now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":") for line in file)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 def resolve_threads(num_threads: int) -> int:
     """Number of workers meant by ``num_threads``; 0 means all cores.
 
@@ -58,7 +69,7 @@ def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
     ends = [0]
     for worker in range(workers):
         ends.append(ends[-1] + share + (worker < more))
-    return [(a, b) for a, b in zip(ends, ends[1:], strict=False) if b > a]
+    return [(a, b) for a, b in pairwise(ends) if b > a]
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
@@ -79,9 +90,7 @@ def thread_map(function: Callable[[int, int], Result], shares: Sequence[tuple[in
     return [first, *(future.result() for future in futures)]
 
 
-def executor_map(
-    executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]
-) -> list[Result]:
+def executor_map(executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
     """``function(*task)`` for every task on an executor, in order.
 
     Raises:
@@ -95,14 +104,14 @@ def executor_map(
         except RuntimeError as error:  # broken (BrokenExecutor), or shut down
             raise WorkerError(f"the executor takes no more work ({error}); make a new executor") from error
     for number, future in enumerate(futures, 1):
-        error = _failure(future)
-        if error is None:
+        failure = _failure(future)
+        if failure is None:
             continue
         for other in futures:
             other.cancel()
-        if isinstance(error, QtmError):
-            raise error
-        raise WorkerError(_what_happened(error, f"share {number} of {len(tasks)}")) from error
+        if isinstance(failure, QtmError):
+            raise failure
+        raise WorkerError(_what_happened(failure, f"share {number} of {len(tasks)}")) from failure
     return [future.result() for future in futures]
 
 

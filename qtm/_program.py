@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterExpression
+from qiskit.circuit import Barrier, Gate, Instruction, Measure, Parameter, ParameterExpression
 
 from qtm._flatten import Preparation, flatten
 from qtm._frame import Frame
@@ -166,13 +166,20 @@ def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
     rows, alive = [], []
     for instruction in circuit.data:
         operation = instruction.operation
-        standard = instruction.is_standard_gate()
-        if not standard:
-            alive.append(operation)
+        kind: Any = 0
+        if not instruction.is_standard_gate() and not isinstance(operation, Barrier | Measure):
+            definition = operation.definition if type(operation) in (Gate, Instruction) else None
+            if definition is None:
+                kind = id(operation)
+                alive.append(operation)
+            else:
+                # A composite may be changed after it was used: what counts is what it is made of now.
+                kind, inner = _structure(definition)
+                alive += inner
         rows.append(
             (
                 operation.name,
-                0 if standard else id(operation),
+                kind,
                 tuple(index[q] for q in instruction.qubits),
                 len(instruction.clbits),
                 tuple(_parameter_key(p) for p in instruction.params),

@@ -23,7 +23,7 @@ from qtm._finished_job import FinishedJob
 from qtm._program import lower
 from qtm._recent import Simulations, checked_options, parameter_rows
 from qtm._simulation import Simulation
-from qtm._sweeps import free_memory
+from qtm._parallel import free_memory
 
 Seed = np.random.Generator | int | None
 
@@ -125,9 +125,7 @@ class FastSampler(BaseSamplerV2):
         pub = SamplerPub.coerce((circuit, parameter_values))
         readout = Readout.of(circuit)
         if not readout.qubits:
-            raise CircuitError(
-                f"circuit {circuit.name!r} measures nothing; measure its qubits, as with measure_all()"
-            )
+            raise CircuitError(f"circuit {circuit.name!r} measures nothing; measure its qubits, as with measure_all()")
         _check_fits(pub.parameter_values.size, circuit.num_clbits)
         out = np.zeros((pub.parameter_values.size, 1 << circuit.num_clbits))
         targets = readout.clbit_outcomes()
@@ -146,9 +144,7 @@ class FastSampler(BaseSamplerV2):
                 for outcome, p in zip(outcomes[first:], part, strict=False):
                     outcome[:] = np.random.default_rng(self._seed).choice(len(p), p=p, size=pub.shots)
         bits = {
-            name: BitArray(
-                _packed(outcomes, places).reshape(*pub.shape, pub.shots, -(-len(places) // 8)), len(places)
-            )
+            name: BitArray(_packed(outcomes, places).reshape(*pub.shape, pub.shots, -(-len(places) // 8)), len(places))
             for name, places in readout.registers.items()
         }
         return SamplerPubResult(
@@ -159,9 +155,7 @@ class FastSampler(BaseSamplerV2):
     def _marginals(self, pub: SamplerPub, readout: Readout) -> Iterator[tuple[int, np.ndarray]]:
         """Probabilities (sets, outcomes of the readout) by part, each with its first parameter set."""
         circuit, values = pub.circuit, parameter_rows(pub.parameter_values, pub.circuit)
-        simulation = self._simulations.find(
-            lower(circuit), partial(Simulation, circuit, circuit.parameters, None)
-        )
+        simulation = self._simulations.find(lower(circuit), partial(Simulation, circuit, circuit.parameters, None))
         size = max(_PROBABILITIES >> circuit.num_qubits, 1)
         for first in range(0, len(values), size):
             p = readout.marginal(simulation.probabilities(values[first : first + size]))
@@ -175,9 +169,7 @@ class Readout:
     num_qubits: int
     qubits: tuple[int, ...]  # ascending
     clbits: dict[int, int]  # clbit that is written -> bit of the outcome
-    registers: dict[
-        str, list[int | None]
-    ]  # for each bit of a register its bit of the outcome; None is always 0
+    registers: dict[str, list[int | None]]  # for each bit of a register its bit of the outcome; None is always 0
 
     @classmethod
     def of(cls, circuit: QuantumCircuit) -> Readout:
@@ -206,9 +198,7 @@ class Readout:
         return shown
 
 
-def _measurements(
-    circuit: QuantumCircuit, qubits: Iterable[int], clbits: Iterable[int]
-) -> Iterator[tuple[int, int]]:
+def _measurements(circuit: QuantumCircuit, qubits: Iterable[int], clbits: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Pairs (clbit, qubit) in order, for a circuit that acts on these bits."""
     qubit_of = dict(zip(circuit.qubits, qubits, strict=True))
     clbit_of = dict(zip(circuit.clbits, clbits, strict=True))

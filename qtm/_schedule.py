@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from qtm._basis import Basis, combinations, odd_bits, pivots
+from qtm._errors import OutOfMemory
 from qtm._frame import conjugate
 from qtm._kernels.cpu import GROW, PHASE, ROTATE, TURN_LANES, Recipe
 from qtm._kernels.rotations import COLUMNS
 from qtm._kernels.tables import LOW_BITS
 from qtm._observables import Observable
+from qtm._parallel import free_memory
 from qtm._program import Program, Slot
 
 _TABLE_BITS = 8  # masks in one table of phases or parities
@@ -133,7 +135,9 @@ class _Builder:
 
     def run(self, items: list[_Item]) -> None:
         """Emit all items: first those that let the support grow, each followed by what it makes possible."""
-        early = len(pivots([item.x for item in items])) >= _EARLY_BITS
+        rank = self.bits or len(pivots([item.x for item in items]))
+        _refuse_what_cannot_fit(rank)
+        early = rank >= _EARLY_BITS
         while (place := self._first_outside(items)) is not None:
             self.passes(items[:place])
             self._grow(items[place])
@@ -262,6 +266,16 @@ class _Builder:
             self._slot(slot, w)
 
 
+def _refuse_what_cannot_fit(bits: int) -> None:
+    """Raise before even the index of the rows is made; what else must fit, the engine checks."""
+    needed, free = 2 * 8 << bits, free_memory()
+    if needed > free:
+        raise OutOfMemory(
+            f"{bits} qubits need {needed / 2**30:.1f} GiB for two states in single precision, and "
+            f"{free / 2**30:.1f} GiB of memory are free; use fewer qubits"
+        )
+
+
 def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
     """Deal masks into pairs of tables, as few pairs and as small tables as possible."""
     if not masks:
@@ -311,7 +325,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
 
 def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
     """A pass for one rotation costs nearly as much as one for two: deal 3 + 1 as 2 + 2."""
-    for before, single in zip(groups, groups[1:], strict=False):
+    for before, single in pairwise(groups):
         if len(before) == _GROUP and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
             single.insert(0, before.pop())
     return groups

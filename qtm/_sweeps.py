@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,16 +54,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
     start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
     return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def free_memory() -> int:
-    """Bytes of memory that could be had now."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            rows = dict(line.split(":") for line in file)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 @dataclass(slots=True)
@@ -149,8 +138,11 @@ class Sweeps:
         number = {first: i for i, (first, _) in enumerate(shares)}
         scratch = self._buffer(1) if len(team) > 1 and seeds is None else None
 
+        works = [self._workspace() for _ in shares]
+
         def run(first: int, last: int) -> None:
-            work, i = self._workspace(), number[first]
+            i = number[first]
+            work = works[i]
             member, i, (first, last) = (team[i], 0, kept.shares[0]) if len(team) > 1 else (team[0], i, (first, last))
             own = self._buffer(1) if seeds is None and scratch is None else None
             seed = seeds[i] if seeds is not None else scratch if own is None else own
@@ -180,10 +172,13 @@ class Sweeps:
         team, states = self._team(), self._buffer(len(angles) if keep else 1)
         values = np.zeros((len(team), len(angles), self.schedule.num_observables), angles.dtype)
 
+        # All at hand before the first member starts: the others would wait forever for one that found no memory.
+        works = [self._workspace() for _ in team]
+
         def run(number: int, _: int) -> None:
-            work = self._workspace()
+            member, work = team[number], works[number]
             evaluate(
-                self.recipe, work, angles, start, states, values[number], 0, len(angles), self._tiny, team[number]
+                self.recipe, work, angles, start, states, values[number], 0, len(angles), self._tiny, member
             )  # fmt: skip
             self._spare.append(work)
 
@@ -253,7 +248,7 @@ class Sweeps:
             yield part, start if len(start) <= 1 else start[part]
 
     def _budget(self) -> int:
-        return self.memory if self.memory is not None else int(MEMORY_SHARE * free_memory())
+        return self.memory if self.memory is not None else int(MEMORY_SHARE * _parallel.free_memory())
 
     def _shares(self, batch: int) -> list[tuple[int, int]]:
         tiles = -(-batch // self.samples_per_tile)
@@ -271,8 +266,8 @@ class Sweeps:
         budget = self._budget()
         if budget < 2 * self._tile_bytes:
             raise OutOfMemory(
-                f"{self.recipe.row_bits + self.recipe.lane_bits} qubits need {2 * self._tile_bytes / 2**30:.2f} GiB for "
-                f"two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
+                f"{self.recipe.row_bits + self.recipe.lane_bits} qubits need {2 * self._tile_bytes / 2**30:.2f} GiB "
+                f"for two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
             )
         return budget // (2 * self._tile_bytes)
 

@@ -68,9 +68,7 @@ def _observables_of_each_set(pub: EstimatorPub) -> dict[int, set[int]]:
     sets = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
     observables = np.arange(pub.observables.size).reshape(pub.observables.shape)
     paired: dict[int, set[int]] = defaultdict(set)
-    for left, right in zip(
-        *(grid.ravel().tolist() for grid in np.broadcast_arrays(sets, observables)), strict=True
-    ):
+    for left, right in zip(*(grid.ravel().tolist() for grid in np.broadcast_arrays(sets, observables)), strict=True):
         paired[left].add(right)
     return paired
 

@@ -253,9 +253,7 @@ def _rotate(state: Any, op: Any, parts: int, tangent: Any, base: int, index: Any
 
 
 @inlined
-def _unrotate(
-    state: Any, cotangent: Any, op: Any, parts: int, tangent: Any, sums: Any, base: int, index: Any
-) -> None:
+def _unrotate(state: Any, cotangent: Any, op: Any, parts: int, tangent: Any, sums: Any, base: int, index: Any) -> None:
     permute = (op[LANES] | op[LANES + 1] | op[LANES + 2]) != 0
     case = op[3] + 4 * parts + 16 * permute
     if case == 1 + 4:
@@ -303,9 +301,7 @@ def _turn(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Te
 
 
 @inlined
-def _unturn(
-    state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team
-) -> None:
+def _unturn(state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
     cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
     case = op[0] + 4 * parts
     if case == ROTATE + 4:
@@ -390,9 +386,7 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
 
 
 @jit
-def sweep_reverse(
-    recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float, team: Team
-) -> None:
+def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float, team: Team) -> None:
     """Undo the circuit on state and cotangent; ``work.sums`` gets the derivative by every slot angle."""
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
     while last > 0:

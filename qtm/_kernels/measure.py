@@ -103,9 +103,7 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
 
 
 @jit
-def _observe(
-    state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team
-) -> None:
+def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
     member, size = team.member, team.size
@@ -117,17 +115,29 @@ def _observe(
         _build_factors(group, recipe, work, cotangent, tile)
         x, odd, base, first, second, lane = group[0], group[1], 1 << group[3], group[5], group[6], group[7]
         if odd and lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 1)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 1
+            )
         elif odd:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 0)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 0
+            )
         elif parts == 2 and lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 1)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 1
+            )
         elif parts == 2:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 0)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 0
+            )
         elif lane:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 1)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 1
+            )
         else:
-            tables.observe_rows(state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 0)
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 0
+            )
 
 
 @jit

@@ -77,7 +77,7 @@ class _Group:
 
 
 @intrinsic(prefer_literal=True)
-def rotate(typing, state, op, tangent, base, index, count, parts, permute):  # type: ignore[no-untyped-def]
+def rotate(typing, state, op, tangent, base, index, count, parts, permute):
     """p0, p1 <- p0 - t p1, p1 + t p0 for ``count`` generators on every coset of the tile at row ``base``."""
 
     def emit(e: Emit, state: Rows, op: Any, tangent: Rows, base: Any, index: Any, count: int, parts: int,
@@ -100,7 +100,7 @@ def rotate(typing, state, op, tangent, base, index, count, parts, permute):  # t
 
 
 @intrinsic(prefer_literal=True)
-def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):  # type: ignore[no-untyped-def]
+def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):
     """Undo `rotate` on state p and cotangent q, adding <q|(-iQ)|p> of each generator to ``sums``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, tangent: Rows, sums: Rows, base: Any, index: Any,
@@ -150,9 +150,7 @@ class _Single:
     def __init__(self, e: Emit, op: ir.Value, which: Any, grow: int) -> None:
         self.e, self.grow = e, grow
         b = e.builder
-        mask, sign, alone, lane = (
-            b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, ALONE, LANES)
-        )
+        mask, sign, alone, lane = (b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, ALONE, LANES))
         self.mask, self.sign, self.alone, self.lane = mask, sign, alone, lane
         self.slot = e.plus(_column(e, op, SLOT), which)
         bits = _column(e, op, BITS)
@@ -169,10 +167,11 @@ class _Single:
 
 
 @intrinsic(prefer_literal=True)
-def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):  # type: ignore[no-untyped-def]
+def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):
     """p0, p1 <- c p0 - s p1, s p0 + c p1 about generator ``which``; with ``grow``, p1 was zero and is not read."""
 
-    def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int, grow: int) -> None:
+    def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int,
+             grow: int) -> None:  # fmt: skip
         single = _Single(e, op, which, grow)
         c, plain = cosine.load(single.slot), sine.load(single.slot)
         with single.share(member, team) as loop:
@@ -193,7 +192,7 @@ def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):  # 
 
 
 @intrinsic(prefer_literal=True)
-def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):  # type: ignore[no-untyped-def]
+def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):
     """Undo `turn` on both and add the generator's sum; with ``grow``, the rows that came into being are left."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, sums: Rows,
@@ -225,7 +224,7 @@ def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team
 
 
 @intrinsic(prefer_literal=True)
-def turn_lanes(typing, state, op, cosine, sine, member, team, parts):  # type: ignore[no-untyped-def]
+def turn_lanes(typing, state, op, cosine, sine, member, team, parts):
     """p <- c p - s swap(p) on every row."""
 
     def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int) -> None:
@@ -242,10 +241,11 @@ def turn_lanes(typing, state, op, cosine, sine, member, team, parts):  # type: i
 
 
 @intrinsic(prefer_literal=True)
-def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):  # type: ignore[no-untyped-def]
+def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):
     """Undo `turn_lanes` on both and add the generator's sum."""
 
-    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any, team: Any, parts: int) -> None:
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any,
+             team: Any, parts: int) -> None:  # fmt: skip
         slot, lane, mask = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
         c, plain = cosine.load(slot), sine.load(slot)
         with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:

@@ -172,7 +172,10 @@ def step(emit: Callable, *args: Any) -> tuple:
     """
     literal = [a.literal_value if isinstance(a, types.IntegerLiteral) else None for a in args]
     # Literals stay in the signature: numba keeps one code generator for each.
-    plain = [a if f is not None or not isinstance(a, types.Integer) else types.int64 for a, f in zip(args, literal, strict=True)]
+    plain = [
+        a if f is not None or not isinstance(a, types.Integer) else types.int64
+        for a, f in zip(args, literal, strict=True)
+    ]
     signature = types.void(*plain)
     count = lanes("f8" if plain[0].dtype == types.float64 else "f4")  # the state, the first argument, decides
 
@@ -195,7 +198,7 @@ def step(emit: Callable, *args: Any) -> tuple:
 
 
 @intrinsic
-def wait(typing, barrier, target):  # type: ignore[no-untyped-def]
+def wait(typing, barrier, target):
     """Count this thread in at ``barrier[0]`` and wait until ``target`` have been."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
@@ -209,7 +212,9 @@ def wait(typing, barrier, target):  # type: ignore[no-untyped-def]
         builder.position_at_end(rest)
         if os.name == "posix":
             # The other threads may need this core: on a busy machine spinning would cost a time slice.
-            give_way = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield")
+            give_way = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
+            )
             builder.call(give_way, [])
         builder.branch(check)
         builder.position_at_end(done)
@@ -222,7 +227,7 @@ def wait(typing, barrier, target):  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def add_row(typing, target, i, source, j, sign):  # type: ignore[no-untyped-def]
+def add_row(typing, target, i, source, j, sign):
     """target[i] += sign * source[j]."""
 
     def emit(e: Emit, target: Rows, i: Any, source: Rows, j: Any, sign: int) -> None:
@@ -233,7 +238,7 @@ def add_row(typing, target, i, source, j, sign):  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def scale_rows(typing, target, first, count, source, j):  # type: ignore[no-untyped-def]
+def scale_rows(typing, target, first, count, source, j):
     """target[i] *= source[j] for first <= i < first + count."""
 
     def emit(e: Emit, target: Rows, first: Any, count: Any, source: Rows, j: Any) -> None:
@@ -246,7 +251,7 @@ def scale_rows(typing, target, first, count, source, j):  # type: ignore[no-unty
 
 
 @intrinsic(prefer_literal=True)
-def split_row(typing, table, row, other, source, slot):  # type: ignore[no-untyped-def]
+def split_row(typing, table, row, other, source, slot):
     """table[other] <- table[row] - source[slot]; table[row] <- table[row] + source[slot]."""
 
     def emit(e: Emit, table: Rows, row: Any, other: Any, source: Rows, slot: Any) -> None:
@@ -307,7 +312,7 @@ def _sine_cosine(e: Emit, x: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 @intrinsic(prefer_literal=True)
-def half_angle_rows(typing, cosine, sine, tangent, angles, count):  # type: ignore[no-untyped-def]
+def half_angle_rows(typing, cosine, sine, tangent, angles, count):
     """Cosine, sine and tangent of angles/2 (double), stored in the precision of the state."""
 
     def emit(e: Emit, cosine: Rows, sine: Rows, tangent: Rows, angles: Rows, count: Any) -> None:

@@ -63,7 +63,7 @@ def _phase(e: Emit, table: Rows, entries: list) -> list:
 
 
 @intrinsic(prefer_literal=True)
-def extend_phases(typing, table, row, other, cosine, sine, slot):  # type: ignore[no-untyped-def]
+def extend_phases(typing, table, row, other, cosine, sine, slot):
     """table[other] <- table[row] (c + i s); table[row] <- table[row] (c - i s)."""
 
     def emit(e: Emit, table: Rows, row: Any, other: Any, cosine: Rows, sine: Rows, slot: Any) -> None:
@@ -75,7 +75,7 @@ def extend_phases(typing, table, row, other, cosine, sine, slot):  # type: ignor
 
 
 @intrinsic(prefer_literal=True)
-def phase_rows(typing, state, bits, table, index, member, team, first, second, base, two):  # type: ignore[no-untyped-def]
+def phase_rows(typing, state, bits, table, index, member, team, first, second, base, two):
     """p <- p * (product of the row's entries)."""
 
     def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:
@@ -88,7 +88,7 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
 
 @intrinsic(prefer_literal=True)
-def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):  # type: ignore[no-untyped-def]
+def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
     """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights`` at the row's entries."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
@@ -116,7 +116,7 @@ def _other(e: Emit, state: Rows, row: Any, mask: Any, lane: Any, parts: int, per
 
 
 @intrinsic(prefer_literal=True)
-def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
+def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute):
     """Add Re(conj(p_other) p_row), or its imaginary part if ``odd``, to ``weights`` at the row's entries."""
 
     def emit(e: Emit, state: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any, member: Any, team: Any,
@@ -139,11 +139,13 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
 
 
 @intrinsic(prefer_literal=True)
-def observe_rows(typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute):  # type: ignore[no-untyped-def]
+def observe_rows(
+    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+):
     """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
 
-    def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any, member: Any,
-             team: Any, first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
+    def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
+             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
@@ -156,4 +158,6 @@ def observe_rows(typing, state, target, bits, mask, lane, factors, index, member
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
-    return step(emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute)
+    return step(
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+    )
