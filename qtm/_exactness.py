@@ -1,0 +1,58 @@
+"""Which primitives are ideal simulators, whose values qtm's own simulator gives as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+# Shots of a sampler where the user named none; another number was asked for.
+_DEFAULT_SHOTS = 1024
+# Gradients that are the derivative itself where their primitive is exact.
+_EXACT_GRADIENTS = ("ParamShift", "LinComb", "Reverse", "FastReverse")
+
+
+def _is_quiet(estimator: Any) -> bool:
+    return not estimator.default_precision
+
+
+def _has_default_shots(sampler: Any) -> bool:
+    return sampler.default_shots == _DEFAULT_SHOTS
+
+
+def _is_in_exact_mode(primitive: Any) -> bool:
+    return bool(primitive._exact_mode)
+
+
+# Class, and whether nobody asked this instance for noise or for a number of shots. By name, because neither
+# package may have been imported.
+_IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
+    ("qtm", "FastEstimator"): _is_quiet,
+    ("qtm", "FastSampler"): _has_default_shots,
+    ("qiskit", "StatevectorEstimator"): _is_quiet,
+    ("qiskit", "StatevectorSampler"): _has_default_shots,
+    ("qiskit_machine_learning", "QMLEstimator"): _is_in_exact_mode,
+    ("qiskit_machine_learning", "QMLSampler"): _is_in_exact_mode,
+}
+# It has no noise whatever precision a network names.
+_IGNORES_PRECISION = "QMLEstimator"
+
+
+def is_exact_sampler(sampler: Any) -> bool:
+    """Whether a sampler stands for exact probabilities."""
+    kind = type(sampler)
+    test = _IDEAL.get((kind.__module__.split(".")[0], kind.__name__))
+    return test is not None and test(sampler)
+
+
+def is_exact_estimator(estimator: Any, default_precision: bool) -> bool:
+    """Whether an estimator stands for exact values, where the network's precision is the default one or 0."""
+    return is_exact_sampler(estimator) and (default_precision or type(estimator).__name__ == _IGNORES_PRECISION)
+
+
+def is_exact_gradient(gradient: Any) -> bool:
+    """Whether a gradient (None: the default one) is the exact derivative, on a primitive that is ideal."""
+    if gradient is None:
+        return True
+    primitive = getattr(gradient, "_estimator", None) or getattr(gradient, "_sampler", None)
+    named = type(gradient).__name__.startswith(_EXACT_GRADIENTS)
+    return named and (primitive is None or is_exact_sampler(primitive))

@@ -1,0 +1,9 @@
+"""Drop-ins for qiskit-machine-learning: its torch connector, and its two networks on circuits."""
+
+from __future__ import annotations
+
+from qtm._estimator_qnn import EstimatorQNN
+from qtm._sampler_qnn import SamplerQNN
+from qtm._torch_connector import TorchConnector
+
+__all__ = ["EstimatorQNN", "SamplerQNN", "TorchConnector"]
