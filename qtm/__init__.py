@@ -10,6 +10,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qtm._errors import (
+    BudgetExceeded,
+    CircuitError,
+    DtypeError,
+    JobError,
+    MissingPackage,
+    ObservableError,
+    OutOfMemory,
+    ParameterError,
+    QtmError,
+    ShapeError,
+    WorkerError,
+)
 from qtm.modules import HybridModule, QuantumModule
 from qtm.primitives import FastEstimator, FastSampler
 
@@ -22,15 +35,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BudgetExceeded",
+    "CircuitError",
+    "DtypeError",
     "EstimatorQNN",
     "FastEstimator",
     "FastReverseEstimatorGradient",
     "FastSampler",
     "HybridModule",
+    "JobError",
+    "MissingPackage",
     "MitigatedEstimator",
+    "ObservableError",
+    "OutOfMemory",
+    "ParameterError",
+    "QtmError",
     "QuantumModule",
     "SamplerQNN",
+    "ShapeError",
     "TorchConnector",
+    "WorkerError",
     "depolarizing_noise",
     "hardware",
     "local_pauli_noise",

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+TABLE_BITS = 8  # masks in one table of phases or parities
+
 
 def odd_bits(masks: Any, other: Any) -> np.ndarray:
     """Parity of the overlap of bit masks, elementwise."""
@@ -19,6 +21,17 @@ def combinations(masks: Sequence[int]) -> np.ndarray:
     for mask in masks:
         index = np.concatenate([index, index ^ mask])
     return index
+
+
+def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
+    """Deal masks into pairs of tables, as few pairs and as small tables as possible."""
+    if not masks:
+        return []
+    pairs = -(-len(masks) // (2 * TABLE_BITS))
+    size = -(-len(masks) // pairs)
+    chunks = [masks[i : i + size] for i in range(0, len(masks), size)]
+    half = [(len(c) + 1) // 2 if len(c) > 5 else len(c) for c in chunks]
+    return [(c[:h], c[h:]) for c, h in zip(chunks, half, strict=True)]
 
 
 def pivots(masks: Sequence[int]) -> list[int]:

@@ -22,8 +22,6 @@ from qtm._sweeps import Kept, Sweeps, real_dtype
 
 # Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
 _SAMPLE_LANE_BITS = 13
-# What the moving of lanes costs amplitude lanes, against sample lanes all of which are used.
-_LANE_MOVES = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +158,13 @@ class Engine:
         if kind == "amplitude":
             return self._by_amplitudes
         threads = 1 if self.options.executor is not None else self.threads
+        # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
+        # lose where two states of a vector of samples no longer fit the cache.
+        moves = 1 + width / 8 * 2 ** ((11 - bits) / 2)
+        misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
         rounds = ceil(ceil(batch / width) / threads)
-        by_samples = rounds * (1.0 if bits <= _SAMPLE_LANE_BITS else 2.0)
-        by_amplitudes = ceil(batch / threads) * _LANE_MOVES / width
+        by_samples = rounds * misses
+        by_amplitudes = ceil(batch / threads) * moves / width
         return self._by_samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
 
     def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:

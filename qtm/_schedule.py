@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from qtm._basis import Basis, combinations, odd_bits, pivots
+from qtm._basis import Basis, combinations, odd_bits, pivots, split_tables
 from qtm._errors import OutOfMemory
-from qtm._frame import conjugate
+from qtm._groups import Groups, conjugated_terms
 from qtm._kernels.cpu import GROW, PHASE, ROTATE, TURN_LANES, Recipe
 from qtm._kernels.rotations import COLUMNS
 from qtm._kernels.tables import LOW_BITS
@@ -28,7 +28,6 @@ from qtm._observables import Observable
 from qtm._parallel import free_memory
 from qtm._program import Program, Slot
 
-_TABLE_BITS = 8  # masks in one table of phases or parities
 _GROUP = 3  # rotations in one pass
 _TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
 _EARLY_BITS = 10  # of a final state; on a smaller one passes of their own cost more than half the rows save
@@ -276,17 +275,6 @@ def _refuse_what_cannot_fit(bits: int) -> None:
         )
 
 
-def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
-    """Deal masks into pairs of tables, as few pairs and as small tables as possible."""
-    if not masks:
-        return []
-    pairs = -(-len(masks) // (2 * _TABLE_BITS))
-    size = -(-len(masks) // pairs)
-    chunks = [masks[i : i + size] for i in range(0, len(masks), size)]
-    half = [(len(c) + 1) // 2 if len(c) > 5 else len(c) for c in chunks]
-    return [(c[:h], c[h:]) for c, h in zip(chunks, half, strict=True)]
-
-
 def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
     """Table entry of every low row, then of every high row: bit j is the parity under mask j."""
     low = np.arange(1 << min(bits, LOW_BITS), dtype=np.int64)
@@ -331,62 +319,6 @@ def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotatio
     return groups
 
 
-# --- Observables ------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Terms:
-    """All Pauli strings of all observables, conjugated by the frame."""
-
-    observable: np.ndarray  # (terms,)
-    coef: np.ndarray  # (terms,)
-    k: np.ndarray  # (terms,)
-    x: np.ndarray  # (terms,) uint64
-    z: np.ndarray  # (terms,) uint64
-
-
-def _terms(program: Program, observables: Sequence[Observable]) -> _Terms:
-    owner = np.repeat(np.arange(len(observables)), [len(o.coeffs) for o in observables])
-    coef, k, x, z = (
-        np.concatenate([np.asarray(getattr(o, name)) for o in observables]) if observables else np.zeros(0)
-        for name in ("coeffs", "k", "x", "z")
-    )
-    k, x, z = conjugate(program.frame, k.astype(np.int64), x.astype(np.uint64), z.astype(np.uint64))
-    return _Terms(owner, coef.astype(float), k, x, z)
-
-
-class _Groups:
-    """Strings grouped by row mask and parity, their sign masks dealt into tables."""
-
-    def __init__(self, builder: _Builder, terms: _Terms, parts: int) -> None:
-        self.builder = builder
-        self.rows: list[list[int]] = []
-        self.mask_entries: list[list[tuple[int, float]]] = []
-        self.mask_lanes: list[int] = []
-        grouped: dict[tuple[int, int], dict[int, list[tuple[int, float]]]] = {}
-        x_rows = {x: builder.basis.coordinates(x) for x in map(int, np.unique(terms.x))}
-        z_rows = builder.basis.functionals(terms.z)
-        for m, coef, k, x, z in zip(terms.observable, terms.coef, terms.k, terms.x, z_rows, strict=True):
-            row_x = x_rows[int(x)]
-            odd = int(k) & 1
-            if row_x is None or (odd and parts == 1):
-                continue  # the string takes the state out of its support, or is imaginary on a real state
-            sign = 1.0 if k in (0, 3) else -1.0
-            grouped.setdefault((row_x, odd), {}).setdefault(int(z), []).append((int(m), sign * coef))
-        for (x, odd), masks in grouped.items():
-            self._add(x, odd, masks)
-
-    def _add(self, x: int, odd: int, masks: dict[int, list[tuple[int, float]]]) -> None:
-        bits, (mask, lane) = self.builder.row_bits, self.builder.split(x)
-        for first, second in split_tables(list(masks)):
-            offsets = self.builder.row_index(first, bits), self.builder.row_index(second, bits)
-            self.rows.append([mask, odd, len(self.mask_entries), len(first), len(second), *offsets, lane])
-            self.mask_entries += [masks[m] for m in (*first, *second)]
-            self.mask_lanes += [self.builder.split(m)[1] for m in (*first, *second)]
-            rows = (1 << len(first)) + (1 << len(second))
-            self.builder.table_rows = max(self.builder.table_rows, rows)
-
-
 # --- The whole --------------------------------------------------------------------------------------------------
 
 
@@ -403,14 +335,14 @@ def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.nd
 def _schedule(program: Program, observables: Sequence[Observable] | None, lane_bits: int) -> Schedule:
     if observables is None:
         z = np.array([m for _, _, m in program.frame.z], np.uint64)
-        terms, x = _terms(program, ()), np.zeros(len(z), np.uint64)
+        terms, x = conjugated_terms(program, ()), np.zeros(len(z), np.uint64)
     else:
-        terms = _terms(program, observables)
+        terms = conjugated_terms(program, observables)
         x, z = terms.x, terms.z
     builder = _Builder(program, lane_bits)
     builder.run(_visible(program, x, z))
     parts = 2 if program.initial or any(op[0] == PHASE for op in builder.ops) else 1
-    groups = _Groups(builder, terms, parts)
+    groups = Groups(builder, terms, parts)
     builder.row_index((), builder.row_bits)
     recipe = Recipe(
         np.array(builder.ops, np.int64).reshape(-1, COLUMNS),

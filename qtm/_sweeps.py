@@ -299,6 +299,7 @@ class Sweeps:
         if key in _compiled:
             call()
             return
+        _LOGGER.info("loading the kernel %r for %s; where it is new to this machine, compiling takes seconds", *key[:2])
         before, began = sum(kernel.stats.cache_misses.values()), time.perf_counter()
         call()
         _compiled.add(key)

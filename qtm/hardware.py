@@ -155,7 +155,7 @@ def connect(
         >>> from qiskit.quantum_info import SparsePauliOp
         >>> bell = QuantumCircuit(2)
         >>> _ = bell.h(0), bell.cx(0, 1)
-        >>> with connect("fake_manila", shots=1024, seed_simulator=7) as device:
+        >>> with hardware.connect("fake_manila", shots=1024, seed_simulator=7) as device:
         ...     isa = device.pass_manager.run(bell)
         ...     zz = SparsePauliOp("ZZ").apply_layout(isa.layout)
         ...     value = device.estimator.run([(isa, zz)]).result()[0].data.evs

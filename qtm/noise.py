@@ -96,6 +96,10 @@ def local_pauli_noise(
 
     Raises:
         ParameterError: probabilities are negative, sum to more than 1, or are not of X, Y, Z.
+
+    Example:
+        >>> local_pauli_noise({"X": 0.01, "Z": 0.02}, gates=["ry"]).noise_instructions
+        ['ry']
     """
     errors = require("qiskit_aer.noise", extra="aer")
     if isinstance(probabilities, (int, float)):
@@ -121,6 +125,10 @@ def depolarizing_noise(
 
     Raises:
         ParameterError: p is outside of [0, 1].
+
+    Example:
+        >>> depolarizing_noise(0.001, 0.01).noise_qubits
+        []
     """
     errors = require("qiskit_aer.noise", extra="aer")
     two_qubit = one_qubit if two_qubit is None else two_qubit

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # arrays in, arrays out
     ("_kernels",),
     # batches of them
-    ("_simulation", "_engine", "_sweeps", "_schedule", "_parallel"),
+    ("_simulation", "_engine", "_sweeps", "_schedule", "_groups", "_parallel"),
     # Qiskit's interfaces
     (
         *("primitives", "_sampler", "_finished_job", "_recent"),
@@ -41,7 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what stands on an estimator or a module
     (
         *("circuits", "connectors", "fidelity", "noise", "training"),
-        *("_estimator_qnn", "_sampler_qnn", "_torch_connector", "_outcomes", "_placement", "_network_errors"),
+        *("_estimator_qnn", "_sampler_qnn", "_torch_connector", "_exactness", "_outcomes", "_placement"),
+        *("_network", "_network_calls", "_network_errors", "_network_shifts"),
         *("hardware", "_hardware", "mitigation", "_mitigation"),
     ),
     (
