@@ -14,7 +14,6 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +105,9 @@ def filled(text: str, result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     note = (
-        f"One step (forward and backward) on {result['batch']} samples in single precision: the re-uploading circuit of "
-        f"8 qubits and 3 layers, 112 weights. {result['machine']}; medians of {result['repeats']} turns, with a load of "
-        f"{result['load']:.1f} on the machine. Before: timed on {result['timed_samples']} sample(s) and scaled."
+        f"One step (forward and backward) on {result['batch']} samples in single precision: the re-uploading circuit "
+        f"of 8 qubits and 3 layers, 112 weights. {result['machine']}; medians of {result['repeats']} turns, with a "
+        f"load of {result['load']:.1f} on the machine. Before: timed on {result['timed_samples']} sample(s) and scaled."
     )
     head = ["| network | before | after | times |", "| --- | ---: | ---: | ---: |"]
     return MARKED.sub(lambda match: match[1] + "\n".join([*head, *rows, "", note]) + "\n" + match[2], text)
@@ -117,9 +116,7 @@ def filled(text: str, result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="4 qubits, to see that it runs; writes nothing")
-    parser.add_argument(
-        "--samples", type=int, default=1, help="samples of the batch that the other package is timed on"
-    )
+    parser.add_argument("--samples", type=int, default=1, help="of the batch, timed on the other package")
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     rows: list[dict[str, Any]] = []

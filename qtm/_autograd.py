@@ -100,13 +100,8 @@ class _Pullback(torch.autograd.Function):
     def forward(
         cotangent: Tensor, angles: Tensor, initial: Tensor | None, method: Method, memo: _Memo, by_initial: bool
     ) -> tuple[Tensor, Tensor | None]:
-        by_angles, by_rows = method.vjp(
-            _array(angles),
-            _array(cotangent.to(angles.dtype)),
-            _array(initial),
-            memo.take(),
-            by_initial,  # type: ignore[arg-type]
-        )
+        arrays: list[Any] = [_array(tensor) for tensor in (angles, cotangent.to(angles.dtype), initial)]
+        by_angles, by_rows = method.vjp(arrays[0], arrays[1], arrays[2], memo.take(), by_initial)
         return torch.from_numpy(by_angles), None if by_rows is None else _rows_gradient(by_rows, initial)
 
     @staticmethod

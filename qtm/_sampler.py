@@ -20,10 +20,10 @@ from qtm._definitions import definition_of
 from qtm._engine import Options
 from qtm._errors import CircuitError, OutOfMemory
 from qtm._finished_job import FinishedJob
+from qtm._parallel import free_memory
 from qtm._program import lower
 from qtm._recent import Simulations, checked_options, parameter_rows
 from qtm._simulation import Simulation
-from qtm._parallel import free_memory
 
 Seed = np.random.Generator | int | None
 

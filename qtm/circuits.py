@@ -102,9 +102,7 @@ def policy_circuit(num_qubits: int = 4, depth: int = 1) -> ModelCircuit:
     return _reuploading(num_qubits, depth, True, _cz_all_pairs)
 
 
-def incremental_uploading_circuit(
-    num_qubits: int = 10, depth: int = 10, num_features: int = 100
-) -> ModelCircuit:
+def incremental_uploading_circuit(num_qubits: int = 10, depth: int = 10, num_features: int = 100) -> ModelCircuit:
     """Full-quantum classifier that uploads an image `num_qubits` pixels at a time: table II.
 
     Hadamards on all qubits; then `depth` times RZ RY with free angles on every qubit, a ring of CX gates and
@@ -194,9 +192,7 @@ def _reuploading(num_qubits: int, depth: int, input_scaling: bool, entangle: Lay
     return ModelCircuit(circuit, features, angles, scales)
 
 
-def _layered(
-    num_qubits: int, encoders: list[Layer], entangle: Layer
-) -> tuple[QuantumCircuit, ParameterVector]:
+def _layered(num_qubits: int, encoders: list[Layer], entangle: Layer) -> tuple[QuantumCircuit, ParameterVector]:
     """Hadamards, then (free rotations, entangle, encode) per encoder, then free rotations."""
     circuit = QuantumCircuit(num_qubits)
     angles = ParameterVector("theta", 2 * num_qubits * (len(encoders) + 1))

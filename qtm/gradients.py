@@ -148,9 +148,7 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
 def _check_lengths(expected: int, **arguments: Any) -> None:
     for name, argument in arguments.items():
         if len(argument) != expected:
-            raise ShapeError(
-                f"{name} has {len(argument)} entries for {expected} circuits; give one for each circuit"
-            )
+            raise ShapeError(f"{name} has {len(argument)} entries for {expected} circuits; give one for each circuit")
 
 
 def _check_points(
@@ -165,9 +163,7 @@ def _check_points(
         if not parameters:
             raise ParameterError(f"circuit {i}, {circuit.name!r}, has no parameters to differentiate by")
         if len(values[i]) != len(parameters):
-            raise ShapeError(
-                f"circuit {i} has {len(parameters)} parameters and was given {len(values[i])} values"
-            )
+            raise ShapeError(f"circuit {i} has {len(parameters)} parameters and was given {len(values[i])} values")
         if (key := (id(circuit), id(wanted[i]))) not in checked:
             checked.add(key)
             if unknown := [p.name for p in wanted[i] if p not in parameters]:
@@ -186,9 +182,7 @@ def _read(circuits: Sequence[QuantumCircuit], entries: Sequence[Any]) -> list[An
     return [known[id(entry), circuit.num_qubits] for circuit, entry in zip(circuits, entries, strict=True)]
 
 
-def _batches(
-    circuits: Sequence[QuantumCircuit], observables: Sequence[Any]
-) -> dict[tuple[Program, Any], list[int]]:
+def _batches(circuits: Sequence[QuantumCircuit], observables: Sequence[Any]) -> dict[tuple[Program, Any], list[int]]:
     """Points that have equal circuits and equal observables."""
     same: dict[tuple[int, int], list[int]] = {}
     for i, pair in enumerate(zip(circuits, observables, strict=True)):

@@ -176,9 +176,7 @@ def connect(
     return _connected(device, service, settings, journal)
 
 
-def resume(
-    journal: str | Path, backend: BackendV2 | None = None, *, service: Any = None, **changes: Any
-) -> Connection:
+def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: Any = None, **changes: Any) -> Connection:
     """Continue the run of a journal after its process has ended, with the settings it had.
 
     Jobs that are finished are fetched by their id or read from the journal, running ones are awaited, and
@@ -249,9 +247,7 @@ class Connection:
     def __init__(self, backend: BackendV2, service: Any, settings: Settings, journal: Journal) -> None:
         self.backend, self.settings, self.journal = backend, settings, journal
         self._mode: Any = None
-        self.pass_manager = DevicePassManager(
-            backend, settings.optimization_level, settings.seed_transpiler, journal
-        )
+        self.pass_manager = DevicePassManager(backend, settings.optimization_level, settings.seed_transpiler, journal)
         circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)
         self.estimator = DeviceEstimator(
             backend, service, settings.estimator, settings.runtime_options(), self._open_mode, journal,

@@ -106,9 +106,7 @@ class MitigatedEstimator(BaseEstimatorV2):
                 except StopIteration as stop:
                     done[i] = stop.value
             pending = further
-        return PrimitiveResult(
-            [self._result(pub, done[i]) for i, pub in enumerate(pubs)], metadata={"version": 2}
-        )
+        return PrimitiveResult([self._result(pub, done[i]) for i, pub in enumerate(pubs)], metadata={"version": 2})
 
     def _run_inner(self, pubs: list[EstimatorPub], precision: float | None) -> Iterator[PubResult]:
         results = self.estimator.run(pubs, precision=precision).result()
@@ -146,8 +144,7 @@ def _made(method: str, options: dict[str, Any]) -> Method:
     unknown = [name for name in options if name not in valid]
     if unknown:
         raise ParameterError(
-            f"method {method!r} has no option {', '.join(map(repr, unknown))}; "
-            f"its options are {', '.join(valid)}"
+            f"method {method!r} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(valid)}"
         )
     needed = [name for name, default in valid.items() if default is ... and name not in options]
     if needed:
@@ -161,6 +158,4 @@ def _check(pub: EstimatorPub, result: PubResult) -> None:
         raise ShapeError(f"the estimator returned values of shape {evs.shape}; expected {pub.shape}")
     bad = int(evs.size - np.isfinite(evs).sum())
     if bad:
-        raise QtmError(
-            f"the estimator returned {bad} of {evs.size} values that are not finite; nothing was mitigated"
-        )
+        raise QtmError(f"the estimator returned {bad} of {evs.size} values that are not finite; nothing was mitigated")

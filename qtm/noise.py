@@ -84,9 +84,7 @@ def noisy_estimator(
     return NoisyEstimator(noise, shots, method, seed)
 
 
-def local_pauli_noise(
-    probabilities: float | Mapping[str, float], *, gates: Sequence[str] | None = None
-) -> NoiseModel:
+def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequence[str] | None = None) -> NoiseModel:
     """Return the noise model that applies X, Y or Z at random to each qubit of each gate.
 
     Args:
@@ -106,9 +104,7 @@ def local_pauli_noise(
         probabilities = dict.fromkeys("XYZ", float(probabilities))
     chances = dict(probabilities)
     if set(chances) - set("XYZ") or min(chances.values(), default=0) < 0 or sum(chances.values()) > 1:
-        raise ParameterError(
-            f"probabilities must be of X, Y and Z, not negative, and sum to at most 1; got {chances}"
-        )
+        raise ParameterError(f"probabilities must be of X, Y and Z, not negative, and sum to at most 1; got {chances}")
     error = errors.pauli_error([*chances.items(), ("I", 1 - sum(chances.values()))])
     return _on_gates(error, error.tensor(error), gates)
 
@@ -140,9 +136,7 @@ def depolarizing_noise(
 class NoisyEstimator(BaseEstimatorV2):
     """An ``EstimatorV2`` on Aer's noisy simulators; made by ``noisy_estimator``."""
 
-    def __init__(
-        self, noise: NoiseModel | BackendV2, shots: int | None, method: str, seed: int | None
-    ) -> None:
+    def __init__(self, noise: NoiseModel | BackendV2, shots: int | None, method: str, seed: int | None) -> None:
         aer = require("qiskit_aer", extra="aer")
         _check_options(shots, method)
         self.backend = noise if isinstance(noise, BackendV2) else None
@@ -392,9 +386,7 @@ def _free_bytes() -> float:
 
 def _check_isa(circuit: QuantumCircuit, backend: BackendV2) -> None:
     if circuit.num_qubits > backend.num_qubits:
-        raise CircuitError(
-            f"{circuit.num_qubits} qubits are too many for {backend.name}: {backend.num_qubits}"
-        )
+        raise CircuitError(f"{circuit.num_qubits} qubits are too many for {backend.name}: {backend.num_qubits}")
     for item in circuit.data:
         qubits = tuple(circuit.find_bit(q).index for q in item.qubits)
         name = item.operation.name

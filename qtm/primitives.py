@@ -108,9 +108,7 @@ class FastEstimator(BaseEstimatorV2):
         if pub.precision != 0:
             evs = np.asarray(np.random.default_rng(self._seed).normal(evs, pub.precision))
         data = DataBin(evs=evs, stds=np.full(pub.shape, pub.precision, float), shape=pub.shape)
-        return PubResult(
-            data, metadata={"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata}
-        )
+        return PubResult(data, metadata={"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata})
 
     def _values(self, pub: EstimatorPub) -> np.ndarray:
         """Exact values of a PUB, flattened: (pairs,)."""
@@ -132,9 +130,7 @@ class FastEstimator(BaseEstimatorV2):
         return evs
 
 
-def _simulation(
-    circuit: QuantumCircuit, operators: list[SparseObservable] | None, options: Options
-) -> Simulation:
+def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable] | None, options: Options) -> Simulation:
     observables = None if operators is None else coerce_observables(operators, circuit.num_qubits)
     return Simulation(circuit, circuit.parameters, observables, options)
 

@@ -156,9 +156,7 @@ class MockService:
 
 def wrong_shape(result):
     """The result with one value too many."""
-    return PrimitiveResult(
-        [PubResult(DataBin(evs=np.zeros(99), stds=np.zeros(99), shape=(99,))) for _ in result]
-    )
+    return PrimitiveResult([PubResult(DataBin(evs=np.zeros(99), stds=np.zeros(99), shape=(99,))) for _ in result])
 
 
 def with_nan(result):

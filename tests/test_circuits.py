@@ -144,9 +144,7 @@ def test_hardware_efficient_state() -> None:
         (hardware_efficient_circuit, (3, 0), "layers is 0"),
     ],
 )
-def test_unusable_sizes_are_refused(
-    build: Callable[..., ModelCircuit], sizes: tuple[int, ...], words: str
-) -> None:
+def test_unusable_sizes_are_refused(build: Callable[..., ModelCircuit], sizes: tuple[int, ...], words: str) -> None:
     with pytest.raises(CircuitError, match=words):
         build(*sizes)
 

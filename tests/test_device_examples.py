@@ -101,7 +101,7 @@ def test_deviation_is_the_median_absolute_deviation(script: Callable[..., Any], 
 
 def test_the_record_is_of_these_settings_and_reaches_its_goal(script: Callable[..., Any]) -> None:
     names = script("noisy_training", as_name="example")
-    recorded = json.loads((ROOT / "benchmarks" / "results" / "noisy_training.json").read_text(encoding="utf-8"))
+    recorded = json.loads((ROOT / "benchmarks" / "noisy_training.json").read_text(encoding="utf-8"))
     for task in (names["FIT"], names["EIGENSOLVER"]):
         figure = recorded["figures"][task.figure]
         assert figure["settings"] == vars(task)

@@ -11,8 +11,8 @@ from qiskit.transpiler import InstructionProperties
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from qtm import hardware
-from qtm._hardware import jobs as _jobs
 from qtm._errors import JobError, ParameterError, QtmError
+from qtm._hardware import jobs as _jobs
 from qtm._hardware.journal import Journal
 from qtm._usage import Usage
 

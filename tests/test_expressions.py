@@ -73,9 +73,7 @@ EXPRESSIONS: dict[str, ParameterExpression | complex] = {
 }  # fmt: skip
 
 
-def bound(
-    expression: ParameterExpression | complex, values: Sequence[float], parameters: Sequence[Parameter]
-) -> float:
+def bound(expression: ParameterExpression | complex, values: Sequence[float], parameters: Sequence[Parameter]) -> float:
     """The oracle: Qiskit's own value of one expression at one point."""
     if not isinstance(expression, ParameterExpression):
         return complex(expression).real
@@ -116,9 +114,7 @@ def test_all_expressions_at_once(rng: np.random.Generator) -> None:
     angles = compile_angles(expressions, P)
     expected = table(expressions, values)
     np.testing.assert_allclose(angles.numpy(values), expected, rtol=1e-13, atol=1e-14)
-    np.testing.assert_allclose(
-        angles.torch(*split(values)).detach().numpy(), expected, rtol=1e-13, atol=1e-14
-    )
+    np.testing.assert_allclose(angles.torch(*split(values)).detach().numpy(), expected, rtol=1e-13, atol=1e-14)
     stacked = angles.numpy(values.reshape(2, 1, 2, -1))
     np.testing.assert_array_equal(stacked.reshape(4, -1), angles.numpy(values))
 

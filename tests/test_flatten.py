@@ -257,9 +257,7 @@ def blueprints() -> dict[str, QuantumCircuit]:
             "ExcitationPreserving": library.ExcitationPreserving(3, mode="fsim"),
             "QAOAAnsatz": library.QAOAAnsatz(ising, reps=2),
             "EvolvedOperatorAnsatz": library.EvolvedOperatorAnsatz([ising, SparsePauliOp("XYZ")]),
-            "unitary_overlap": library.unitary_overlap(
-                library.real_amplitudes(2), library.efficient_su2(2, reps=1)
-            ),
+            "unitary_overlap": library.unitary_overlap(library.real_amplitudes(2), library.efficient_su2(2, reps=1)),
             "quantum_volume": library.quantum_volume(3, seed=1),
             "iqp": library.iqp([[6, 5, 3], [5, 4, 5], [3, 5, 1]]),
             "pauli_two_design": library.pauli_two_design(3, seed=1),

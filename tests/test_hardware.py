@@ -16,8 +16,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit_aer import AerSimulator
 
 from qtm import hardware
-from qtm._hardware import jobs as _jobs
 from qtm._errors import BudgetExceeded, CircuitError, ParameterError, QtmError
+from qtm._hardware import jobs as _jobs
 from qtm._usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
@@ -53,9 +53,7 @@ def test_values_on_a_fake_device_are_near_and_noisy():
 
 def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ():
     def values():
-        with hardware.connect(
-            MANILA, shots=256, seed_simulator=9, seed_transpiler=1, options=UNMITIGATED
-        ) as device:
+        with hardware.connect(MANILA, shots=256, seed_simulator=9, seed_transpiler=1, options=UNMITIGATED) as device:
             pub = pub_for(device, POINTS)
             return [device.estimator.run([pub]).result()[0].data.evs for _ in range(2)]
 

@@ -14,9 +14,9 @@ from qiskit.circuit.library import real_amplitudes
 from qiskit.primitives import DataBin, PrimitiveResult, PubResult, StatevectorEstimator
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qtm._errors import QtmError
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.content import circuit_content, job_content
-from qtm._errors import QtmError
 from qtm._hardware.journal import DONE, FAILED, INTENT, SUBMITTED, Journal
 from qtm._hardware.results import pack, unpack
 from qtm._usage import Usage

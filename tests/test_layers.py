@@ -109,9 +109,7 @@ def text_arguments(node: ast.Call) -> list[str]:
     return [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
 
 
-def imports_of(
-    tree: ast.Module, package: tuple[str, ...], *, into_functions: bool = True
-) -> set[tuple[str, ...]]:
+def imports_of(tree: ast.Module, package: tuple[str, ...], *, into_functions: bool = True) -> set[tuple[str, ...]]:
     """Dotted names of everything that a module of `package` imports; `from a import b` gives `a.b`."""
     found: set[tuple[str, ...]] = set()
     for node in walk(tree, into_functions=into_functions):
@@ -189,9 +187,7 @@ def test_kernels_know_neither_qiskit_nor_torch(path: Path) -> None:
 def test_optional_packages_are_imported_only_inside_functions(path: Path) -> None:
     always = {"qtm", *required_packages(), *sys.stdlib_module_names}
     early = {name[0] for name in imported(path, into_functions=False)} - always
-    assert not early, (
-        f"{sorted(early)}: import it where it is used, after require(...); it is not a core dependency"
-    )
+    assert not early, f"{sorted(early)}: import it where it is used, after require(...); it is not a core dependency"
 
 
 @each_file

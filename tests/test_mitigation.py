@@ -49,9 +49,7 @@ def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     inner = Recorder(StatevectorEstimator())
     circuit = ansatz()
     pub = (circuit, [["ZII", "IZI", SparsePauliOp(["XXI", "IZZ"], [0.5, -2])]], points(circuit, (4, 1)))
-    result = (
-        MitigatedEstimator(inner, method, **options).run([pub, (*pub[:2], points(circuit, (1, 1)))]).result()
-    )
+    result = MitigatedEstimator(inner, method, **options).run([pub, (*pub[:2], points(circuit, (1, 1)))]).result()
     np.testing.assert_allclose(result[0].data.evs, exact(*pub), atol=1e-6)
     assert result[0].data.evs.shape == result[0].data.stds.shape == (4, 3)
     assert result[1].data.evs.shape == (1, 3)
@@ -101,9 +99,7 @@ HALVED = [
 
 
 @pytest.mark.parametrize(("method", "options", "noise"), HALVED)
-def test_the_error_on_fake_manila_is_at_least_halved(
-    method: str, options: dict[str, Any], noise: Any
-) -> None:
+def test_the_error_on_fake_manila_is_at_least_halved(method: str, options: dict[str, Any], noise: Any) -> None:
     circuit = real_amplitudes(4, reps=2, entanglement="linear")
     isa = transpile(circuit, BACKEND, optimization_level=1, seed_transpiler=1)
     labels = ["ZIII", "IZII", "IIZI", "IIIZ"]
@@ -139,9 +135,7 @@ def test_around_ibm_runtime_in_local_mode() -> None:
     observable = SparsePauliOp("ZZ").apply_layout(circuit.layout)
     inner = Estimator(mode=BACKEND, options={"simulator": {"seed_simulator": 3}})
     for method, options in (("zne", {"factory": "linear"}), ("cdr", {"num_training_circuits": 5, "seed": 1})):
-        result = MitigatedEstimator(inner, method, **options).run(
-            [(circuit, observable, theta)], precision=0.03
-        )
+        result = MitigatedEstimator(inner, method, **options).run([(circuit, observable, theta)], precision=0.03)
         found = result.result()[0]
         assert np.all(np.abs(found.data.evs - exact(ansatz(2), "ZZ", theta)) < 6 * found.data.stds + 0.05)
         assert np.all(found.data.stds > 0)

@@ -319,10 +319,7 @@ def test_pauli_noise_is_cancelled_up_to_sampling(noise: Any) -> None:
     result = estimator.run([(circuit, observables)]).result()[0]
     expected = exact(circuit, observables)
     assert np.all(np.abs(result.data.evs - expected) < 4 * result.data.stds + 1e-3)
-    assert (
-        np.abs(result.data.evs - expected).max()
-        < np.abs(result.metadata["evs_unmitigated"] - expected).max() / 2
-    )
+    assert np.abs(result.data.evs - expected).max() < np.abs(result.metadata["evs_unmitigated"] - expected).max() / 2
     assert result.metadata["num_circuits"] < 700
     assert 1 < result.metadata["gamma"] < 3
 
@@ -333,9 +330,7 @@ def test_the_standard_error_is_the_spread_over_seeds() -> None:
         circuit.ry(0.3, 0)
     noisy = noisy_estimator(local_pauli_noise(0.03))
     runs = [
-        MitigatedEstimator(noisy, "pec", noise=0.09, num_samples=50, seed=seed)
-        .run([(circuit, "Z")])
-        .result()[0]
+        MitigatedEstimator(noisy, "pec", noise=0.09, num_samples=50, seed=seed).run([(circuit, "Z")]).result()[0]
         for seed in range(25)
     ]
     spread = np.std([r.data.evs for r in runs])

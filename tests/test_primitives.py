@@ -138,16 +138,12 @@ def test_final_measurements_are_ignored() -> None:
 @pytest.mark.parametrize("label", ["01+", "-rl", "ZX0"])
 def test_projectors(label: str) -> None:
     bound = Statevector(CIRCUIT.assign_parameters(VALUES[0, 0]))
-    expected = bound.expectation_value(
-        SparsePauliOp.from_sparse_observable(SparseObservable(label).as_paulis())
-    )
+    expected = bound.expectation_value(SparsePauliOp.from_sparse_observable(SparseObservable(label).as_paulis()))
     assert evs(FastEstimator(), (CIRCUIT, label, VALUES[0, 0]))[0] == pytest.approx(expected.real, abs=1e-12)
 
 
 def test_a_transpiled_circuit_with_layout() -> None:
-    isa = transpile(
-        CIRCUIT, coupling_map=[[4, 2], [2, 0], [0, 1], [1, 3]], initial_layout=[3, 0, 4], seed_transpiler=1
-    )
+    isa = transpile(CIRCUIT, coupling_map=[[4, 2], [2, 0], [0, 1], [1, 3]], initial_layout=[3, 0, 4], seed_transpiler=1)
     operator = OPERATORS[1].apply_layout(isa.layout)
     ours, theirs = (evs(e, (isa, operator, VALUES))[0] for e in (FastEstimator(), StatevectorEstimator()))
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
@@ -224,9 +220,7 @@ def test_an_unknown_parameter_name() -> None:
 def test_values_that_are_not_finite(bad: float) -> None:
     values = VALUES.reshape(8, 12).copy()
     values[5, 2] = bad
-    with pytest.raises(
-        _errors.ParameterError, match=rf"{CIRCUIT.parameters[2].name[0]}.* is {bad} in sample 5"
-    ):
+    with pytest.raises(_errors.ParameterError, match=rf"{CIRCUIT.parameters[2].name[0]}.* is {bad} in sample 5"):
         FastEstimator().run([(CIRCUIT, "ZZZ", values)]).result()
 
 
@@ -301,9 +295,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         ((CIRCUIT, "ZZZ", VALUES), (8, 1)),
     ],
 )
-def test_each_parameter_set_is_evolved_once(
-    calls: list[tuple[int, int]], pub: Any, expected: tuple[int, int]
-) -> None:
+def test_each_parameter_set_is_evolved_once(calls: list[tuple[int, int]], pub: Any, expected: tuple[int, int]) -> None:
     FastEstimator().run([pub]).result()
     assert calls == [expected]
 
@@ -317,9 +309,7 @@ def test_zipped_sets_and_observables_do_not_explode(
     circuit, count = real_amplitudes(2, reps=1), 300
     operators = [SparsePauliOp(["ZZ", "XX"], c) for c in rng.normal(size=(count, 2))]
     values = rng.normal(size=(count, 4))
-    ours, theirs = (
-        evs(e, (circuit, operators, values))[0] for e in (FastEstimator(), StatevectorEstimator())
-    )
+    ours, theirs = (evs(e, (circuit, operators, values))[0] for e in (FastEstimator(), StatevectorEstimator()))
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
     assert sum(sets for sets, _ in calls) == count
     assert sum(sets * observables for sets, observables in calls) <= 32 * count < count**2
@@ -379,9 +369,7 @@ def test_many_circuits_pass_through_the_cache() -> None:
 BATCH = np.random.default_rng(8).normal(size=(37, 12))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("complex128", 1e-12), ("complex64", 2e-6), (np.complex64, 2e-6)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("complex128", 1e-12), ("complex64", 2e-6), (np.complex64, 2e-6)])
 @pytest.mark.parametrize("num_threads", [0, 1, 2, 5])
 def test_dtypes_and_threads(dtype: Any, tolerance: float, num_threads: int) -> None:
     pub = (CIRCUIT, [[o] for o in OPERATORS], BATCH)
@@ -399,9 +387,7 @@ def test_single_precision_really_is() -> None:
 
 def test_one_estimator_in_many_threads() -> None:
     estimator = FastEstimator()
-    pubs = [
-        (efficient_su2(2, reps=r % 5), ["ZZ", "XY"], np.full(4 * (r % 5 + 1), r)[None]) for r in range(40)
-    ]
+    pubs = [(efficient_su2(2, reps=r % 5), ["ZZ", "XY"], np.full(4 * (r % 5 + 1), r)[None]) for r in range(40)]
     expected = [evs(StatevectorEstimator(), pub)[0] for pub in pubs]
     with ThreadPoolExecutor(8) as pool:
         ours = list(pool.map(lambda pub: evs(estimator, pub)[0], pubs * 3))

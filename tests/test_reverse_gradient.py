@@ -43,16 +43,9 @@ H2 = SparsePauliOp(
 STEP = 1e-5
 
 
-def gradients(
-    circuits: Any, observables: Any, values: Any, parameters: Any = None, **options: Any
-) -> list[np.ndarray]:
+def gradients(circuits: Any, observables: Any, values: Any, parameters: Any = None, **options: Any) -> list[np.ndarray]:
     """By the gradient under test, on one or more points."""
-    return (
-        FastReverseEstimatorGradient(**options)
-        .run(circuits, observables, values, parameters)
-        .result()
-        .gradients
-    )
+    return FastReverseEstimatorGradient(**options).run(circuits, observables, values, parameters).result().gradients
 
 
 def state(circuit: QuantumCircuit, values: np.ndarray) -> np.ndarray:
@@ -155,9 +148,7 @@ OPERATOR = SparsePauliOp(["XX", "ZI", "IY", "YZ", "II"], [0.7, -1.0, 0.4, 0.9, 3
 
 
 @each_circuit
-def test_expressions_and_library_circuits(
-    make: Callable[[], QuantumCircuit], rng: np.random.Generator
-) -> None:
+def test_expressions_and_library_circuits(make: Callable[[], QuantumCircuit], rng: np.random.Generator) -> None:
     circuit = make()
     values = rng.uniform(0.2, 1.4, (3, circuit.num_parameters))
     found = gradients([circuit] * 3, [OPERATOR] * 3, values)
@@ -195,9 +186,7 @@ def test_amplitudes_that_are_parameters(rng: np.random.Generator) -> None:
     (both,) = gradients([circuit], [[OPERATOR, "ZZ"]], [values], dtype="complex64")
     np.testing.assert_allclose(both[0], single, atol=1e-5)
     for kind in (DerivativeType.IMAG, DerivativeType.COMPLEX):
-        with pytest.raises(
-            _errors.CircuitError, match=r"amplitudes that are parameters.*DerivativeType\.REAL"
-        ):
+        with pytest.raises(_errors.CircuitError, match=r"amplitudes that are parameters.*DerivativeType\.REAL"):
             gradients(circuit, OPERATOR, [values], derivative_type=kind)
 
 
@@ -262,11 +251,7 @@ def test_the_same_as_parameter_shift(rng: np.random.Generator) -> None:
     circuit = efficient_su2(3, reps=1)
     operator = SparsePauliOp(["XYZ", "ZZI"], [0.3, 1.0])
     values = rng.normal(size=(2, 12))
-    peer = (
-        ParamShiftEstimatorGradient(StatevectorEstimator())
-        .run([circuit] * 2, [operator] * 2, values)
-        .result()
-    )
+    peer = ParamShiftEstimatorGradient(StatevectorEstimator()).run([circuit] * 2, [operator] * 2, values).result()
     np.testing.assert_allclose(gradients([circuit] * 2, [operator] * 2, values), peer.gradients, atol=1e-10)
 
 
@@ -280,9 +265,7 @@ def without_phases(circuit: QuantumCircuit, values: np.ndarray) -> np.ndarray:
     return np.exp(-1j * phase) * Statevector(bound).data
 
 
-@pytest.mark.parametrize(
-    "make", [shared_parameters, nonlinear, features, own_gates], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("make", [shared_parameters, nonlinear, features, own_gates], ids=lambda f: f.__name__)
 def test_complex_derivatives(make: Callable[[], QuantumCircuit], rng: np.random.Generator) -> None:
     """2 <psi|O|d psi>, by differences of the state with its phase made continuous."""
     circuit = make()
@@ -336,9 +319,7 @@ def test_derivative_type_can_be_set(rng: np.random.Generator) -> None:
 def test_several_observables_at_once(kind: DerivativeType, rng: np.random.Generator) -> None:
     circuit, operators = own_gates(), [OPERATOR, H2, Pauli("XY"), "ZZ", {"XX": 0.5}, SparseObservable("YI")]
     values = rng.normal(size=(3, 5))
-    several = gradients(
-        [circuit] * 3, [operators, operators[:1], "individualZ"], values, derivative_type=kind
-    )
+    several = gradients([circuit] * 3, [operators, operators[:1], "individualZ"], values, derivative_type=kind)
     assert [g.shape for g in several] == [(6, 5), (1, 5), (2, 5)]
     for k, operator in enumerate(operators):
         (single,) = gradients([circuit], [operator], values[:1], derivative_type=kind)
@@ -363,9 +344,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_points_of_equal_circuits_and_observables_are_one_sweep(
-    sweeps: list[int], rng: np.random.Generator
-) -> None:
+def test_points_of_equal_circuits_and_observables_are_one_sweep(sweeps: list[int], rng: np.random.Generator) -> None:
     circuits = [own_gates(), real_amplitudes(2, reps=1), *(own_gates() for _ in range(3))]
     # Parameters of other objects with equal names are others: copies share them.
     circuits[2:] = [circuits[0].copy() for _ in range(3)]
@@ -398,9 +377,7 @@ def test_parameters_in_the_order_asked_for(rng: np.random.Generator) -> None:
     (all_of_them,) = gradients(circuit, OPERATOR, [values])
     chosen = [circuit.parameters[k] for k in (4, 1)]
     result = (
-        FastReverseEstimatorGradient()
-        .run([circuit] * 3, [OPERATOR] * 3, [values] * 3, [chosen, None, []])
-        .result()
+        FastReverseEstimatorGradient().run([circuit] * 3, [OPERATOR] * 3, [values] * 3, [chosen, None, []]).result()
     )
     np.testing.assert_array_equal(result.gradients[0], all_of_them[[4, 1]])
     np.testing.assert_array_equal(result.gradients[1], all_of_them)
@@ -569,9 +546,7 @@ def evolve(solver: Any, principle: Any) -> Any:
     from qiskit_algorithms import TimeEvolutionProblem
 
     problem = TimeEvolutionProblem(H2, time=0.2)
-    result = solver(efficient_su2(2, reps=1), np.linspace(-1, 1, 8), principle, num_timesteps=3).evolve(
-        problem
-    )
+    result = solver(efficient_su2(2, reps=1), np.linspace(-1, 1, 8), principle, num_timesteps=3).evolve(problem)
     return result.parameter_values[-1]
 
 
@@ -585,9 +560,7 @@ def adaptive(gradient: Any) -> Any:
 
         pool = [SparsePauliOp("XY"), SparsePauliOp("YX"), SparsePauliOp("ZY")]
         ansatz = EvolvedOperatorAnsatz(pool, initial_state=QuantumCircuit(2))
-        solver = AdaptVQE(
-            VQE(StatevectorEstimator(), ansatz, SLSQP(), gradient=gradient), gradient_threshold=1e-4
-        )
+        solver = AdaptVQE(VQE(StatevectorEstimator(), ansatz, SLSQP(), gradient=gradient), gradient_threshold=1e-4)
         return solver.compute_minimum_eigenvalue(H2).eigenvalue
 
 

@@ -50,9 +50,7 @@ def any_order() -> QuantumCircuit:
 
 
 def several_registers() -> QuantumCircuit:
-    circuit = with_registers(
-        ClassicalRegister(1, "a"), ClassicalRegister(3, "b"), ClassicalRegister(2, "never")
-    )
+    circuit = with_registers(ClassicalRegister(1, "a"), ClassicalRegister(3, "b"), ClassicalRegister(2, "never"))
     circuit.measure([2, 3, 0, 1], [3, 0, 1, 2])
     circuit.barrier()
     return circuit
@@ -78,9 +76,7 @@ def a_bit_written_twice() -> QuantumCircuit:
 
 def overlapping_registers() -> QuantumCircuit:
     bits = [Clbit() for _ in range(3)]
-    circuit = with_registers(
-        ClassicalRegister(bits=bits, name="x"), ClassicalRegister(bits=bits[::-2], name="y")
-    )
+    circuit = with_registers(ClassicalRegister(bits=bits, name="x"), ClassicalRegister(bits=bits[::-2], name="y"))
     circuit.measure([0, 2, 3], bits)
     return circuit
 
@@ -139,9 +135,7 @@ def assert_the_same(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("seed", [3, 99])
 def test_the_same_shots_as_statevector_sampler(make: Callable[[], QuantumCircuit], seed: int) -> None:
     pubs = [(make(), VALUES), (make(), VALUES[0, 0], 17)]
-    ours, theirs = (
-        sampler(seed=seed).run(pubs, shots=200).result() for sampler in (FastSampler, StatevectorSampler)
-    )
+    ours, theirs = (sampler(seed=seed).run(pubs, shots=200).result() for sampler in (FastSampler, StatevectorSampler))
     assert_the_same(ours, theirs)
 
 
@@ -201,9 +195,7 @@ def test_properties_and_metadata() -> None:
 def test_a_circuit_of_many_qubits_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probabilities of only so many parameter sets are held at a time."""
     monkeypatch.setattr(_sampler, "_PROBABILITIES", 2 << 4)
-    assert_the_same(
-        *(s(seed=1).run([(MEASURED, VALUES)]).result() for s in (FastSampler, StatevectorSampler))
-    )
+    assert_the_same(*(s(seed=1).run([(MEASURED, VALUES)]).result() for s in (FastSampler, StatevectorSampler)))
 
 
 def test_measurements_inside_an_instruction() -> None:
@@ -221,12 +213,7 @@ def test_measurements_inside_an_instruction() -> None:
 
 def test_the_distribution_of_the_shots() -> None:
     circuit = all_measured()
-    counts = (
-        FastSampler(seed=4)
-        .run([(circuit, VALUES[0, 0])], shots=100_000)
-        .result()[0]
-        .data.meas.get_int_counts()
-    )
+    counts = FastSampler(seed=4).run([(circuit, VALUES[0, 0])], shots=100_000).result()[0].data.meas.get_int_counts()
     expected = Statevector(ANSATZ.assign_parameters(VALUES[0, 0])).probabilities()
     found = np.array([counts.get(k, 0) for k in range(16)]) / 100_000
     np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(0.25 / 100_000))
@@ -346,9 +333,7 @@ def oracle(circuit: QuantumCircuit, values: np.ndarray) -> np.ndarray:
     qubit_of = {}
     for instruction in circuit.data:
         if instruction.name == "measure":
-            qubit_of[circuit.find_bit(instruction.clbits[0]).index] = circuit.find_bit(
-                instruction.qubits[0]
-            ).index
+            qubit_of[circuit.find_bit(instruction.clbits[0]).index] = circuit.find_bit(instruction.qubits[0]).index
     total = np.zeros(2**circuit.num_clbits)
     bare = circuit.remove_final_measurements(inplace=False)
     for index, p in enumerate(Statevector(bare.assign_parameters(values)).probabilities()):
@@ -408,9 +393,7 @@ def sampling_vqe(sampler: Any) -> Any:
 
     algorithm_globals.random_seed = 5
     operator = SparsePauliOp(["ZZI", "IZZ", "ZII"], [1.0, -0.5, 0.3])
-    solver = SamplingVQE(
-        sampler, real_amplitudes(3, reps=1), SPSA(maxiter=4, learning_rate=0.1, perturbation=0.1)
-    )
+    solver = SamplingVQE(sampler, real_amplitudes(3, reps=1), SPSA(maxiter=4, learning_rate=0.1, perturbation=0.1))
     return solver.compute_minimum_eigenvalue(operator).eigenvalue
 
 

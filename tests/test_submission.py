@@ -12,8 +12,8 @@ from qiskit_aer import AerSimulator
 from qiskit_ibm_runtime.executor_estimator import Estimator
 
 from qtm import hardware
-from qtm._hardware.content import job_content
 from qtm._errors import CircuitError
+from qtm._hardware.content import job_content
 from qtm._hardware.runtime import plain_options
 from qtm._hardware.submission import Limits, coerce_pubs, join, split
 from qtm._usage import Usage, measured_circuits
@@ -98,9 +98,7 @@ def test_splitting_and_joining_changes_nothing(limit, seed):
     rng = np.random.default_rng(seed)
     shapes = [((3,), (7, 1, 3)), ((), (5, 3)), ((2, 1), (4, 3)), ((4,), (3,)), ((2,), (0, 1, 3))]
     words = np.array(["ZZ", "XX", "YI", "IZ"])
-    pubs = coerce_pubs(
-        [(ansatz(), rng.choice(words, o).tolist(), rng.normal(size=p)) for o, p in shapes], None
-    )
+    pubs = coerce_pubs([(ansatz(), rng.choice(words, o).tolist(), rng.normal(size=p)) for o, p in shapes], None)
     jobs = split(pubs, Limits(circuits=limit), count)
     results = [(job, StatevectorEstimator().run([p.pub for p in job]).result()) for job in jobs]
     joined = join(pubs, results)
@@ -141,9 +139,7 @@ def test_a_split_run_gives_one_result_and_counts_its_jobs():
 
 @pytest.mark.parametrize("estimator", ["executor", "v2"])
 def test_precisions_that_differ_go_into_different_jobs(estimator):
-    with hardware.connect(
-        AerSimulator(), estimator=estimator, seed_simulator=1, options=UNMITIGATED
-    ) as device:
+    with hardware.connect(AerSimulator(), estimator=estimator, seed_simulator=1, options=UNMITIGATED) as device:
         isa, observables, points = pub_for(device, POINTS)
         pubs = [(isa, observables, points, p) for p in (0.05, 0.1, 0.05)]
         result = device.estimator.run(pubs).result()

@@ -68,8 +68,7 @@ def _circuit_bytes(circuit: QuantumCircuit) -> bytes:
 def _structure(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> list[Any]:
     bits = {bit: position for position, bit in enumerate([*circuit.qubits, *circuit.clbits])}
     instructions = [
-        [_operation(item.operation, index), [bits[b] for b in (*item.qubits, *item.clbits)]]
-        for item in circuit.data
+        [_operation(item.operation, index), [bits[b] for b in (*item.qubits, *item.clbits)]] for item in circuit.data
     ]
     phase = _value(circuit.global_phase, index)
     return [circuit.num_qubits, circuit.num_clbits, phase, instructions]

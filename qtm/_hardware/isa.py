@@ -45,9 +45,7 @@ class DevicePassManager:
 
     def _preset(self) -> PassManager:
         if self._passes is None:
-            self._passes = generate_preset_pass_manager(
-                self._level, backend=self._backend, seed_transpiler=self._seed
-            )
+            self._passes = generate_preset_pass_manager(self._level, backend=self._backend, seed_transpiler=self._seed)
         return self._passes
 
 

@@ -308,9 +308,7 @@ class Part:
 class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
     """The jobs of one ``run``, as one job."""
 
-    def __init__(
-        self, estimator: DeviceEstimator, pubs: Sequence[EstimatorPub], parts: Sequence[Part]
-    ) -> None:
+    def __init__(self, estimator: DeviceEstimator, pubs: Sequence[EstimatorPub], parts: Sequence[Part]) -> None:
         super().__init__(",".join(part.entry.job_id or "?" for part in parts))
         self._estimator, self._pubs, self._parts = estimator, pubs, parts
         self._joined: PrimitiveResult | None = None

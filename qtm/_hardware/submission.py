@@ -66,9 +66,7 @@ def _check_values(index: int, pub: EstimatorPub) -> None:
     values = pub.parameter_values.as_array(pub.circuit.parameters)  # (..., parameters)
     if not np.isfinite(values).all():
         names = [
-            p.name
-            for p, bad in zip(pub.circuit.parameters, ~np.isfinite(_rows(values)).all(0), strict=True)
-            if bad
+            p.name for p, bad in zip(pub.circuit.parameters, ~np.isfinite(_rows(values)).all(0), strict=True) if bad
         ]
         raise ParameterError(
             f"PUB {index} has a NaN or infinite value for {', '.join(names[:5])}; expected finite angles in "
@@ -195,9 +193,7 @@ def _fill_jobs(pieces: list[Piece], limits: Limits, cost: Cost) -> list[list[Pie
     return [*jobs, job] if job else jobs
 
 
-def _largest_that_fits(
-    job: list[Piece], piece: Piece, limits: Limits, cost: Cost
-) -> tuple[Piece | None, list[Piece]]:
+def _largest_that_fits(job: list[Piece], piece: Piece, limits: Limits, cost: Cost) -> tuple[Piece | None, list[Piece]]:
     """Return the longest beginning of ``piece`` that the job still takes, and what is left of it."""
 
     def fits(part: Piece) -> bool:
@@ -257,9 +253,7 @@ def _sliced(pub: EstimatorPub, axis: int, rows: slice) -> EstimatorPub:
     return EstimatorPub(pub.circuit, cut(pub.observables), cut(pub.parameter_values), pub.precision)
 
 
-def join(
-    pubs: Sequence[EstimatorPub], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]
-) -> PrimitiveResult:
+def join(pubs: Sequence[EstimatorPub], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
     """Put the results of the jobs back into the order and the shapes of the PUBs."""
     data: list[dict[str, np.ndarray]] = [{} for _ in pubs]
     metadata: list[dict[str, Any]] = [{} for _ in pubs]
@@ -276,9 +270,7 @@ def join(
     return PrimitiveResult(results, metadata={"version": 2})
 
 
-def _place(
-    into: dict[str, np.ndarray], name: str, values: np.ndarray, shape: tuple[int, ...], at: Slices
-) -> None:
+def _place(into: dict[str, np.ndarray], name: str, values: np.ndarray, shape: tuple[int, ...], at: Slices) -> None:
     if name not in into:
         into[name] = np.empty(shape + values.shape[len(shape) :], dtype=values.dtype)
     into[name][at] = values

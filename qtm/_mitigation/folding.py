@@ -57,9 +57,7 @@ FOLDS: dict[str, Callable[[QuantumCircuit, float, np.random.Generator], QuantumC
 }
 
 
-def fold_chunks(
-    circuit: QuantumCircuit, chunks: Sequence[Sequence[int]], scales: Sequence[int]
-) -> QuantumCircuit:
+def fold_chunks(circuit: QuantumCircuit, chunks: Sequence[Sequence[int]], scales: Sequence[int]) -> QuantumCircuit:
     """Each chunk of layers (lists of positions in ``circuit.data``) folded to its own odd scale."""
     folded = circuit.copy_empty_like()
     for chunk, scale in zip(chunks, scales, strict=True):

@@ -139,9 +139,7 @@ def _patterns(
     return list(zip(*columns, strict=True))
 
 
-def _with_paulis(
-    circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]
-) -> QuantumCircuit:
+def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
     gates, basis = get_standard_gate_name_mapping(), native_gates(circuit)
     inserted = dict(zip(noisy, pattern, strict=True))
     result = circuit.copy_empty_like()
@@ -158,9 +156,7 @@ def _depolarizing_inverse(level: float, num_qubits: int) -> Quasi:
     cirq = require("cirq", extra="mitigation")
     representations = require("mitiq.pec.representations", extra="mitigation")
     if num_qubits > 2:
-        raise CircuitError(
-            f"no inverse for noise of a gate on {num_qubits} qubits; transpile to 2-qubit gates"
-        )
+        raise CircuitError(f"no inverse for noise of a gate on {num_qubits} qubits; transpile to 2-qubit gates")
     if not 0 < level < 0.75:
         raise ParameterError(f"a depolarizing noise level that can be inverted lies below 3/4, got {level}")
     qubits = cirq.LineQubit.range(num_qubits)
@@ -265,8 +261,7 @@ class Readout:
             gate = get_standard_gate_name_mapping()["x"]
             append_native(ones, gate, [ones.qubits[qubit]], native_gates(pub.circuit))
         return [
-            EstimatorPub.coerce((circuit, observables, None, precision))
-            for circuit in (QuantumCircuit(width), ones)
+            EstimatorPub.coerce((circuit, observables, None, precision)) for circuit in (QuantumCircuit(width), ones)
         ]
 
     def _calibrate(self, qubits: list[int], results: list[PubResult]) -> None:
