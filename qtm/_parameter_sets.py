@@ -120,7 +120,8 @@ def _require_values(initial: Any) -> None:
     if isinstance(initial, Mapping) or not isinstance(initial, Iterable):
         known = ", ".join(map(repr, _INITIALISERS))
         raise ParameterError(
-            f"a parameter set cannot start from {initial!r}; use one of {known}, (name, {{arguments}}), or a list of values"
+            f"a parameter set cannot start from {initial!r}; use one of {known}, (name, {{arguments}}), "
+            "or a list of values"
         )
 
 

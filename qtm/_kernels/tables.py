@@ -145,7 +145,8 @@ def observe_rows(
     """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
 
     def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
-             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
+             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
+             permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
