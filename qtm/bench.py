@@ -1,0 +1,296 @@
+"""`qtm bench`: how fast qtm is, what the machine could do, and what other packages take for the same.
+
+`qtm bench core` measures the kernels against the peak of the machine. The others reproduce a figure or table of
+[1] or [2] beside every peer that is there: a package of this environment, or of another one that is given with
+`--peer-python NAME=PATH`. A peer's outputs are checked against qtm's before its time counts.
+
+[1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
+[2] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qtm import _bench_core, _bench_report, _bench_training
+from qtm._bench_compare import Row, Settings, alone, beside, now
+from qtm._bench_peers import PEERS, parse_assignments, python_of
+from qtm._bench_tables import write_tables
+from qtm._bench_timing import alternate
+from qtm._bench_workloads import WORKLOADS, Ours, Workload
+from qtm._errors import ParameterError, require
+from qtm._parallel import resolve_threads
+
+_MOST_EPISODES = 1500
+_THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``qtm bench`` with these arguments (by default those of the process); the exit status.
+
+    Raises:
+        QtmError: an option is wrong, or something is missing; the message says what to do.
+    """
+    arguments = sys.argv[2:] if arguments is None else list(arguments)
+    options = _parser().parse_args(arguments)
+    options.command = _command(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command as it may be published: without the paths that are this machine's own."""
+    words, own = ["qtm", "bench"], {"--json", "--plot", "--peer-python", "--peer-options", "--mnist"}
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if not own & {before, word, word.partition("=")[0]}:
+            words.append(word)
+    return shlex.join(words)
+
+
+# --- The command line -------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "qtm bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    core = commands.add_parser("core", help="kernels against the peak of the machine, and what lies around them")
+    _common(core, repeats=15)
+    core.set_defaults(run=_run_core)
+    for name, workload in WORKLOADS.items():
+        command = commands.add_parser(name, help=workload.title, description=workload.title)
+        _common(command, repeats=7)
+        _comparing(command, workload)
+        command.set_defaults(run=_run_comparison, name=name)
+    threads = commands.add_parser("threads", help=_THREADS_TITLE, description=_THREADS_TITLE)
+    _common(threads, repeats=15)
+    _sized(threads, WORKLOADS["fig1"])
+    threads.set_defaults(run=_run_threads)
+    tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
+    tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
+    tables.set_defaults(run=_run_tables)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
+    parser.add_argument("--repeats", type=_at_least(1), default=repeats, help=f"rounds of timing (default {repeats})")
+    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="save here; what FILE holds and is not measured again stays in it"
+    )
+
+
+def _sized(parser: argparse.ArgumentParser, workload: Workload) -> None:
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})")
+    sizes = " ".join(map(str, workload.sizes))
+    if workload.qubits:
+        parser.add_argument("--qubits", type=_at_least(2), help=f"default {workload.qubits}")
+        parser.add_argument(f"--{workload.axis}", type=_at_least(1), nargs="+", dest="sizes", help=f"default {sizes}")
+    else:
+        parser.add_argument("--qubits", type=_at_least(2), nargs="+", dest="sizes", help=f"default {sizes}")
+        parser.set_defaults(qubits=None)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
+
+
+def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
+    _sized(parser, workload)
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", choices=[*PEERS, "all", "none"],
+        help=f"default: those of this list that are installed or given: {', '.join(workload.peers or PEERS)}",
+    )  # fmt: skip
+    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
+    parser.add_argument(
+        "--peer-options", action="append", default=[], metavar="NAME=OPTIONS",
+        help="options of an adapter, such as original=--checkout=FOLDER",
+    )  # fmt: skip
+    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes)
+    if len(workload.gradients) > 1:
+        methods = workload.gradients
+        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="of qtm alone")
+    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds; a slower batch is run in part and scaled")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+    if workload in (WORKLOADS["table2"], WORKLOADS["table3"]):
+        parser.add_argument("--no-training", action="store_true", help="time the steps only")
+        parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
+        parser.add_argument(
+            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
+        )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {least} on")
+        return int(text)
+
+    return convert
+
+
+# --- Benchmarks -------------------------------------------------------------------------------------------------
+
+
+def _run_core(options: argparse.Namespace) -> int:
+    title = "What the machine could do, and what qtm does"
+    head = {"title": title, "axis": "", "commands": [options.command], "threads": 0}
+    report = _bench_report.Report("core", options.json, head)
+    sizes = _bench_core.QUICK if options.quick else _bench_core.Sizes()
+    with _progress("core") as bar:
+        for figure in _bench_core.measure(sizes, 5 if options.quick else options.repeats):
+            report.add({**figure.as_dict(), "measured": now()})
+            bar.set_postfix_str(figure.what)
+            bar.update()
+    print(_bench_report.show(title, *_bench_report.core_table(report.content)))
+    return 0
+
+
+def _run_comparison(options: argparse.Namespace) -> int:
+    workload = WORKLOADS[options.name]
+    gradients = tuple(getattr(options, "gradients", workload.gradients))
+    workload = replace(workload, modes=tuple(options.modes), gradients=gradients)
+    settings = _settings(options)
+    sizes = options.sizes or (workload.quick if options.quick else workload.sizes)
+    report = _report(options.name, workload, options, settings)
+    torch.set_num_threads(settings.threads)
+    peers = _chosen(options, workload, settings)
+    with _progress(options.name) as bar:
+        done = _recorder(report, bar)
+        alone(workload, sizes, settings, done)
+        for peer in peers:
+            report.about(peer, beside(peer, workload, sizes, settings, done))
+        if not options.quick and not getattr(options, "no_training", True):
+            _TRAININGS[options.name](report, options, settings, bar)
+    return _finish(report, options)
+
+
+def _run_threads(options: argparse.Namespace) -> int:
+    workload = WORKLOADS["fig1"]
+    settings = Settings(resolve_threads(options.threads), options.repeats, batch=options.batch)
+    sizes = options.sizes or (workload.quick if options.quick else workload.sizes)
+    report = _report("threads", workload, options, settings, _THREADS_TITLE)
+    with _progress("threads") as bar:
+        for x in sizes:
+            for count in range(2, settings.threads + 1):
+                _recorder(report, bar)(_threads_row(workload, x, count, settings))
+    return _finish(report, options)
+
+
+def _threads_row(workload: Workload, x: int, count: int, settings: Settings) -> Row:
+    case = workload.case(x, settings.batch)
+    contestants = [Ours(case, "double", threads) for threads in (count, 1)]
+    many, one = alternate([partial(ours.timed, "combined") for ours in contestants], settings.repeats)
+    row = Row(x, "combined", "qtm, one thread", "double", "reverse", case.batch, count, measured=now())
+    row.qtm_ms, row.peer_ms = many.summary(), one.summary()
+    row.samples, row.repeats = case.batch, settings.repeats
+    return row
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        threads=resolve_threads(options.threads),
+        repeats=min(options.repeats, 5) if options.quick else options.repeats,
+        dtypes=tuple(options.dtypes),
+        limit=options.limit,
+        patience=options.patience,
+        batch=options.batch,
+        qubits=options.qubits or (3 if options.quick and WORKLOADS[options.name].qubits else None),
+        pythons=parse_assignments(options.peer_python, "--peer-python"),
+        options=parse_assignments(options.peer_options, "--peer-options"),
+    )
+
+
+def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings) -> list[str]:
+    """Peers to run: those asked for, or those of the workload that are there."""
+    named = options.peers or []
+    if "none" in named:
+        if len(named) > 1:
+            raise ParameterError("--peers none goes with no other name")
+        return []
+    if "all" in named:
+        return list(PEERS)
+    return named or [name for name in workload.peers or PEERS if python_of(name, settings.pythons) is not None]
+
+
+def _report(
+    name: str, workload: Workload, options: argparse.Namespace, settings: Settings, title: str | None = None
+) -> _bench_report.Report:
+    shown = {"title": title or workload.title, "axis": workload.axis}
+    head = shown | {"commands": [options.command], "threads": settings.threads}
+    return _bench_report.Report(name, options.json, head)
+
+
+def _recorder(report: _bench_report.Report, bar: Any) -> Callable[[Row], None]:
+    def done(row: Row) -> None:
+        report.add(row.as_dict())
+        bar.set_postfix_str(f"{row.peer} {row.x} {row.mode}: {row.status}")
+        bar.update()
+
+    return done
+
+
+def _finish(report: _bench_report.Report, options: argparse.Namespace) -> int:
+    content = report.content
+    title = f"{content['title']}; batch {content['rows'][0]['batch']}, {content['threads']} threads"
+    print(_bench_report.show(title, *_bench_report.comparison_table(content)))
+    for line in _bench_report.training_lines(content):
+        print(line)
+    if options.plot:
+        from qtm._bench_plot import comparison_figure
+
+        options.plot.parent.mkdir(parents=True, exist_ok=True)
+        comparison_figure(content).savefig(options.plot, dpi=150)
+        print(f"wrote {options.plot}")
+    return 0
+
+
+# --- Trainings --------------------------------------------------------------------------------------------------
+
+
+def _train_classifier(report: _bench_report.Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
+    data, images = _bench_training.digits_or_mnist(options.mnist)
+    last = None
+    for last in _bench_training.classifier(images, _bench_training.EPOCHS, settings.threads):
+        bar.set_postfix_str(f"{data}: held-out accuracy {last.held_out_accuracy:.1%}")
+        bar.update()
+    assert last is not None
+    head = {"what": f"classifier on {data}", "epochs": _bench_training.EPOCHS, "measured": now()}
+    report.training(head | asdict(last))
+
+
+def _train_policies(report: _bench_report.Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
+    def tick(mean: float) -> None:
+        bar.set_postfix_str(f"CartPole: mean reward {mean:.0f}")
+
+    for name, rates in _bench_training.RATES.items():
+        for seed in range(options.seeds):
+            result = _bench_training.learn(rates, seed, settings.threads, _MOST_EPISODES, tick)
+            report.training({"what": f"policy, {name}", "seed": seed, **asdict(result), "measured": now()})
+            bar.update()
+
+
+_TRAININGS = {"table2": _train_classifier, "table3": _train_policies}
+
+
+# --- The rest ---------------------------------------------------------------------------------------------------
+
+
+def _run_tables(options: argparse.Namespace) -> int:
+    drifted = write_tables(Path(__file__).parent.parent, change=not options.check)
+    for path in drifted:
+        print(f"{'drifted' if options.check else 'wrote'}: {path}")
+    return 1 if drifted and options.check else 0
+
+
+def _progress(name: str) -> Any:
+    return require("tqdm", "bench").tqdm(desc=name, unit="row")
