@@ -205,7 +205,9 @@ class Goal:
             said.append(f"{', '.join(map(str, missing))}: not measured")
         worst = min(map(_ratio_of, by_size)) / self.least
         verdict = (
-            "reached" if all(reached) else f"at {sum(reached)} of {len(reached)} sizes; at worst {worst:.0%} of it"
+            "reached" + " where measured" * bool(missing)
+            if all(reached)
+            else f"at {sum(reached)} of {len(reached)} sizes; at worst {worst:.0%} of it"
         )
         return [self.what, asked, "; ".join(said), verdict]
 
