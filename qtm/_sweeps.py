@@ -184,7 +184,10 @@ class Sweeps:
 
         shares = [(member.member, member.member + 1) for member in team]
         self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
-        return values.sum(0), Kept(self, [(0, len(angles))], [states]) if keep else None
+        if keep:
+            return values.sum(0), Kept(self, [(0, len(angles))], [states])
+        self._recycle(states)
+        return values.sum(0), None
 
     # Whole states, for probabilities
 
