@@ -34,9 +34,14 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class _Rows:
-    """Sums of monomials: ``rows = segment_sum(values[f0] * values[f1] * ... * coefficients) + constants``."""
+    """Sums of monomials: ``rows = segment_sum(product of factors * coefficients) + constants``.
 
-    factors: tuple[Any, ...]  # each (terms,) indices into the values, or None for all of them in order
+    Factors of the weights are multiplied before the batch comes in with those of the inputs: so are their derivatives.
+    """
+
+    inputs: tuple[Any, ...]  # each (terms,) indices into the inputs, or None for all of them in order
+    weights: tuple[Any, ...]  # the same of the weights
+    ones: tuple[bool, bool]  # whether a one is appended to the inputs, or the weights, for terms without them
     coefficients: Any  # (terms,) or None if all are 1
     segments: Any  # (terms,) row of each term, or None where each row has one term
     constants: Any  # (rows,) or None
@@ -58,9 +63,8 @@ class _Pick:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one call does: which values are joined, the rows, the programs and the final order."""
+    """What one call does: the rows, the programs and the final order."""
 
-    sources: tuple[bool, bool, bool]  # inputs, weights, a column of ones
     rows: _Rows
     num_rows: int
     groups: tuple[_Group, ...]
@@ -71,12 +75,13 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """The five array operations in which numpy and torch differ."""
+    """The six array operations in which numpy and torch differ."""
 
     take: Callable[[Any, Any], Any]  # (..., n), (m,) -> (..., m)
     concatenate: Callable[[Sequence[Any]], Any]  # along the last axis
     segment_sum: Callable[[Any, Any, int], Any]  # (..., terms) -> (..., rows)
     functions: Callable[[str], Callable[[Any], Any]]
+    expand: Callable[[Any, tuple[int, ...]], Any]
     convert: Callable[[np.ndarray], Any]
 
 
@@ -90,6 +95,7 @@ _NUMPY = _Arrays(
     concatenate=lambda parts: np.concatenate(parts, axis=-1),
     segment_sum=_numpy_segment_sum,
     functions=lambda name: getattr(np, name),
+    expand=np.broadcast_to,
     convert=lambda array: array,
 )
 
@@ -112,6 +118,7 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
         concatenate=lambda parts: torch.cat(tuple(parts), -1),
         segment_sum=segment_sum,
         functions=lambda name: getattr(torch, "sgn" if name == "sign" else name),
+        expand=lambda tensor, shape: tensor.expand(shape),
         convert=convert,
     )
 
@@ -128,7 +135,7 @@ def _optional(arrays: _Arrays, numbers: Sequence[float], neutral: float) -> Any:
     return arrays.convert(np.array(numbers, dtype=np.float64))
 
 
-def _plan_rows(arrays: _Arrays, rows: Sequence[Monomials], column: dict[int, int], width: int) -> _Rows:
+def _plan_rows(arrays: _Arrays, rows: Sequence[Monomials], num_inputs: int, num_weights: int) -> _Rows:
     constants = [dict(row).get((), 0.0) if len(row) > 1 else 0.0 for row in rows]
     # A row that is only a constant keeps it as its term, so that every row has a term.
     terms = [
@@ -137,36 +144,53 @@ def _plan_rows(arrays: _Arrays, rows: Sequence[Monomials], column: dict[int, int
         for monomial, coefficient in (row or (((), 0.0),))
         if monomial or len(row) <= 1
     ]
-    degree = max((len(monomial) for _, monomial, _ in terms), default=0)
-    one = column.get(-1, 0)
-    depth = max(degree, 1)
-    columns = [[column[p] for p in monomial] + [one] * (depth - len(monomial)) for _, monomial, _ in terms]
-    by_factor = np.array(columns, dtype=np.int64).reshape(len(terms), depth).T
-    segments = [i for i, _, _ in terms]
+    of_inputs = [[p for p in monomial if p < num_inputs] for _, monomial, _ in terms]
+    of_weights = [[p - num_inputs for p in monomial if p >= num_inputs] for _, monomial, _ in terms]
+    inputs, input_ones = _factors(arrays, of_inputs, num_inputs)
+    weights, weight_ones = _factors(arrays, of_weights, num_weights)
+    if not inputs and not weights:  # constants only, but their number must be known
+        weights, weight_ones = (arrays.convert(np.full(len(terms), num_weights)),), True
     return _Rows(
-        factors=tuple(_index(arrays, factor, width) for factor in by_factor),
+        inputs=inputs,
+        weights=weights,
+        ones=(input_ones, weight_ones),
         coefficients=_optional(arrays, [c for _, _, c in terms], 1.0),
-        segments=_index(arrays, segments, len(rows)),
+        segments=_index(arrays, [i for i, _, _ in terms], len(rows)),
         constants=_optional(arrays, constants, 0.0),
     )
 
 
-def _needs_one(rows: Iterable[Monomials]) -> bool:
-    """Whether some monomial has fewer factors than the others and is padded with a one."""
-    degrees = {len(m) for row in rows for m, _ in row if m or len(row) == 1} | {0 for row in rows if not row}
-    return degrees != {max(degrees, default=1)} or 0 in degrees
+def _factors(arrays: _Arrays, monomials: Sequence[Sequence[int]], width: int) -> tuple[tuple[Any, ...], bool]:
+    """Indices of the first factors, of the second, ...; and whether short monomials need a one, at ``width``."""
+    degrees = {len(monomial) for monomial in monomials}
+    depth = max(degrees, default=0)
+    ones = len(degrees) > 1
+    padded = [[*monomial, *[width] * (depth - len(monomial))] for monomial in monomials]
+    by_factor = np.array(padded, dtype=np.int64).reshape(len(monomials), depth).T
+    return tuple(_index(arrays, factor, width + ones) for factor in by_factor), ones
 
 
-def _eval_rows(arrays: _Arrays, plan: _Plan, values: Any) -> Any:
-    rows = plan.rows
-    first, *others = [values if f is None else arrays.take(values, f) for f in rows.factors]
+def _product(arrays: _Arrays, values: Any, factors: tuple[Any, ...]) -> Any:
+    first, *others = [values if f is None else arrays.take(values, f) for f in factors]
     for factor in others:
         first = first * factor
-    if rows.coefficients is not None:
-        first = first * rows.coefficients
+    return first
+
+
+def _eval_rows(arrays: _Arrays, plan: _Plan, inputs: Any, weights: Any, one: Any) -> Any:
+    rows = plan.rows
+    total = rows.coefficients
+    for values, factors, with_one in zip((weights, inputs), (rows.weights, rows.inputs), rows.ones[::-1], strict=True):
+        if factors:
+            product = _product(arrays, _with_one(arrays, values, one) if with_one else values, factors)
+            total = product if total is None else product * total
     if rows.segments is not None:
-        first = arrays.segment_sum(first, rows.segments, plan.num_rows)
-    return first if rows.constants is None else first + rows.constants
+        total = arrays.segment_sum(total, rows.segments, plan.num_rows)
+    return total if rows.constants is None else total + rows.constants
+
+
+def _with_one(arrays: _Arrays, values: Any, one: Any) -> Any:
+    return arrays.concatenate((values, arrays.expand(one, (*values.shape[:-1], 1))))
 
 
 def _fill(arrays: _Arrays, slot: Any, rows: Any) -> Any:
@@ -189,8 +213,8 @@ def _eval_group(arrays: _Arrays, group: _Group, rows: Any) -> Any:
     return stack.pop()
 
 
-def _eval(arrays: _Arrays, plan: _Plan, values: Any) -> Any:
-    rows = _eval_rows(arrays, plan, values)
+def _eval(arrays: _Arrays, plan: _Plan, inputs: Any, weights: Any, one: Any) -> Any:
+    rows = _eval_rows(arrays, plan, inputs, weights, one)
     if not plan.groups:
         return rows
     parts = [rows if plan.direct is None else arrays.take(rows, plan.direct)] if plan.has_direct else []
@@ -225,7 +249,7 @@ def _group(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials,
     )
 
 
-def _plan_programs(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials, int], **joined: Any) -> _Plan:
+def _plan_programs(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Monomials, int], rows: _Rows) -> _Plan:
     """Angles that are rows come first, then those of each group; ``order`` puts them right."""
     direct = [k for k, program in enumerate(programs) if len(program) == 1]
     shapes: dict[tuple[Any, ...], list[int]] = {}
@@ -234,12 +258,12 @@ def _plan_programs(arrays: _Arrays, programs: Sequence[Program], row_of: dict[Mo
             shapes.setdefault(_shape_of(program), []).append(k)
     order = np.argsort([*direct, *(k for group in shapes.values() for k in group)])
     return _Plan(
+        rows=rows,
         num_rows=len(row_of),
         groups=tuple(_group(arrays, [programs[k] for k in group], row_of) for group in shapes.values()),
         direct=_index(arrays, [row_of[programs[k][0][1]] for k in direct], len(row_of)),
         has_direct=bool(direct),
         order=_index(arrays, order, len(programs)),
-        **joined,
     )
 
 
@@ -295,8 +319,8 @@ class AngleMap:
         """
         if values.shape[-1:] != (self.num_parameters,):
             raise self._width_error(values.shape[-1:])
-        arrays, plan, _ = self._plan(None, 0)
-        return _eval(arrays, plan, _with_ones(values) if plan.sources[2] else values)
+        arrays, plan, one = self._plan(None, 0)
+        return _eval(arrays, plan, None, values, one)
 
     def torch(self, inputs: Tensor | None, weights: Tensor, batch: int | None = None) -> Tensor:
         """Angles (batch, angles) for inputs (batch, inputs), or None, and weights (weights,), differentiably.
@@ -310,9 +334,9 @@ class AngleMap:
         num_inputs = 0 if inputs is None else inputs.shape[-1]
         if num_inputs + weights.shape[-1] != self.num_parameters:
             raise self._width_error((num_inputs, weights.shape[-1]))
-        arrays, plan, ones = self._plan(weights, num_inputs)
-        angles = _eval(arrays, plan, _join(plan.sources, inputs, weights, ones))
-        if plan.sources[0]:
+        arrays, plan, one = self._plan(weights, num_inputs)
+        angles = _eval(arrays, plan, inputs, weights, one)
+        if plan.rows.inputs:
             return angles
         return angles.unsqueeze(0) if batch is None else angles.expand(batch, -1)
 
@@ -326,62 +350,24 @@ class AngleMap:
         found = self._plans.get(key)
         if found is None:
             arrays = _NUMPY if like is None else _torch_arrays(like.device, like.dtype)
-            plan = self._build(arrays, None if like is None else num_inputs)
+            plan = self._build(arrays, num_inputs)
             found = self._plans[key] = (arrays, plan, arrays.convert(np.ones(1)))
         return found
 
-    def _build(self, arrays: _Arrays, num_inputs: int | None) -> _Plan:
+    def _build(self, arrays: _Arrays, num_inputs: int) -> _Plan:
+        num_weights = self.num_parameters - num_inputs
         if all(len(program) == 1 for program in self.programs):  # one row per angle, in order
-            monomials = [program[0][1] for program in self.programs]
-            rows, sources = self._rows(arrays, monomials, num_inputs)
-            return _Plan(sources, rows, len(monomials), (), None, True, None)
+            rows = _plan_rows(arrays, [program[0][1] for program in self.programs], num_inputs, num_weights)
+            return _Plan(rows, len(self.programs), (), None, True, None)
         leaves = dict.fromkeys(x for program in self.programs for kind, x in program if kind == "row")
-        rows, sources = self._rows(arrays, list(leaves), num_inputs)
-        return _plan_programs(
-            arrays, self.programs, {row: i for i, row in enumerate(leaves)}, rows=rows, sources=sources
-        )
-
-    def _rows(
-        self, arrays: _Arrays, rows: Sequence[Monomials], num_inputs: int | None
-    ) -> tuple[_Rows, tuple[bool, bool, bool]]:
-        """The rows' plan and the values it reads; ``num_inputs`` None is one array of all values (numpy)."""
-        used = {p for row in rows for monomial, _ in row for p in monomial}
-        ones = _needs_one(rows)
-        if num_inputs is None:
-            inputs, weights, num_inputs = False, True, 0
-        else:
-            inputs, weights = any(p < num_inputs for p in used), any(p >= num_inputs for p in used)
-        first = 0 if inputs else num_inputs
-        last = self.num_parameters if weights else num_inputs
-        column = {p: p - first for p in range(first, last)} | {-1: last - first}
-        return _plan_rows(arrays, rows, column, last - first + ones), (inputs, weights, ones)
-
-
-def _with_ones(values: np.ndarray) -> np.ndarray:
-    ones = np.ones((*values.shape[:-1], 1), dtype=values.dtype)
-    return np.concatenate((values, ones), axis=-1)
-
-
-def _join(sources: tuple[bool, bool, bool], inputs: Any, weights: Tensor, ones: Tensor) -> Tensor:
-    """The values that a plan reads, side by side: (batch, values) if it reads inputs, else (values,)."""
-    import torch
-
-    with_inputs, with_weights, with_ones = sources
-    if not with_inputs:
-        return torch.cat((weights, ones)) if with_weights and with_ones else weights if with_weights else ones
-    batch = inputs.shape[0]
-    parts = [inputs]
-    if with_weights:
-        parts.append(weights.expand(batch, -1))
-    if with_ones:
-        parts.append(ones.expand(batch, 1))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        rows = _plan_rows(arrays, list(leaves), num_inputs, num_weights)
+        return _plan_programs(arrays, self.programs, {row: i for i, row in enumerate(leaves)}, rows)
 
 
 def takes_complex_values(program: Program, points: np.ndarray) -> bool:
     """Whether a program's value has an imaginary part at one of the points (points, parameters)."""
-    arrays, plan, _ = AngleMap(points.shape[-1], (program,))._plan(None, 0)
+    arrays, plan, one = AngleMap(points.shape[-1], (program,))._plan(None, 0)
     with np.errstate(all="ignore"):
-        rows = _eval_rows(arrays, plan, _with_ones(points) if plan.sources[2] else points)
+        rows = _eval_rows(arrays, plan, None, points, one)
         result = _eval_group(arrays, plan.groups[0], rows)
         return bool(np.any(np.abs(result.imag) > 1e-9 * (1 + np.abs(result.real))))

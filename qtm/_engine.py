@@ -160,7 +160,7 @@ class Engine:
         threads = 1 if self.options.executor is not None else self.threads
         # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
         # lose where two states of a vector of samples no longer fit the cache.
-        moves = 1 + width / 8 * 2 ** ((11 - bits) / 2)
+        moves = 1 + width / 8 * 2 ** ((9 - bits) / 2)
         misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
         rounds = ceil(ceil(batch / width) / threads)
         by_samples = rounds * misses

@@ -1,31 +1,16 @@
-"""Even dealing of a batch over workers: threads of this process, or any executor of `concurrent.futures`."""
+"""Even dealing of a batch over workers, and running the shares on any executor of `concurrent.futures`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from itertools import pairwise
-from threading import Lock
 from typing import Any, TypeVar
 
 from qtm._errors import ParameterError, QtmError, WorkerError
 
 Result = TypeVar("Result")
-
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-_SUBMITTING = Lock()
-
-
-def _start_anew() -> None:
-    """Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use."""
-    global _SUBMITTING
-    _SUBMITTING = Lock()
-    _POOLS.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
 
 
 def available_cores() -> int:
@@ -70,24 +55,6 @@ def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
     for worker in range(workers):
         ends.append(ends[-1] + share + (worker < more))
     return [(a, b) for a, b in pairwise(ends) if b > a]
-
-
-def _pool(workers: int) -> ThreadPoolExecutor:
-    if workers not in _POOLS:
-        _POOLS[workers] = ThreadPoolExecutor(workers, thread_name_prefix="qtm")
-    return _POOLS[workers]
-
-
-def thread_map(function: Callable[[int, int], Result], shares: Sequence[tuple[int, int]]) -> list[Result]:
-    """``function(first, last)`` for every share, in order; the calling thread does the first one."""
-    if len(shares) == 1:
-        return [function(*shares[0])]
-    # All shares or none: members of a team wait for each other, and two teams that got half the threads of the pool
-    # each would wait forever.
-    with _SUBMITTING:
-        futures = [_pool(len(shares) - 1).submit(function, *share) for share in shares[1:]]
-    first = function(*shares[0])
-    return [first, *(future.result() for future in futures)]
 
 
 def executor_map(executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:

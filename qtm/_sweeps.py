@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,20 +18,17 @@ from qtm._kernels import simd
 from qtm._kernels.cpu import TINY, Team, Workspace
 from qtm._kernels.measure import differentiate, evaluate
 from qtm._schedule import Schedule
+from qtm._workers import BEGUN, run_together
 
 _LOGGER = logging.getLogger("qtm")
 _DTYPES: dict[str, np.dtype[Any]] = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}
 # Share of the free memory that states may take, for the sweeps and to be kept between forward and backward.
 MEMORY_SHARE = 0.5
-# Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 8 qubits are.
+# Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 7 qubits are.
 _WORTH_A_THREAD = 6_000_000
 _WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _compiled: set[tuple[str, Any, Any]] = set()
-
-
-def _alone() -> Team:
-    return Team(0, 1, _NOBODY, _NOBODY)
 
 
 _NOBODY = np.zeros(1, np.int64)
@@ -56,13 +54,23 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one thread does: tiles ``first`` .. ``last``, by itself or together with the rest of a team."""
+
+    place: int  # of the states of these tiles, among those of all parts
+    first: int
+    last: int
+    team: Team
+
+
 @dataclass(slots=True)
 class Kept:
     """Final states of a forward sweep, for one reverse sweep of the same angles, which consumes them."""
 
     sweeps: Sweeps
-    shares: list[tuple[int, int]]
-    states: list[np.ndarray]  # per share, (tiles, rows * parts * lanes + lanes)
+    parts: list[Part]
+    states: list[np.ndarray]  # each (tiles, rows * parts * lanes + lanes)
 
     def take(self) -> list[np.ndarray]:
         """The states, once."""
@@ -101,22 +109,21 @@ class Sweeps:
 
     def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
         """Values (batch, observables), and the final states if ``keep``."""
-        if self._in_team(len(angles)):
-            return self._forward_in_team(angles, start, keep)
-        values = np.zeros((len(angles), self.schedule.num_observables), angles.dtype)
-        shares = self._shares(len(angles))
-        states = {a: self._buffer(b - a if keep else 1) for a, b in shares}
+        parts = self._parts(len(angles))
+        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_observables), angles.dtype)
+        states = [self._buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
 
-        def run(first: int, last: int) -> None:
-            work = self._workspace()
-            evaluate(self.recipe, work, angles, start, states[first], values, first, last, self._tiny, _alone())
-            self._spare.append(work)
+        def run(part: Part, work: Workspace) -> None:
+            evaluate(
+                self.recipe, work, angles, start, states[part.place], values[part.team.member],
+                part.first, part.last, self._tiny, part.team,
+            )  # fmt: skip
 
-        self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
+        self._run(evaluate, angles, parts, run)
         if keep:
-            return values, Kept(self, shares, [states[first] for first, _ in shares])
-        self._recycle(*states.values())
-        return values, None
+            return _summed(values), Kept(self, parts, states)
+        self._recycle(states)
+        return _summed(values), None
 
     def reverse(
         self,
@@ -132,62 +139,49 @@ class Sweeps:
             return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
         states = kept.take()
         by_initial = np.zeros((len(angles) if initial_gradient else 0, self.numbers), self.real)
-        team = self._team() if self._in_team(len(angles)) else [_alone()]
-        gradients = np.zeros((len(team), *angles.shape), angles.dtype)
-        shares = kept.shares if len(team) == 1 else [(m.member, m.member + 1) for m in team]
-        number = {first: i for i, (first, _) in enumerate(shares)}
-        scratch = self._buffer(1) if len(team) > 1 and seeds is None else None
+        gradient = np.zeros((kept.parts[0].team.size, *angles.shape), angles.dtype)
+        cotangents = [self._buffer(1) for _ in states] if seeds is None else seeds
 
-        works = [self._workspace() for _ in shares]
-
-        def run(first: int, last: int) -> None:
-            i = number[first]
-            work = works[i]
-            member, i, (first, last) = (team[i], 0, kept.shares[0]) if len(team) > 1 else (team[0], i, (first, last))
-            own = self._buffer(1) if seeds is None and scratch is None else None
-            seed = seeds[i] if seeds is not None else scratch if own is None else own
+        def run(part: Part, work: Workspace) -> None:
             differentiate(
-                self.recipe, work, angles, states[i], cotangent, seed, seeds is not None,
-                gradients[member.member], by_initial, first, last, self._tiny, member,
+                self.recipe, work, angles, states[part.place], cotangent, cotangents[part.place], seeds is not None,
+                gradient[part.team.member], by_initial, part.first, part.last, self._tiny, part.team,
             )  # fmt: skip
-            self._spare.append(work)
-            self._recycle(own)
 
-        self._announced(differentiate, angles, lambda: _parallel.thread_map(run, shares))
-        self._recycle(scratch, *states)
-        return gradients.sum(0) if len(team) > 1 else gradients[0], by_initial
+        self._run(differentiate, angles, kept.parts, run)
+        self._recycle(states)
+        if seeds is None:
+            self._recycle(cotangents)
+        return _summed(gradient), by_initial
 
-    # Several threads on one state
+    def _run(self, kernel: Any, angles: np.ndarray, parts: list[Part], run: Callable[[Part, Workspace], None]) -> None:
+        # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
+        works = [self._workspace() for _ in parts]
+        calls = [partial(run, part, work) for part, work in zip(parts, works, strict=True)]
+        self._announced(kernel, angles, lambda: run_together(calls))
+        self._spare += works
+
+    # Sharing
+
+    def _parts(self, batch: int) -> list[Part]:
+        """What each thread does: samples of its own or, of a few large states, rows of each."""
+        if self._in_team(batch):
+            self._affordable_workers()
+            barrier, size = np.zeros(1, np.int64), self.threads
+            teams = [Team(m, size, barrier, np.zeros(1, np.int64), _NOBODY if m else BEGUN) for m in range(size)]
+            return [Part(0, 0, batch, team) for team in teams]
+        shares = self._shares(batch)
+        first = BEGUN if len(shares) > 1 else _NOBODY
+        return [Part(i, a, b, Team(0, 1, _NOBODY, _NOBODY, _NOBODY if i else first)) for i, (a, b) in enumerate(shares)]
 
     def _in_team(self, batch: int) -> bool:
         large = self.recipe.lane_bits > 0 and self._multiply_adds > _WORTH_A_TEAM
         return large and self.threads > 1 and batch < self.threads
 
-    def _team(self) -> list[Team]:
-        barrier = np.zeros(1, np.int64)
-        return [Team(member, self.threads, barrier, np.zeros(1, np.int64)) for member in range(self.threads)]
-
-    def _forward_in_team(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
-        self._affordable_workers()
-        team, states = self._team(), self._buffer(len(angles) if keep else 1)
-        values = np.zeros((len(team), len(angles), self.schedule.num_observables), angles.dtype)
-
-        # All at hand before the first member starts: the others would wait forever for one that found no memory.
-        works = [self._workspace() for _ in team]
-
-        def run(number: int, _: int) -> None:
-            member, work = team[number], works[number]
-            evaluate(
-                self.recipe, work, angles, start, states, values[number], 0, len(angles), self._tiny, member
-            )  # fmt: skip
-            self._spare.append(work)
-
-        shares = [(member.member, member.member + 1) for member in team]
-        self._announced(evaluate, angles, lambda: _parallel.thread_map(run, shares))
-        if keep:
-            return values.sum(0), Kept(self, [(0, len(angles))], [states])
-        self._recycle(states)
-        return values.sum(0), None
+    def _shares(self, batch: int) -> list[tuple[int, int]]:
+        tiles = -(-batch // self.samples_per_tile)
+        workers = min(self.threads, self._affordable_workers())
+        return _parallel.deal(tiles, workers if tiles * self._multiply_adds > _WORTH_A_THREAD else 1)
 
     # Whole states, for probabilities
 
@@ -211,10 +205,12 @@ class Sweeps:
         else:
             factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
         seeds = []
-        for (first, last), states in zip(kept.shares, kept.states, strict=True):
-            seed = aligned((last - first, self._tile_numbers), self.real)
-            np.multiply(self._rows(states), factors[first:last], out=self._rows(seed))
-            seeds.append(seed)
+        for part in kept.parts:
+            if part.team.member == 0:
+                states = kept.states[part.place]
+                seed = aligned((len(states), self._tile_numbers), self.real)
+                np.multiply(self._rows(states), factors[part.first : part.last], out=self._rows(seed))
+                seeds.append(seed)
         return seeds
 
     def _rows(self, states: np.ndarray) -> np.ndarray:
@@ -227,7 +223,7 @@ class Sweeps:
             return rows.reshape(len(rows), -1)
         return rows.transpose(0, 2, 1).reshape(-1, rows.shape[1])
 
-    # Memory and sharing
+    # Memory
 
     def start(self, initial: np.ndarray | None) -> np.ndarray:
         """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows stand for |0...0>."""
@@ -253,11 +249,6 @@ class Sweeps:
     def _budget(self) -> int:
         return self.memory if self.memory is not None else int(MEMORY_SHARE * _parallel.free_memory())
 
-    def _shares(self, batch: int) -> list[tuple[int, int]]:
-        tiles = -(-batch // self.samples_per_tile)
-        workers = min(self.threads, self._affordable_workers())
-        return _parallel.deal(tiles, workers if tiles * self._multiply_adds > _WORTH_A_THREAD else 1)
-
     def _affordable_workers(self) -> int:
         """Workers whose two states each fit the memory.
 
@@ -279,9 +270,9 @@ class Sweeps:
         spare = self._spare_buffers.get(tiles)
         return spare.pop() if spare else aligned((tiles, self._tile_numbers + self.lanes), self.real)
 
-    def _recycle(self, *buffers: np.ndarray | None) -> None:
+    def _recycle(self, buffers: list[np.ndarray]) -> None:
         for buffer in buffers:
-            if buffer is not None and buffer.nbytes < _SMALL:
+            if buffer.nbytes < _SMALL:
                 spare = self._spare_buffers.setdefault(len(buffer), [])
                 if len(spare) < 2 * self.threads:
                     spare.append(buffer)
@@ -309,3 +300,9 @@ class Sweeps:
         if sum(kernel.stats.cache_misses.values()) > before:
             seconds = time.perf_counter() - began
             _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key[:2], seconds)
+
+
+def _summed(partial_sums: np.ndarray) -> np.ndarray:
+    """The sum over the members of a team, (members, batch, ...)."""
+    total: np.ndarray = partial_sums[0] if len(partial_sums) == 1 else partial_sums.sum(0)
+    return total

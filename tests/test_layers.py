@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # arrays in, arrays out
     ("_kernels",),
     # batches of them
-    ("_simulation", "_engine", "_sweeps", "_schedule", "_groups", "_parallel"),
+    ("_simulation", "_engine", "_sweeps", "_schedule", "_groups", "_parallel", "_workers"),
     # Qiskit's interfaces
     (
         *("primitives", "_sampler", "_finished_job", "_recent"),

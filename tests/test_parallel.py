@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from threading import Thread
 
 import numpy as np
@@ -17,7 +19,8 @@ from qiskit.circuit import ParameterVector
 
 from qtm import QuantumModule, _sweeps
 from qtm._errors import ParameterError, QtmError, ShapeError, WorkerError
-from qtm._parallel import available_cores, deal, executor_map, resolve_threads, thread_map
+from qtm._parallel import available_cores, deal, executor_map, resolve_threads
+from qtm._workers import run_together
 
 X, W = ParameterVector("x", 3), ParameterVector("w", 6)
 
@@ -85,19 +88,35 @@ def test_threads_asked_for():
 # Threads
 
 
-def test_thread_map_keeps_the_order():
-    assert thread_map(lambda a, b: (a, b), deal(10, 4)) == deal(10, 4)
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["awake", "asleep"])
+def test_results_come_in_order(count, pause):
+    for _ in range(3):
+        time.sleep(pause)
+        assert run_together([partial(pow, number, 2) for number in range(count)]) == [n * n for n in range(count)]
 
 
 @pytest.mark.parametrize("bad", [0, 1, 3])
-def test_an_error_in_a_thread_is_raised(bad):
-    def work(first: int, last: int) -> int:
-        if first == 2 * bad:
+def test_an_error_in_a_thread_is_raised_once_all_are_done(bad):
+    done = []
+
+    def work(number: int) -> None:
+        if number == bad:
             raise ValueError("in a thread")
-        return first
+        time.sleep(0.02)
+        done.append(number)
 
     with pytest.raises(ValueError, match="in a thread"):
-        thread_map(work, deal(8, 4))
+        run_together([partial(work, number) for number in range(4)])
+    assert sorted(done) == [number for number in range(4) if number != bad]
+    assert run_together([partial(pow, 2, number) for number in range(4)]) == [1, 2, 4, 8]
+
+
+def test_calls_within_calls():
+    def outer(number: int) -> list[int]:
+        return run_together([partial(pow, number, power) for power in (1, 2, 3)])
+
+    assert run_together([partial(outer, number) for number in (2, 3)]) == [[2, 4, 8], [3, 9, 27]]
 
 
 @pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2), (3, 0), (0, 0)])

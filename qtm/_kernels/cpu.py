@@ -66,12 +66,17 @@ class Team(NamedTuple):
     size: int
     barrier: np.ndarray  # (1,) int64, shared: how often any member has arrived
     ticket: np.ndarray  # (1,) int64, own: how many barriers this member has passed
+    begun: np.ndarray  # (1,) int64: counted up when the kernel begins, for threads that wait for it
 
 
-_FAST = {"contract", "reassoc", "nsz"}
-jit = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+# Nothing is allocated, so arrays need no reference counts: counting them at every call took longer than the work on
+# small states.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "_nrt": False
+}  # fmt: skip
+jit = njit(cache=True, **_OPTIONS)
 # Numba compiles a callee again inside every caller: what is called from one place becomes part of it instead.
-inlined = njit(nogil=True, fastmath=_FAST, error_model="numpy", inline="always")
+inlined = njit(inline="always", **_OPTIONS)
 
 
 @jit
@@ -109,32 +114,19 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
 
 
 @jit
-def clear(array: Any, count: int) -> None:
-    """Zero the first numbers."""
+def fill(array: Any, count: int, value: float) -> None:
+    """Set the first numbers to a value."""
     for i in range(count):
-        array[i] = 0.0
-
-
-@jit
-def square_scale(work: Workspace) -> None:
-    """work.square <- work.scale squared."""
-    square, scale = work.square, work.scale
-    for lane in range(scale.size):
-        square[lane] = scale[lane] * scale[lane]
+        array[i] = value
 
 
 @jit
 def reduce_weights(target: Any, first: int, weights: Any, count0: int, count1: int) -> None:
-    """target[first + j] += sum over table entries v of (-1)^(bit j of v) weights[v], for both tables."""
+    """target[first + j] += sum over table entries v of (-1)^(bit j of v) weights[v], for both tables; spoils them."""
     base = 0
-    for which in range(2):
-        count = count0 if which == 0 else count1
-        for j in range(count):
-            for v in range(1 << count):
-                if v >> j & 1:
-                    simd.add_row(target, first + j, weights, base + v, -1)
-                else:
-                    simd.add_row(target, first + j, weights, base + v, 1)
+    for count in (count0, count1):
+        for j in range(count - 1, -1, -1):
+            simd.fold_rows(weights, base, 1 << j, target, first + j)
         first += count
         base += 1 << count
 
@@ -156,19 +148,13 @@ def share(count: int, team: Team) -> tuple[int, int]:
 @jit
 def _build_phases(op: Any, work: Workspace) -> None:
     """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks; the state's scale goes into the first."""
-    slot, lanes, base = op[2], work.scale.size, 0
-    table, cosine, sine, scale = work.table, work.cosine, work.sine, work.scale
-    for which in range(2):
-        count = op[3 + which]
-        for lane in range(lanes):
-            table[2 * base * lanes + lane] = scale[lane] if which == 0 else 1.0
-            table[(2 * base + 1) * lanes + lane] = 0.0
+    slot, base, table, cosine, sine = op[2], 0, work.table, work.cosine, work.sine
+    for count in (op[3], op[4]):
+        tables.begin_phases(table, base, work.scale)
         for j in range(count):
-            for v in range(1 << j):
-                tables.extend_phases(table, base + v, base + v + (1 << j), cosine, sine, slot + j)
+            tables.extend_phases(table, base, 1 << j, cosine, sine, slot + j)
         slot += count
         base += 1 << count
-    scale[:] = 1.0
 
 
 @inlined
@@ -184,8 +170,8 @@ def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None
 @inlined
 def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
     base, weights = 1 << op[3], work.weights
-    clear(weights, (base + (1 << op[4])) * work.scale.size)
-    square_scale(work)
+    fill(weights, (base + (1 << op[4])) * work.scale.size, 0.0)
+    simd.square_row(work.square, work.scale)
     _build_phases(op, work)
     table, member, size = work.table, team.member, team.size
     if op[4]:
@@ -193,22 +179,19 @@ def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, t
     else:
         tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 0)
     reduce_weights(work.sums, op[2], weights, op[3], op[4])
-    for j in range(op[3] + op[4]):
-        simd.scale_rows(work.sums, op[2] + j, 1, work.square, 0)
+    simd.scale_rows(work.sums, op[2], op[3] + op[4], work.square, 0)
 
 
 @jit
-def _remaining(recipe: Recipe, work: Workspace, first: int, last: int, start: float) -> float:
-    """Smallest scale over the lanes after the rotations of operations first .. last, from scale * start."""
-    lanes, cosine, least = work.scale.size, work.cosine, 1.0
-    for lane in range(lanes):
-        product = work.scale[lane] if start == 0 else start
-        for number in range(first, last):
-            slot = recipe.ops[number, 2]
-            for b in range(recipe.ops[number, 3]):
-                product *= cosine[(slot + b) * lanes + lane]
-        least = min(least, abs(product))
-    return least
+def _remaining(recipe: Recipe, work: Workspace, first: int, last: int) -> float:
+    """Smallest scale over the lanes after the rotations of operations first .. last of a pass."""
+    ops = recipe.ops
+    return simd.least_product(work.scale, work.cosine, ops[first, 2], _slots(ops, first, last))
+
+
+@jit
+def _slots(ops: Any, first: int, last: int) -> int:
+    return ops[last - 1, 2] + ops[last - 1, 3] - ops[first, 2]
 
 
 @jit
@@ -333,9 +316,7 @@ def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last:
         base = _tile(tile, ops[first], index)
         for number in range(first, last):
             _rotate(state, ops[number], parts, tangent, base, index)
-    for number in range(first, last):
-        for b in range(ops[number, 3]):
-            simd.scale_rows(work.scale, 0, 1, work.cosine, ops[number, 2] + b)
+    simd.scale_by_product(work.scale, work.cosine, ops[first, 2], _slots(ops, first, last))
 
 
 @jit
@@ -349,11 +330,7 @@ def _pass_reverse(
         base = _tile(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             _unrotate(state, cotangent, ops[number], parts, tangent, sums, base, index)
-    for number in range(last - 1, first - 1, -1):
-        for b in range(ops[number, 3] - 1, -1, -1):
-            square_scale(work)
-            simd.scale_rows(sums, ops[number, 2] + b, 1, work.square, 0)
-            simd.scale_rows(work.scale, 0, 1, work.cosine, ops[number, 2] + b)
+    simd.scale_sums(sums, work.scale, work.cosine, ops[first, 2], _slots(ops, first, last), 1)
 
 
 @jit
@@ -368,13 +345,13 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
             number += 1
             continue
         last = number - op[PLACE] + op[GROUPS]
-        if not _remaining(recipe, work, number, last, 0.0) > tiny:
+        if op[0] == ROTATE and not _remaining(recipe, work, number, last) > tiny:
             _rescale(state, parts << op[1], work.scale, team)
             together(team)
-            work.scale[:] = 1.0
-            if not _remaining(recipe, work, number, last, 1.0) > tiny:
+            fill(work.scale, work.scale.size, 1.0)
+            if not _remaining(recipe, work, number, last) > tiny:
                 last = number + 1
-        if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
+        if op[0] == ROTATE and _remaining(recipe, work, number, last) > tiny:
             _pass_forward(recipe, work, state, number, last, team)
             together(team)
         else:
@@ -397,22 +374,20 @@ def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, t
             last -= 1
             continue
         number = last - 1 - op[PLACE]
-        if not _remaining(recipe, work, number, last, 0.0) > tiny:
-            rows = parts << (op[1] + (op[0] == GROW))
-            _rescale(state, rows, work.scale, team)
-            _rescale(cotangent, rows, work.scale, team)
+        if op[0] == ROTATE and not _remaining(recipe, work, number, last) > tiny:
+            _rescale(state, parts << op[1], work.scale, team)
+            _rescale(cotangent, parts << op[1], work.scale, team)
             together(team)
-            work.scale[:] = 1.0
-            if not _remaining(recipe, work, number, last, 1.0) > tiny:
+            fill(work.scale, work.scale.size, 1.0)
+            if not _remaining(recipe, work, number, last) > tiny:
                 number = last - 1
-        if op[0] == ROTATE and _remaining(recipe, work, number, last, 1.0) > tiny:
+        if op[0] == ROTATE and _remaining(recipe, work, number, last) > tiny:
             _pass_reverse(recipe, work, state, cotangent, number, last, team)
             together(team)
         else:
             for b in range(op[3] - 1, -1, -1):
                 _unturn(state, cotangent, op, b, parts, work, team)
                 together(team)
-                square_scale(work)
-                simd.scale_rows(work.sums, op[2] + b, 1, work.square, 0)
+                simd.scale_sums(work.sums, work.scale, work.cosine, op[2] + b, 1, 0)
             number = last - 1
         last = number

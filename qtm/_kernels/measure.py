@@ -16,13 +16,12 @@ from qtm._kernels.cpu import (
     Recipe,
     Team,
     Workspace,
-    clear,
+    fill,
     inlined,
     jit,
     odd_lane,
     prepare,
     reduce_weights,
-    square_scale,
     sweep_forward,
     sweep_reverse,
     together,
@@ -35,7 +34,7 @@ def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) 
     x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
     index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
     member, size = team.member, team.size
-    clear(weights, (base + (1 << group[4])) * work.scale.size)
+    fill(weights, (base + (1 << group[4])) * work.scale.size, 0.0)
     if odd and lane:
         tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 1)
     elif odd:
@@ -57,12 +56,12 @@ def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int,
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
     first = tile if lane_bits else tile * lanes
     samples = lanes if lane_bits else min(lanes, values.shape[0] - first)
-    square_scale(work)
+    simd.square_row(square, work.scale)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         count = group[3] + group[4]
         _weigh(state, group, recipe, work, team)
-        clear(sums, count * lanes)
+        fill(sums, count * lanes, 0.0)
         reduce_weights(sums, 0, work.weights, group[3], group[4])
         for j in range(count):
             mask = group[2] + j
@@ -108,7 +107,7 @@ def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
     member, size = team.member, team.size
     if member == 0:
-        clear(target, (parts << bits) * work.scale.size)
+        fill(target, (parts << bits) * work.scale.size, 0.0)
     together(team)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
@@ -144,11 +143,11 @@ def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent
 def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
     """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
     lanes, parts = work.scale.size, recipe.parts
-    work.scale[:] = 1.0
+    fill(work.scale, work.scale.size, 1.0)
     if initial.shape[0] == 0:
         # Rows beyond the first are written before they are read, when the support grows into them.
-        clear(state, parts * lanes)
-        state[: 1 if recipe.lane_bits else lanes] = 1.0
+        fill(state, parts * lanes, 0.0)
+        fill(state, 1 if recipe.lane_bits else lanes, 1.0)
     elif recipe.lane_bits:
         sample = min(tile, initial.shape[0] - 1)
         for i in range(initial.shape[1]):
@@ -175,19 +174,20 @@ def evaluate(
     team: Team,
 ) -> None:
     """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
+    simd.count(team.begun)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
         prepare(recipe, work, angles, tile)
         if team.member == 0:
             _start(state, initial, recipe, work, tile)
-        work.scale[:] = 1.0
+        fill(work.scale, work.scale.size, 1.0)
         together(team)
         sweep_forward(recipe, work, state, tiny, team)
         _values(state, recipe, work, values, tile, team)
         together(team)
         if team.member == 0:
-            state[size:] = work.scale
+            simd.copy_row(state, size // work.scale.size, work.scale, 0)
 
 
 @jit
@@ -241,16 +241,17 @@ def differentiate(
     team: Team,
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
+    simd.count(team.begun)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[tile - first]
         seed = seeds[min(tile - first, seeds.shape[0] - 1)]
         prepare(recipe, work, angles, tile)
-        work.scale[:] = state[size:]
+        simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
             _observe(state, seed, recipe, work, cotangent, tile, team)
         together(team)
-        clear(work.sums, work.sums.size)
+        fill(work.sums, work.sums.size, 0.0)
         sweep_reverse(recipe, work, state, seed, tiny, team)
         _collect(recipe, work, gradient, tile)
         if initial_gradient.shape[0] and team.member == 0:

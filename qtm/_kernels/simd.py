@@ -55,6 +55,20 @@ class Rows:
         self.emit.builder.store(value, self.at(index), align=VECTOR_BYTES)
 
 
+class Accumulator:
+    """A vector that changes from one iteration of a loop to the next."""
+
+    def __init__(self, builder: ir.IRBuilder, start: ir.Value) -> None:
+        self.builder, self.place = builder, cgutils.alloca_once(builder, start.type)
+        self.set(start)
+
+    def get(self) -> ir.Value:
+        return self.builder.load(self.place)
+
+    def set(self, value: ir.Value) -> None:
+        self.builder.store(value, self.place)
+
+
 class Emit:
     """Vector and index arithmetic bound to one LLVM builder."""
 
@@ -133,6 +147,15 @@ class Emit:
         number = self.builder.sub(self.constant(1), self.builder.shl(odd, self.constant(1)))
         return self.spread(self.builder.sitofp(number, vector.element), vector)
 
+    def accumulator(self, start: ir.Value) -> Accumulator:
+        """A vector that a loop changes, held in a register."""
+        return Accumulator(self.builder, start)
+
+    def call(self, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+        """Call a function of LLVM or of the C library."""
+        kind = ir.FunctionType(result, [a.type for a in args])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), args)
+
     def swap_lanes(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """Lane l of the result is lane ``l ^ mask`` of ``value``."""
         return _permute(self, value, mask) if _AVX512 else _shuffle(self, value, mask)
@@ -148,12 +171,8 @@ def _permute(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
     index = ir.VectorType(ir.IntType(width), e.lanes)
     own = ir.Constant(index, list(range(e.lanes)))
     scalar = mask if width == 64 else e.builder.trunc(mask, ir.IntType(32))
-    function = cgutils.get_or_insert_function(
-        e.builder.module,
-        ir.FunctionType(value.type, [value.type, index]),
-        f"llvm.x86.avx512.permvar.{suffix}.512",
-    )
-    return e.builder.call(function, [value, e.builder.xor(own, e.spread(scalar, index))])
+    order = e.builder.xor(own, e.spread(scalar, index))
+    return e.call(f"llvm.x86.avx512.permvar.{suffix}.512", value.type, value, order)
 
 
 def _shuffle(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
@@ -210,12 +229,7 @@ def wait(typing, barrier, target):
         arrived = builder.load_atomic(counter, "seq_cst", 8)
         builder.cbranch(builder.icmp_signed(">=", arrived, values[1]), done, rest)
         builder.position_at_end(rest)
-        if os.name == "posix":
-            # The other threads may need this core: on a busy machine spinning would cost a time slice.
-            give_way = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
-            )
-            builder.call(give_way, [])
+        _give_way(builder)
         builder.branch(check)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -223,18 +237,38 @@ def wait(typing, barrier, target):
     return types.void(barrier, types.int64), codegen
 
 
+@intrinsic
+def count(typing, counter):
+    """Add one to ``counter[0]`` for other threads to see."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        pointer = context.make_array(sig.args[0])(context, builder, values[0]).data
+        builder.atomic_rmw("add", pointer, ir.Constant(INT, 1), "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(counter), codegen
+
+
+@intrinsic
+def look(typing, counter):
+    """``counter[0]`` as other threads left it, after giving way to them."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        _give_way(builder)
+        pointer = context.make_array(sig.args[0])(context, builder, values[0]).data
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(counter), codegen
+
+
+def _give_way(builder: ir.IRBuilder) -> None:
+    """Let others have the core: on a busy machine spinning would cost a time slice."""
+    if os.name == "posix":
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+
+
 # --- Small vector steps -----------------------------------------------------------------------------------------
-
-
-@intrinsic(prefer_literal=True)
-def add_row(typing, target, i, source, j, sign):
-    """target[i] += sign * source[j]."""
-
-    def emit(e: Emit, target: Rows, i: Any, source: Rows, j: Any, sign: int) -> None:
-        combine = e.add if sign > 0 else e.sub
-        target.store(combine(target.load(i), source.load(j)), i)
-
-    return step(emit, target, i, source, j, sign)
 
 
 @intrinsic(prefer_literal=True)
@@ -248,6 +282,96 @@ def scale_rows(typing, target, first, count, source, j):
             target.store(e.mul(target.load(i), factor), i)
 
     return step(emit, target, first, count, source, j)
+
+
+@intrinsic(prefer_literal=True)
+def copy_row(typing, target, i, source, j):
+    """target[i] <- source[j]."""
+
+    def emit(e: Emit, target: Rows, i: Any, source: Rows, j: Any) -> None:
+        target.store(source.load(j), i)
+
+    return step(emit, target, i, source, j)
+
+
+@intrinsic(prefer_literal=True)
+def square_row(typing, target, source):
+    """target[0] <- source[0] squared."""
+
+    def emit(e: Emit, target: Rows, source: Rows) -> None:
+        value = source.load(0)
+        target.store(e.mul(value, value), 0)
+
+    return step(emit, target, source)
+
+
+@intrinsic(prefer_literal=True)
+def scale_by_product(typing, scale, factors, first, count):
+    """scale[0] *= factors[first] * ... * factors[first + count - 1]."""
+
+    def emit(e: Emit, scale: Rows, factors: Rows, first: Any, count: Any) -> None:
+        scale.store(_product(e, scale, factors, first, count), 0)
+
+    return step(emit, scale, factors, first, count)
+
+
+@intrinsic(prefer_literal=True)
+def least_product(typing, scale, factors, first, count):
+    """Smallest magnitude over the lanes of scale[0] * factors[first] * ... * factors[first + count - 1]."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        e = Emit(builder, lanes(str(sig.args[0].dtype)))
+        pointers = [context.make_array(a)(context, builder, v).data for a, v in zip(sig.args[:2], values, strict=False)]
+        scale, factors = (Rows(e, a, p) for a, p in zip(sig.args, pointers, strict=False))
+        product = _product(e, scale, factors, *values[2:])
+        suffix = f"v{e.lanes}f{64 if product.type.element == _DOUBLE else 32}"
+        magnitude = e.call(f"llvm.fabs.{suffix}", product.type, product)
+        least = e.call(f"llvm.vector.reduce.fmin.{suffix}", product.type.element, magnitude)
+        return least if least.type == _DOUBLE else builder.fpext(least, _DOUBLE)
+
+    return types.float64(scale, factors, types.int64, types.int64), codegen
+
+
+def _product(e: Emit, scale: Rows, factors: Rows, first: Any, count: Any) -> ir.Value:
+    total = e.accumulator(scale.load(0))
+    with e.loop(count) as loop:
+        total.set(e.mul(total.get(), factors.load(e.plus(first, loop.index))))
+    return total.get()
+
+
+@intrinsic(prefer_literal=True)
+def scale_sums(typing, sums, scale, cosine, first, count, shrink):
+    """sums[i] *= scale[0]^2 for i from the last to ``first``; with ``shrink``, scale[0] *= cosine[i] after each."""
+
+    def emit(e: Emit, sums: Rows, scale: Rows, cosine: Rows, first: Any, count: Any, shrink: int) -> None:
+        factor = e.accumulator(scale.load(0))
+        end = e.plus(e.plus(first, count), -1)
+        with e.loop(count) as loop:
+            i, value = e.builder.sub(end, loop.index), factor.get()
+            sums.store(e.mul(sums.load(i), e.mul(value, value)), i)
+            if shrink:
+                factor.set(e.mul(value, cosine.load(i)))
+        if shrink:
+            scale.store(factor.get(), 0)
+
+    return step(emit, sums, scale, cosine, first, count, shrink)
+
+
+@intrinsic(prefer_literal=True)
+def fold_rows(typing, rows, first, half, target, i):
+    """target[i] += sum of (rows[v] - rows[v + half]) and rows[v] += rows[v + half], for ``half`` v from ``first``."""
+
+    def emit(e: Emit, rows: Rows, first: Any, half: Any, target: Rows, i: Any) -> None:
+        total = e.accumulator(target.load(i))
+        with e.loop(half) as loop:
+            low = e.plus(first, loop.index)
+            high = e.plus(low, half)
+            a, b = rows.load(low), rows.load(high)
+            total.set(e.add(total.get(), e.sub(a, b)))
+            rows.store(e.add(a, b), low)
+        target.store(total.get(), i)
+
+    return step(emit, rows, first, half, target, i)
 
 
 @intrinsic(prefer_literal=True)
@@ -283,9 +407,7 @@ def _polynomial(e: Emit, z: ir.Value, coefficients: tuple[float, ...]) -> ir.Val
 def _reduced(e: Emit, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """x minus the nearest multiple of pi/2, and that multiple."""
     vector = x.type
-    name = f"llvm.rint.v{vector.count}f64"
-    rint = cgutils.get_or_insert_function(e.builder.module, ir.FunctionType(vector, [vector]), name)
-    turns = e.builder.call(rint, [e.mul(x, e.splat(vector, 2 / np.pi))])
+    turns = e.call(f"llvm.rint.v{vector.count}f64", vector, e.mul(x, e.splat(vector, 2 / np.pi)))
     for piece in _HALF_PI:
         # Without reassociation: the three subtractions must stay in this order.
         x = e.builder.fsub(x, e.builder.fmul(turns, e.splat(vector, piece), flags=("contract",)), flags=("contract",))

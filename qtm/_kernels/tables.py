@@ -63,15 +63,29 @@ def _phase(e: Emit, table: Rows, entries: list) -> list:
 
 
 @intrinsic(prefer_literal=True)
-def extend_phases(typing, table, row, other, cosine, sine, slot):
-    """table[other] <- table[row] (c + i s); table[row] <- table[row] (c - i s)."""
+def begin_phases(typing, table, row, scale):
+    """table[row] <- scale[0]; scale[0] <- 1."""
 
-    def emit(e: Emit, table: Rows, row: Any, other: Any, cosine: Rows, sine: Rows, slot: Any) -> None:
-        phase, value = [cosine.load(slot), sine.load(slot)], _pair(e, table, row)
-        _store(e, table, other, e.cmul(phase, value))
-        _store(e, table, row, e.conj_mul(phase, value))
+    def emit(e: Emit, table: Rows, row: Any, scale: Rows) -> None:
+        _store(e, table, row, [scale.load(0), e.splat(scale.type, 0.0)])
+        scale.store(e.splat(scale.type, 1.0), 0)
 
-    return step(emit, table, row, other, cosine, sine, slot)
+    return step(emit, table, row, scale)
+
+
+@intrinsic(prefer_literal=True)
+def extend_phases(typing, table, first, count, cosine, sine, slot):
+    """table[v + count] <- table[v] (c + i s); table[v] <- table[v] (c - i s), for ``count`` v from ``first``."""
+
+    def emit(e: Emit, table: Rows, first: Any, count: Any, cosine: Rows, sine: Rows, slot: Any) -> None:
+        phase = [cosine.load(slot), sine.load(slot)]
+        with e.loop(count) as loop:
+            row = e.plus(first, loop.index)
+            value = _pair(e, table, row)
+            _store(e, table, e.plus(row, count), e.cmul(phase, value))
+            _store(e, table, row, e.conj_mul(phase, value))
+
+    return step(emit, table, first, count, cosine, sine, slot)
 
 
 @intrinsic(prefer_literal=True)
