@@ -283,7 +283,7 @@ class Sweeps:
         except IndexError:
             slots, rows = max(len(self.recipe.slot_offset), 1), self.schedule.table_rows
             factors = max(self.schedule.mask_count, 1)
-            sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, rows, factors)
+            sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
             dtypes = (np.float64, *[self.real] * 9)
             return Workspace(*(aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)))
 

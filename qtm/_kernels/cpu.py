@@ -55,7 +55,7 @@ class Workspace(NamedTuple):
     scale: np.ndarray  # (lanes,): the state is this times what the rows hold
     square: np.ndarray  # (lanes,)
     table: np.ndarray  # (table rows * 2 * lanes,)
-    weights: np.ndarray  # (table rows * lanes,)
+    weights: np.ndarray  # (table rows * 2 * lanes,): two copies of each, see `tables`
     factors: np.ndarray  # (masks * lanes,)
 
 
@@ -121,9 +121,10 @@ def fill(array: Any, count: int, value: float) -> None:
 
 
 @jit
-def reduce_weights(target: Any, first: int, weights: Any, count0: int, count1: int) -> None:
-    """target[first + j] += sum over table entries v of (-1)^(bit j of v) weights[v], for both tables; spoils them."""
-    base = 0
+def reduce_weights(target: Any, weights: Any, count0: int, count1: int) -> None:
+    """target[j] += sum over table entries v of (-1)^(bit j of v) weights[v], for both tables; spoils them."""
+    first = base = 0
+    tables.join_copies(weights, (1 << count0) + (1 << count1))
     for count in (count0, count1):
         for j in range(count - 1, -1, -1):
             simd.fold_rows(weights, base, 1 << j, target, first + j)
@@ -170,7 +171,7 @@ def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None
 @inlined
 def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
     base, weights = 1 << op[3], work.weights
-    fill(weights, (base + (1 << op[4])) * work.scale.size, 0.0)
+    fill(weights, 2 * (base + (1 << op[4])) * work.scale.size, 0.0)
     simd.square_row(work.square, work.scale)
     _build_phases(op, work)
     table, member, size = work.table, team.member, team.size
@@ -178,15 +179,14 @@ def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, t
         tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 1)
     else:
         tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 0)
-    reduce_weights(work.sums, op[2], weights, op[3], op[4])
+    reduce_weights(work.sums[op[2] * work.scale.size :], weights, op[3], op[4])
     simd.scale_rows(work.sums, op[2], op[3] + op[4], work.square, 0)
 
 
 @jit
-def _remaining(recipe: Recipe, work: Workspace, first: int, last: int) -> float:
+def _remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
     """Smallest scale over the lanes after the rotations of operations first .. last of a pass."""
-    ops = recipe.ops
-    return simd.least_product(work.scale, work.cosine, ops[first, 2], _slots(ops, first, last))
+    return simd.least_product(scale, cosine, ops[first, 2], _slots(ops, first, last))
 
 
 @jit
@@ -333,25 +333,27 @@ def _pass_reverse(
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, 2], _slots(ops, first, last), 1)
 
 
-@jit
+@inlined
 def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team: Team) -> None:
     """Evolve the state of one tile; what it lacks in norm is left in ``work.scale``."""
-    parts, ops, number = recipe.parts, recipe.ops, 0
-    while number < ops.shape[0]:
+    parts, ops = recipe.parts, recipe.ops
+    left = ops.shape[0]
+    while left > 0:
+        number = ops.shape[0] - left
         op = ops[number]
         if op[0] == PHASE:
             _phase(state, op, recipe.index, work, team)
             together(team)
-            number += 1
+            left -= 1
             continue
         last = number - op[PLACE] + op[GROUPS]
-        if op[0] == ROTATE and not _remaining(recipe, work, number, last) > tiny:
+        if op[0] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _rescale(state, parts << op[1], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(recipe, work, number, last) > tiny:
+            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 last = number + 1
-        if op[0] == ROTATE and _remaining(recipe, work, number, last) > tiny:
+        if op[0] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_forward(recipe, work, state, number, last, team)
             together(team)
         else:
@@ -359,10 +361,10 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
                 _turn(state, op, b, parts, work, team)
                 together(team)
             last = number + 1
-        number = last
+        left = ops.shape[0] - last
 
 
-@jit
+@inlined
 def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float, team: Team) -> None:
     """Undo the circuit on state and cotangent; ``work.sums`` gets the derivative by every slot angle."""
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
@@ -374,14 +376,14 @@ def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, t
             last -= 1
             continue
         number = last - 1 - op[PLACE]
-        if op[0] == ROTATE and not _remaining(recipe, work, number, last) > tiny:
+        if op[0] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _rescale(state, parts << op[1], work.scale, team)
             _rescale(cotangent, parts << op[1], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(recipe, work, number, last) > tiny:
+            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 number = last - 1
-        if op[0] == ROTATE and _remaining(recipe, work, number, last) > tiny:
+        if op[0] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_reverse(recipe, work, state, cotangent, number, last, team)
             together(team)
         else:

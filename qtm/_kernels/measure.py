@@ -34,7 +34,7 @@ def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) 
     x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
     index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
     member, size = team.member, team.size
-    fill(weights, (base + (1 << group[4])) * work.scale.size, 0.0)
+    fill(weights, 2 * (base + (1 << group[4])) * work.scale.size, 0.0)
     if odd and lane:
         tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 1)
     elif odd:
@@ -49,7 +49,7 @@ def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) 
         tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 0)
 
 
-@jit
+@inlined
 def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int, team: Team) -> None:
     """values[sample, m] for the samples of the tile."""
     lanes, sums, square, lane_bits = work.scale.size, work.factors, work.square, recipe.lane_bits
@@ -62,7 +62,7 @@ def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int,
         count = group[3] + group[4]
         _weigh(state, group, recipe, work, team)
         fill(sums, count * lanes, 0.0)
-        reduce_weights(sums, 0, work.weights, group[3], group[4])
+        reduce_weights(sums, work.weights, group[3], group[4])
         for j in range(count):
             mask = group[2] + j
             for entry in range(start[mask], start[mask + 1]):
@@ -101,7 +101,7 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
         base += 1 << count
 
 
-@jit
+@inlined
 def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
@@ -139,7 +139,7 @@ def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent
             )
 
 
-@jit
+@inlined
 def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
     """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
     lanes, parts = work.scale.size, recipe.parts
@@ -190,7 +190,7 @@ def evaluate(
             simd.copy_row(state, size // work.scale.size, work.scale, 0)
 
 
-@jit
+@inlined
 def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
     """gradient[sample, angle] += the sums of its slots."""
     lanes, sums = work.scale.size, work.sums
@@ -209,7 +209,7 @@ def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
                     gradient[first, source[j]] += value
 
 
-@jit
+@inlined
 def _collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
     """gradient[sample, amplitude part] = 2 * cotangent, where |state> = circuit |initial>."""
     lanes, parts = work.scale.size, recipe.parts

@@ -108,6 +108,8 @@ def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, pa
         group = _Group(e, op, base, index, count, permute)
         slots = [e.plus(group.slot, b) for b in range(count)]
         tangents = [tangent.load(slot) for slot in slots]
+        # Sums stay in registers where they fit beside the rows of a coset: in memory each addition waits for the last.
+        held = [e.accumulator(sums.load(slot)) for slot in slots] if count < 3 else []
         with e.loop(group.cosets) as loop:
             rows, odd = group.rows(loop.index)
             t, signs = tangents, []
@@ -117,8 +119,8 @@ def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, pa
             for part in range(parts):
                 where = [e.vector_index(r, parts, part) for r in rows]
                 p, q = group.aligned(state, where), group.aligned(cotangent, where)
-                zero = e.splat(state.type, 0.0)
-                total = [zero] * count if permute else [sums.load(slot) for slot in slots]
+                before = [h.get() for h in held] or [sums.load(slot) for slot in slots]
+                total = [e.splat(state.type, 0.0)] * count if permute else list(before)
                 for b in reversed(range(count)):
                     for lo, hi in _pairs(count, b):
                         total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
@@ -128,9 +130,14 @@ def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, pa
                     state.store(group.turn(p[s], s), i)
                     cotangent.store(group.turn(q[s], s), i)
                 for b in range(count):
-                    value = e.fma(total[b], signs[b], sums.load(slots[b])) if permute else total[b]
-                    sums.store(value, slots[b])
+                    value = e.fma(total[b], signs[b], before[b]) if permute else total[b]
+                    if held:
+                        held[b].set(value)
+                    else:
+                        sums.store(value, slots[b])
                 e.fence()
+        for accumulator, slot in zip(held, slots, strict=False):
+            sums.store(accumulator.get(), slot)
 
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute)
 
@@ -199,6 +206,7 @@ def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team
              member: Any, team: Any, parts: int, grow: int) -> None:  # fmt: skip
         single = _Single(e, op, which, grow)
         c, plain = cosine.load(single.slot), sine.load(single.slot)
+        held = e.accumulator(sums.load(single.slot))
         with single.share(member, team) as loop:
             row, other, odd = single.rows(loop.index)
             sign = e.sign(odd, plain.type)
@@ -215,7 +223,8 @@ def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team
                 if not grow:
                     state.store(e.swap_lanes(e.fnma(s, p0, e.mul(c, p1)), single.lane), j)
                     cotangent.store(e.swap_lanes(e.fnma(s, q0, e.mul(c, q1)), single.lane), j)
-            sums.store(e.fma(total, sign, sums.load(single.slot)), single.slot)
+            held.set(e.fma(total, sign, held.get()))
+        sums.store(held.get(), single.slot)
 
     return step(emit, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow)
 
@@ -248,6 +257,7 @@ def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team,
              team: Any, parts: int) -> None:  # fmt: skip
         slot, lane, mask = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
         c, plain = cosine.load(slot), sine.load(slot)
+        held = e.accumulator(sums.load(slot))
         with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
             sign = e.sign(e.odd(e.builder.and_(loop.index, mask)), plain.type)
             s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
@@ -258,6 +268,7 @@ def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team,
                 total = e.fnma(q, swapped, total)
                 state.store(e.fma(s, swapped, e.mul(c, p)), i)
                 cotangent.store(e.fma(s, e.swap_lanes(q, lane), e.mul(c, q)), i)
-            sums.store(e.fma(total, sign, sums.load(slot)), slot)
+            held.set(e.fma(total, sign, held.get()))
+        sums.store(held.get(), slot)
 
     return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts)

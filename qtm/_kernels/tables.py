@@ -32,7 +32,11 @@ class _Lookup:
         return self.e.builder.sext(self.e.builder.load(pointer), ir.IntType(64))
 
     def each(self, body: Any, member: Any, team: Any) -> None:
-        """Emit ``body(row, entries)`` for every row that falls to ``member`` of a team of threads."""
+        """Emit ``body(row, entries, copy)`` for every row that falls to ``member`` of a team of threads.
+
+        ``copy`` is 0 and 1 in turn: rows that follow one another often have the same entry, and adding to it in
+        memory would wait for the addition before.
+        """
         e, b = self.e, self.e.builder
         start, stop = (b.sdiv(b.mul(self.high_rows, e.plus(member, j)), e.constant(team)) for j in (0, 1))
         with e.loop(stop, start) as high:
@@ -42,7 +46,7 @@ class _Lookup:
                 entries = [b.xor(f, self._entry(e.plus(o, low.index))) for f, o in zip(far, self.offsets, strict=True)]
                 if len(entries) == 2:
                     entries[1] = e.plus(entries[1], self.base)
-                body(b.add(start, low.index), entries)
+                body(b.add(start, low.index), entries, b.and_(low.index, e.constant(1)))
 
 
 def _pair(e: Emit, rows: Rows, row: Any) -> list:
@@ -57,6 +61,24 @@ def _store(e: Emit, rows: Rows, row: Any, values: list) -> None:
 def _phase(e: Emit, table: Rows, entries: list) -> list:
     phase = _pair(e, table, entries[0])
     return phase if len(entries) == 1 else e.cmul(phase, _pair(e, table, entries[1]))
+
+
+def _add_at(e: Emit, weights: Rows, entries: list, copy: Any, weight: Any) -> None:
+    for entry in entries:
+        i = e.builder.or_(e.builder.shl(entry, e.constant(1)), copy)
+        weights.store(e.add(weights.load(i), weight), i)
+
+
+@intrinsic(prefer_literal=True)
+def join_copies(typing, weights, count):
+    """weights[v] <- weights[2 v] + weights[2 v + 1] for v < count."""
+
+    def emit(e: Emit, weights: Rows, count: Any) -> None:
+        with e.loop(count) as loop:
+            i = e.builder.shl(loop.index, e.constant(1))
+            weights.store(e.add(weights.load(i), weights.load(e.plus(i, 1))), loop.index)
+
+    return step(emit, weights, count)
 
 
 # --- Phases -----------------------------------------------------------------------------------------------------
@@ -93,7 +115,7 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
     """p <- p * (product of the row's entries)."""
 
     def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:
-        def body(row: Any, entries: list) -> None:
+        def body(row: Any, entries: list, copy: Any) -> None:
             _store(e, state, row, e.cmul(_phase(e, table, entries), _pair(e, state, row)))
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
@@ -103,15 +125,14 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
 @intrinsic(prefer_literal=True)
 def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
-    """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights`` at the row's entries."""
+    """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
              team: Any, *lookup: Any) -> None:  # fmt: skip
-        def body(row: Any, entries: list) -> None:
+        def body(row: Any, entries: list, copy: Any) -> None:
             phase, p, q = _phase(e, table, entries), _pair(e, state, row), _pair(e, cotangent, row)
             weight = e.fnma(q[1], p[0], e.mul(q[0], p[1]))
-            for entry in entries:
-                weights.store(e.add(weights.load(entry), weight), entry)
+            _add_at(e, weights, entries, copy, weight)
             _store(e, state, row, e.conj_mul(phase, p))
             _store(e, cotangent, row, e.conj_mul(phase, q))
 
@@ -135,7 +156,7 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
 
     def emit(e: Emit, state: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any, member: Any, team: Any,
              first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
-        def body(row: Any, entries: list) -> None:
+        def body(row: Any, entries: list, copy: Any) -> None:
             p = [state.load(e.vector_index(row, parts, part)) for part in range(parts)]
             r = _other(e, state, row, mask, lane, parts, permute)
             if odd:
@@ -144,8 +165,7 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
                 weight = e.mul(r[0], p[0])
                 for a, b in zip(r[1:], p[1:], strict=True):
                     weight = e.fma(a, b, weight)
-            for entry in entries:
-                weights.store(e.add(weights.load(entry), weight), entry)
+            _add_at(e, weights, entries, copy, weight)
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
@@ -161,7 +181,7 @@ def observe_rows(
     def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
              member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
              permute: int) -> None:  # fmt: skip
-        def body(row: Any, entries: list) -> None:
+        def body(row: Any, entries: list, copy: Any) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
             q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
