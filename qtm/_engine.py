@@ -170,7 +170,7 @@ class Engine:
     def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:
         executor = self.options.executor
         assert executor is not None
-        workers = self.options.num_threads or getattr(executor, "_max_workers", None) or _parallel.available_cores()
+        workers = self.options.num_threads or _parallel.workers_of(executor)
         tasks = []
         for first, last in _parallel.deal(len(angles), workers):
             begin = start if len(start) <= 1 else start[first:last]

@@ -57,6 +57,15 @@ def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(ends) if b > a]
 
 
+def workers_of(executor: Executor) -> int:
+    """How many workers an executor has, where it says so; otherwise the cores of this machine."""
+    count = getattr(executor, "_max_workers", None)  # that of concurrent.futures, and what imitates it
+    client = getattr(executor, "_client", None)  # of dask: its cluster may be elsewhere, and larger
+    if count is None and hasattr(client, "nthreads"):
+        count = sum(client.nthreads().values())
+    return count or available_cores()
+
+
 def executor_map(executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
     """``function(*task)`` for every task on an executor, in order.
 

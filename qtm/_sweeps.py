@@ -28,6 +28,7 @@ MEMORY_SHARE = 0.5
 _WORTH_A_THREAD = 6_000_000
 _WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
+_SPARE = 1 << 28  # bytes of used room that are kept for the next call, of buffers that are not small
 _compiled: set[tuple[str, Any, Any]] = set()
 
 
@@ -272,10 +273,13 @@ class Sweeps:
 
     def _recycle(self, buffers: list[np.ndarray]) -> None:
         for buffer in buffers:
-            if buffer.nbytes < _SMALL:
-                spare = self._spare_buffers.setdefault(len(buffer), [])
-                if len(spare) < 2 * self.threads:
-                    spare.append(buffer)
+            spare = self._spare_buffers.setdefault(len(buffer), [])
+            fits = buffer.nbytes < _SMALL or buffer.nbytes + self._spare_bytes() <= _SPARE
+            if fits and len(spare) < 2 * self.threads:
+                spare.append(buffer)
+
+    def _spare_bytes(self) -> int:
+        return sum(buffer.nbytes for spare in list(self._spare_buffers.values()) for buffer in list(spare))
 
     def _workspace(self) -> Workspace:
         try:

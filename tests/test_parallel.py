@@ -19,7 +19,7 @@ from qiskit.circuit import ParameterVector
 
 from qtm import QuantumModule, _sweeps
 from qtm._errors import ParameterError, QtmError, ShapeError, WorkerError
-from qtm._parallel import available_cores, deal, executor_map, resolve_threads
+from qtm._parallel import available_cores, deal, executor_map, resolve_threads, workers_of
 from qtm._workers import run_together
 
 X, W = ParameterVector("x", 3), ParameterVector("w", 6)
@@ -335,6 +335,11 @@ def test_an_executor_that_was_shut_down_is_an_error():
         module(executor=pool)(torch.zeros(5, 3))
 
 
+def test_workers_of_an_executor(forked):
+    assert workers_of(forked) == forked._max_workers
+    assert workers_of(Executor()) == available_cores()
+
+
 def test_results_come_in_the_order_of_the_tasks(forked):
     assert executor_map(forked, pow, [(i, 2) for i in range(20)]) == [i**2 for i in range(20)]
     assert issubclass(WorkerError, QtmError | RuntimeError)
@@ -355,11 +360,12 @@ def test_values_that_are_not_finite_are_noticed_behind_an_executor(forked):
 @pytest.mark.filterwarnings("ignore")
 def test_dask(processes, tmp_path):
     distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
+    settings = {"n_workers": 3, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
     with (
         distributed.LocalCluster(**settings, local_directory=str(tmp_path)) as cluster,
         distributed.Client(cluster) as client,
     ):
+        assert workers_of(client.get_executor()) == 3
         same(step(module(executor=client.get_executor())), step(module()))
 
 
