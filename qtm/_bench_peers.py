@@ -86,7 +86,8 @@ PEERS: dict[str, Peer] = {
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
     "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),
-    "deepquantum": Peer("deepquantum", "deepquantum", _BOTH),
+    # Some of its numbers are single also where the state is double.
+    "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
     "qiboml": Peer("qiboml", "qiboml"),
 }  # fmt: skip
 

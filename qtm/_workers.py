@@ -8,6 +8,7 @@ caller's kernel has begun (`BEGUN` counts that): before, Python's lock would put
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
@@ -23,6 +24,7 @@ Result = TypeVar("Result")
 # How often a thread looks for work before it sleeps: about two milliseconds on an idle core, where looking and giving
 # way take half a microsecond together.
 _LOOKS = 4000
+_PATIENCE = 1.0  # seconds for a thread to end
 
 
 @njit(nogil=True, cache=True)
@@ -44,10 +46,11 @@ class _Worker:
         self._ready, self._done = Lock(), Lock()  # held, but for a call that waits to be taken up, or collected
         self._ready.acquire()
         self._done.acquire()
-        self._call: Callable[[], Any] = lambda: None
+        self._call: Callable[[], Any] | None = None
         self._before = 0
         self._outcome: tuple[Any, BaseException | None] = (None, None)
-        Thread(target=self._run, name=f"qtm-{number}", daemon=True).start()
+        self._thread = Thread(target=self._run, name=f"qtm-{number}", daemon=True)
+        self._thread.start()
 
     def hand_over(self, call: Callable[[], Any]) -> None:
         """Give the worker a call, to begin when a kernel of the caller does, or soon after."""
@@ -61,15 +64,22 @@ class _Worker:
         outcome, self._outcome = self._outcome, (None, None)
         return outcome
 
+    def dismiss(self) -> None:
+        """End the thread."""
+        self._ready.release()  # without a call
+        self._thread.join(_PATIENCE)
+
     def _run(self) -> None:
         while True:
             _linger(BEGUN, BEGUN[0], _LOOKS)
             self._ready.acquire()
+            call, self._call = self._call, None
+            if call is None:
+                return
             try:
-                self._outcome = self._call(), None
+                self._outcome = call(), None
             except BaseException as error:  # noqa: BLE001  (raised where the call is collected)
                 self._outcome = None, error
-            del self._call
             self._returned[0] += 1
             self._done.release()
 
@@ -83,6 +93,14 @@ def _start_anew() -> None:
     global _HIRING
     _HIRING = Lock()
     _IDLE.clear()
+
+
+@atexit.register
+def _dismiss_all() -> None:
+    """At the end of the process no thread may be in compiled code, which goes away."""
+    BEGUN[0] += 1
+    while _IDLE:
+        _IDLE.pop().dismiss()
 
 
 if hasattr(os, "register_at_fork"):

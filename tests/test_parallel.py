@@ -194,6 +194,38 @@ def test_teams_on_one_state_do_not_wait_for_each_other():
     assert run_alone(TEAMS) == "400 True\n"
 
 
+INTERRUPTED = """
+import threading
+from qiskit.circuit.library import real_amplitudes
+from qtm import QuantumModule, _sweeps
+
+_sweeps._WORTH_A_TEAM = 0
+ansatz = real_amplitudes(8, reps=2)
+module = QuantumModule(ansatz, None, ansatz.parameters, seed_init=0, num_threads_forward=2, num_threads_backward=2)
+expected, evaluate = module(), _sweeps.evaluate
+
+def interrupted(*args):
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+    assert args[-1].size == 2  # a team
+    return evaluate(*args)
+
+interrupted.stats = evaluate.stats
+_sweeps.evaluate = interrupted
+try:
+    module()
+except KeyboardInterrupt:
+    print("interrupted", end=" ")
+_sweeps.evaluate = evaluate
+print(bool((module() == expected).all()))
+"""
+
+
+@pytest.mark.slow
+def test_a_team_does_not_wait_for_a_member_that_was_interrupted():
+    assert run_alone(INTERRUPTED) == "interrupted True\n"
+
+
 # Executors
 
 
