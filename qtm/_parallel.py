@@ -60,7 +60,7 @@ def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
 def workers_of(executor: Executor) -> int:
     """How many workers an executor has, where it says so; otherwise the cores of this machine."""
     count = getattr(executor, "_max_workers", None)  # that of concurrent.futures, and what imitates it
-    client = getattr(executor, "_client", None)  # of dask: its cluster may be elsewhere, and larger
+    client: Any = getattr(executor, "_client", None)  # of dask: its cluster may be elsewhere, and larger
     if count is None and hasattr(client, "nthreads"):
         count = sum(client.nthreads().values())
     return count or available_cores()
