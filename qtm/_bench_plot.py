@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtm._bench_workloads import MODES
 from qtm._errors import require
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def comparison_figure(content: dict[str, Any]) -> Figure:
     Raises:
         MissingPackage: matplotlib is not installed.
     """
-    modes = list(dict.fromkeys(row["mode"] for row in content["rows"]))
+    modes = sorted({row["mode"] for row in content["rows"]}, key=lambda mode: (*MODES, mode).index(mode))
     figure = require("matplotlib.figure", "bench").Figure(figsize=(4.6 * len(modes) + 2.4, 4.6), layout="constrained")
     panels = figure.subplots(1, len(modes), squeeze=False)[0]
     names = list(dict.fromkeys(_name(row) for row in content["rows"]))
@@ -36,8 +37,9 @@ def comparison_figure(content: dict[str, Any]) -> Figure:
             rows = [row for row in content["rows"] if row["mode"] == mode and _name(row) == name]
             _draw(axes, name, sorted(rows, key=lambda row: row["x"]), colour.get(name, _OURS))
         _finish(axes, mode, content)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    lines = {line.get_label(): line for axes in panels for line in axes.get_legend_handles_labels()[0]}
+    shown = [name for name in names if name in lines]  # not every package is in every panel
+    figure.legend([lines[n] for n in shown], shown, loc="outside right center", frameon=False, fontsize=8)
     figure.suptitle(f"{content['title']}\n{content['machine']['processor']}, {content['threads']} threads", fontsize=10)
     return figure
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from qtm._engine import Engine
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -33,3 +36,17 @@ def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 def rng() -> np.random.Generator:
     """A seeded generator of its own for each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many lanes each reverse sweep had."""
+    seen: list[int] = []
+    original = Engine.vjp
+
+    def vjp(self: Engine, angles: np.ndarray, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(angles))
+        return original(self, angles, *arguments, **options)
+
+    monkeypatch.setattr(Engine, "vjp", vjp)
+    return seen

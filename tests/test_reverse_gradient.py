@@ -29,7 +29,6 @@ from qiskit_algorithms.gradients import (
 )
 
 from qtm import _errors
-from qtm._engine import Engine
 from qtm.gradients import FastReverseEstimatorGradient
 
 H2 = SparsePauliOp(
@@ -323,20 +322,6 @@ def test_several_observables_at_once(kind: DerivativeType, rng: np.random.Genera
     np.testing.assert_allclose(
         several[2][1], gradients(circuit, Pauli("ZI"), values[2:], derivative_type=kind)[0], atol=1e-12
     )
-
-
-@pytest.fixture
-def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many lanes each reverse sweep had."""
-    seen: list[int] = []
-    original = Engine.vjp
-
-    def vjp(self: Engine, angles: np.ndarray, *arguments: Any, **options: Any) -> Any:
-        seen.append(len(angles))
-        return original(self, angles, *arguments, **options)
-
-    monkeypatch.setattr(Engine, "vjp", vjp)
-    return seen
 
 
 def test_points_of_equal_circuits_and_observables_are_one_sweep(sweeps: list[int], rng: np.random.Generator) -> None:
