@@ -29,10 +29,8 @@ _WORTH_A_THREAD = 6_000_000
 _WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _SPARE = 1 << 28  # bytes of used room that are kept for the next call, of buffers that are not small
-_compiled: set[tuple[str, Any, Any]] = set()
-
-
 _NOBODY = np.zeros(1, np.int64)
+_compiled: set[tuple[str, Any, Any]] = set()
 
 
 def real_dtype(dtype: Any) -> np.dtype:

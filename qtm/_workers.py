@@ -33,6 +33,7 @@ def _linger(counter: np.ndarray, seen: int, looks: int) -> None:
     for _ in range(looks):
         if simd.look(counter) != seen:
             return
+        simd.give_way()
 
 
 BEGUN = np.zeros(1, np.int64)

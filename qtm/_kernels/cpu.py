@@ -137,7 +137,9 @@ def together(team: Team) -> None:
     """Wait until all members of the team have come this far."""
     if team.size > 1:
         team.ticket[0] += 1
-        simd.wait(team.barrier, team.size * team.ticket[0])
+        simd.count(team.barrier)
+        while simd.look(team.barrier) < team.size * team.ticket[0]:
+            simd.give_way()
 
 
 @jit

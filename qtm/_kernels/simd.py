@@ -213,28 +213,12 @@ def step(emit: Callable, *args: Any) -> tuple:
     return signature, codegen
 
 
-# --- Several threads on one state ---------------------------------------------------------------------------------
+# --- Several threads ----------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def wait(typing, barrier, target):
-    """Count this thread in at ``barrier[0]`` and wait until ``target`` have been."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
-        counter = context.make_array(sig.args[0])(context, builder, values[0]).data
-        builder.atomic_rmw("add", counter, ir.Constant(INT, 1), "seq_cst")
-        check, rest, done = (builder.append_basic_block(name) for name in ("check", "rest", "done"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        arrived = builder.load_atomic(counter, "seq_cst", 8)
-        builder.cbranch(builder.icmp_signed(">=", arrived, values[1]), done, rest)
-        builder.position_at_end(rest)
-        _give_way(builder)
-        builder.branch(check)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    return types.void(barrier, types.int64), codegen
+def _first(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    """Pointer to the first number of an intrinsic's first argument."""
+    return context.make_array(sig.args[0])(context, builder, values[0]).data
 
 
 @intrinsic
@@ -242,8 +226,7 @@ def count(typing, counter):
     """Add one to ``counter[0]`` for other threads to see."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
-        pointer = context.make_array(sig.args[0])(context, builder, values[0]).data
-        builder.atomic_rmw("add", pointer, ir.Constant(INT, 1), "seq_cst")
+        builder.atomic_rmw("add", _first(context, builder, sig, values), ir.Constant(INT, 1), "seq_cst")
         return context.get_dummy_value()
 
     return types.void(counter), codegen
@@ -251,21 +234,25 @@ def count(typing, counter):
 
 @intrinsic
 def look(typing, counter):
-    """``counter[0]`` as other threads left it, after giving way to them."""
+    """``counter[0]`` as other threads left it."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
-        _give_way(builder)
-        pointer = context.make_array(sig.args[0])(context, builder, values[0]).data
-        return builder.load_atomic(pointer, "seq_cst", 8)
+        return builder.load_atomic(_first(context, builder, sig, values), "seq_cst", 8)
 
     return types.int64(counter), codegen
 
 
-def _give_way(builder: ir.IRBuilder) -> None:
-    """Let others have the core: on a busy machine spinning would cost a time slice."""
-    if os.name == "posix":
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+@intrinsic
+def give_way(typing):
+    """Let other threads have the core: on a busy machine spinning would cost a time slice."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        if os.name == "posix":
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 # --- Small vector steps -----------------------------------------------------------------------------------------
