@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit.library import real_amplitudes
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
@@ -53,6 +55,20 @@ def random_case(seed: int, num_qubits: int = 3, num_inputs: int = 2, num_weights
             getattr(circuit, str(rng.choice(["crx", "rzz", "cp"])))(angle, other, q)
         circuit.ry(0.4 + angle, other)
     return Case(circuit, x, w)
+
+
+def amplitude_case() -> tuple[Case, Callable[[np.ndarray, Any], Statevector]]:
+    """Features as amplitudes before an ansatz, and the state of one sample (features,) with weights (weights,)."""
+    features = pytest.importorskip("qiskit_machine_learning.circuit.library").raw_feature_vector(4)
+    ansatz = real_amplitudes(2, reps=1)
+    circuit = QuantumCircuit(2)
+    circuit.compose(features, inplace=True)
+    circuit.compose(ansatz, inplace=True)
+
+    def state(x: np.ndarray, w: Any) -> Statevector:
+        return Statevector(x / np.linalg.norm(x)).evolve(ansatz.assign_parameters(list(w)))
+
+    return Case(circuit, list(features.parameters), list(ansatz.parameters)), state
 
 
 def differences(function: Callable[[np.ndarray], np.ndarray], at: np.ndarray, step: float = 1e-5) -> np.ndarray:

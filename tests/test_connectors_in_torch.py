@@ -23,7 +23,6 @@ from qtm.connectors import TorchConnector
 
 peer = pytest.importorskip("qiskit_machine_learning.neural_networks")
 peer_connectors = pytest.importorskip("qiskit_machine_learning.connectors")
-peer_primitives = pytest.importorskip("qiskit_machine_learning.primitives")
 
 
 # ---------------------------------------------------------------- torch: checkpoints, dtypes, transforms

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from network_cases import Case, differences, pass_manager, random_case
+from network_cases import Case, amplitude_case, differences, pass_manager, random_case
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import real_amplitudes, z_feature_map
 from qiskit.primitives import BackendEstimatorV2, StatevectorEstimator
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp, Statevector
+from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 
 from qtm._errors import JobError, ObservableError, ParameterError, QtmError, ShapeError
 from qtm.connectors import EstimatorQNN
@@ -313,21 +313,11 @@ def test_an_estimated_gradient_stays_one() -> None:
 
 def test_amplitude_encoding() -> None:
     """Features as amplitudes: qiskit-machine-learning cannot differentiate these (its issue 880)."""
-    features = pytest.importorskip("qiskit_machine_learning.circuit.library").raw_feature_vector(4)
-    inputs, ansatz = list(features.parameters), real_amplitudes(2, reps=1)
-    circuit = QuantumCircuit(2)
-    circuit.compose(features, inplace=True)
-    circuit.compose(ansatz, inplace=True)
-    qnn = EstimatorQNN(
-        circuit=circuit,
-        input_params=inputs,
-        weight_params=ansatz.parameters,
-        observables=["ZZ", "XI"],
-        input_gradients=True,
-    )
+    case, state_of = amplitude_case()
+    qnn = EstimatorQNN(**case.arguments(), observables=["ZZ", "XI"], input_gradients=True)
 
     def expected(x: np.ndarray, w: Any) -> np.ndarray:
-        state = Statevector(x / np.linalg.norm(x)).evolve(ansatz.assign_parameters(list(w)))
+        state = state_of(x, w)
         return np.array([state.expectation_value(SparsePauliOp(o)).real for o in ("ZZ", "XI")])
 
     x = np.array([0.5, -1.0, 2.0, 0.25])

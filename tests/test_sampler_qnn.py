@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from network_cases import Case, differences, pass_manager, random_case
+from network_cases import Case, amplitude_case, differences, pass_manager, random_case
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.library import real_amplitudes, z_feature_map
 from qiskit.primitives import BackendSamplerV2, StatevectorSampler
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit.quantum_info import Statevector
 
 from qtm._errors import CircuitError, MissingPackage, QtmError, ShapeError
 from qtm.connectors import SamplerQNN
@@ -286,15 +285,11 @@ def test_a_given_gradient(interpret: Interpret | None, input_gradients: bool) ->
 
 
 def test_amplitude_encoding() -> None:
-    features = pytest.importorskip("qiskit_machine_learning.circuit.library").raw_feature_vector(4)
-    inputs, ansatz = list(features.parameters), real_amplitudes(2, reps=1)
-    circuit = QuantumCircuit(2)
-    circuit.compose(features, inplace=True)
-    circuit.compose(ansatz, inplace=True)
-    qnn = SamplerQNN(circuit=circuit, input_params=inputs, weight_params=ansatz.parameters, input_gradients=True)
+    case, state_of = amplitude_case()
+    qnn = SamplerQNN(**case.arguments(), input_gradients=True)
 
     def want(x: np.ndarray, w: Any) -> np.ndarray:
-        return Statevector(x / np.linalg.norm(x)).evolve(ansatz.assign_parameters(list(w))).probabilities()
+        return state_of(x, w).probabilities()
 
     x = np.array([0.5, -1.0, 2.0, 0.25])
     by_x, by_w = qnn.backward(x, WEIGHTS)
