@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 import qtm
-from qtm import _demo
+from qtm._demo import classifier
+from qtm._engines.statevector.kernels import expectation as measure
+from qtm._engines.statevector.kernels import simd
 from qtm._errors import QtmError, require
-from qtm._kernels import measure, simd
-from qtm._parallel import available_cores, free_memory
+from qtm._machine import available_cores, free_memory
 
 _LOGGER = logging.getLogger("qtm")
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a 10-qubit circuit with 220 weights on the handwritten digits of scikit-learn.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = _demo.Settings()
+    default = classifier.Settings()
     demo.add_argument("--epochs", type=_at_least(1), default=default.epochs, help="passes over the training set")
     demo.add_argument(
         "--seed", type=_at_least(0), default=default.seed, help="of the split, the weights and the batches"
@@ -102,8 +103,8 @@ def _run_demo(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # its share is a softmax; threads that wait for it would take the circuit's cores
     began = time.perf_counter()
-    classifier = _demo.Classifier(_demo.Settings(options.epochs, options.seed, options.threads, options.device))
-    digits, module = classifier.digits, classifier.module
+    model = classifier.Classifier(classifier.Settings(options.epochs, options.seed, options.threads, options.device))
+    digits, module = model.digits, model.module
     print(
         f"{len(digits.images)} digits to train on, {len(digits.held_out_images)} held out; "
         f"{module.circuit.num_qubits} qubits, {module.num_trainable_parameters} weights, "
@@ -111,28 +112,28 @@ def _run_demo(options: argparse.Namespace) -> None:
     )
     with (
         log_above_bar([_LOGGER]),
-        progress_bar(total=classifier.num_steps, unit="step", desc="training") as bar,
+        progress_bar(total=model.num_steps, unit="step", desc="training") as bar,
     ):
-        for step in classifier.train():
+        for step in model.train():
             bar.set_postfix_str(_postfix(step), refresh=False)
             bar.update()
-    print(_summary(classifier, time.perf_counter() - began))
-    for path in classifier.save(options.out):
+    print(_summary(model, time.perf_counter() - began))
+    for path in model.save(options.out):
         print(f"wrote {path}")
 
 
-def _postfix(step: _demo.Step) -> str:
+def _postfix(step: classifier.Step) -> str:
     return (
         f"epoch {step.epoch + 1}, loss {step.loss:.3f}, accuracy {step.accuracy:.1%}, "
         f"held out {step.held_out_accuracy:.1%}, {1e3 * step.seconds:.1f} ms/step"
     )
 
 
-def _summary(classifier: _demo.Classifier, seconds: float) -> str:
-    accuracy, total = classifier.held_out_accuracy(), len(classifier.digits.held_out_images)
+def _summary(model: classifier.Classifier, seconds: float) -> str:
+    accuracy, total = model.held_out_accuracy(), len(model.digits.held_out_images)
     return (
         f"held-out accuracy {accuracy:.1%} ({round(accuracy * total)} of {total} digits); {seconds:.0f} s, "
-        f"median {classifier.history.step_milliseconds:.2f} ms per step of {_demo.BATCH} digits"
+        f"median {model.history.step_milliseconds:.2f} ms per step of {classifier.BATCH} digits"
     )
 
 

@@ -21,14 +21,15 @@ from typing import Any
 
 import torch
 
-from qtm import _bench_core, _bench_report, _bench_training
-from qtm._bench_compare import Row, Settings, alone, beside, now
-from qtm._bench_peers import PEERS, parse_assignments, python_of
-from qtm._bench_tables import write_tables
-from qtm._bench_timing import alternate
-from qtm._bench_workloads import WORKLOADS, Ours, Workload
+from qtm._bench import kernels, training
+from qtm._bench.compare import Row, Settings, alone, beside, now
+from qtm._bench.peers import PEERS, parse_assignments, python_of
+from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
+from qtm._bench.tables import write_tables
+from qtm._bench.timing import alternate
+from qtm._bench.workloads import WORKLOADS, QtmRunner, Workload
 from qtm._errors import ParameterError, require
-from qtm._parallel import resolve_threads
+from qtm._executors import resolve_threads
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
@@ -144,14 +145,14 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _run_core(options: argparse.Namespace) -> int:
     title = "What the machine could do, and what qtm does"
     head = {"title": title, "axis": "", "commands": [options.command], "threads": 0}
-    report = _bench_report.Report("core", options.json, head)
-    sizes = _bench_core.QUICK if options.quick else _bench_core.Sizes()
+    results = Report("core", options.json, head)
+    sizes = kernels.QUICK if options.quick else kernels.Sizes()
     with _progress("core") as bar:
-        for figure in _bench_core.measure(sizes, 5 if options.quick else options.repeats):
-            report.add({**figure.as_dict(), "measured": now()})
+        for figure in kernels.measure(sizes, 5 if options.quick else options.repeats):
+            results.add({**figure.as_dict(), "measured": now()})
             bar.set_postfix_str(figure.what)
             bar.update()
-    print(_bench_report.show(title, *_bench_report.core_table(report.content)))
+    print(show(title, *core_table(results.content)))
     return 0
 
 
@@ -188,7 +189,7 @@ def _run_threads(options: argparse.Namespace) -> int:
 
 def _threads_row(workload: Workload, x: int, count: int, settings: Settings) -> Row:
     case = workload.case(x, settings.batch)
-    contestants = [Ours(case, "double", threads) for threads in (count, 1)]
+    contestants = [QtmRunner(case, "double", threads) for threads in (count, 1)]
     many, one = alternate([partial(ours.timed, "combined") for ours in contestants], settings.repeats)
     row = Row(x, "combined", "qtm, one thread", "double", "reverse", case.batch, count, measured=now())
     row.qtm_ms, row.peer_ms = many.summary(), one.summary()
@@ -224,13 +225,13 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
 
 def _report(
     name: str, workload: Workload, options: argparse.Namespace, settings: Settings, title: str | None = None
-) -> _bench_report.Report:
+) -> Report:
     shown = {"title": title or workload.title, "axis": workload.axis}
     head = shown | {"commands": [options.command], "threads": settings.threads}
-    return _bench_report.Report(name, options.json, head)
+    return Report(name, options.json, head)
 
 
-def _recorder(report: _bench_report.Report, bar: Any) -> Callable[[Row], None]:
+def _recorder(report: Report, bar: Any) -> Callable[[Row], None]:
     def done(row: Row) -> None:
         report.add(row.as_dict())
         bar.set_postfix_str(f"{row.peer} {row.x} {row.mode}: {row.status}")
@@ -239,14 +240,14 @@ def _recorder(report: _bench_report.Report, bar: Any) -> Callable[[Row], None]:
     return done
 
 
-def _finish(report: _bench_report.Report, options: argparse.Namespace) -> int:
+def _finish(report: Report, options: argparse.Namespace) -> int:
     content = report.content
     title = f"{content['title']}; batch {content['rows'][0]['batch']}, {content['threads']} threads"
-    print(_bench_report.show(title, *_bench_report.comparison_table(content)))
-    for line in _bench_report.training_lines(content):
+    print(show(title, *comparison_table(content)))
+    for line in training_lines(content):
         print(line)
     if options.plot:
-        from qtm._bench_plot import comparison_figure
+        from qtm._bench.plots import comparison_figure
 
         options.plot.parent.mkdir(parents=True, exist_ok=True)
         comparison_figure(content).savefig(options.plot, dpi=150)
@@ -257,24 +258,24 @@ def _finish(report: _bench_report.Report, options: argparse.Namespace) -> int:
 # --- Trainings --------------------------------------------------------------------------------------------------
 
 
-def _train_classifier(report: _bench_report.Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
-    data, images = _bench_training.digits_or_mnist(options.mnist)
+def _train_classifier(report: Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
+    data, images = training.digits_or_mnist(options.mnist)
     last = None
-    for last in _bench_training.classifier(images, _bench_training.EPOCHS, settings.threads):
+    for last in training.classifier(images, training.EPOCHS, settings.threads):
         bar.set_postfix_str(f"{data}: held-out accuracy {last.held_out_accuracy:.1%}")
         bar.update()
     assert last is not None
-    head = {"what": f"classifier on {data}", "epochs": _bench_training.EPOCHS, "measured": now()}
+    head = {"what": f"classifier on {data}", "epochs": training.EPOCHS, "measured": now()}
     report.training(head | asdict(last))
 
 
-def _train_policies(report: _bench_report.Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
+def _train_policies(report: Report, options: argparse.Namespace, settings: Settings, bar: Any) -> None:
     def tick(mean: float) -> None:
         bar.set_postfix_str(f"CartPole: mean reward {mean:.0f}")
 
-    for name, rates in _bench_training.RATES.items():
+    for name, rates in training.RATES.items():
         for seed in range(options.seeds):
-            result = _bench_training.learn(rates, seed, settings.threads, _MOST_EPISODES, tick)
+            result = training.learn(rates, seed, settings.threads, _MOST_EPISODES, tick)
             report.training({"what": f"policy, {name}", "seed": seed, **asdict(result), "measured": now()})
             bar.update()
 

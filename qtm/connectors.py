@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qtm._estimator_qnn import EstimatorQNN
-from qtm._sampler_qnn import SamplerQNN
-from qtm._torch_connector import TorchConnector
+from qtm._qnn.estimator_qnn import EstimatorQNN
+from qtm._qnn.sampler_qnn import SamplerQNN
+from qtm._qnn.torch_connector import TorchConnector
 
 __all__ = ["EstimatorQNN", "SamplerQNN", "TorchConnector"]

@@ -14,13 +14,13 @@ from qiskit.quantum_info import SparseObservable
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit_algorithms.gradients import BaseEstimatorGradient, DerivativeType, EstimatorGradientResult
 
-from qtm._derivatives import doubled_simulation, imaginary, jacobian
+from qtm._circuit.observables import NAMED, Observable, coerce_observables
+from qtm._circuit.pauli_program import PauliProgram, lower
+from qtm._engines.simulation import Simulation, check_finite
+from qtm._engines.simulation_cache import Simulations
 from qtm._errors import ParameterError, ShapeError
-from qtm._finished_job import FinishedJob
-from qtm._observables import NAMED, Observable, coerce_observables
-from qtm._program import Program, lower
-from qtm._recent import Simulations
-from qtm._simulation import Simulation, check_finite
+from qtm._gradients.jacobian import doubled_simulation, imaginary, jacobian
+from qtm._primitives.finished_job import FinishedJob
 from qtm.primitives import FastEstimator
 
 _ONE_OPERATOR = (BaseOperator, SparseObservable, Observable, Mapping, str)
@@ -128,7 +128,7 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         return EstimatorGradientResult(gradients=gradients, metadata=metadata, precision=0.0)
 
     def _derivative(
-        self, circuit: QuantumCircuit, program: Program, operators: tuple[Observable, ...], values: np.ndarray
+        self, circuit: QuantumCircuit, program: PauliProgram, operators: tuple[Observable, ...], values: np.ndarray
     ) -> np.ndarray:
         """Derivatives (points, observables, parameters) of the type chosen, of one circuit's points."""
         make = partial(Simulation, circuit, circuit.parameters, operators)
@@ -182,12 +182,14 @@ def _read(circuits: Sequence[QuantumCircuit], entries: Sequence[Any]) -> list[An
     return [known[id(entry), circuit.num_qubits] for circuit, entry in zip(circuits, entries, strict=True)]
 
 
-def _batches(circuits: Sequence[QuantumCircuit], observables: Sequence[Any]) -> dict[tuple[Program, Any], list[int]]:
+def _batches(
+    circuits: Sequence[QuantumCircuit], observables: Sequence[Any]
+) -> dict[tuple[PauliProgram, Any], list[int]]:
     """Points that have equal circuits and equal observables."""
     same: dict[tuple[int, int], list[int]] = {}
     for i, pair in enumerate(zip(circuits, observables, strict=True)):
         same.setdefault((id(pair[0]), id(pair[1])), []).append(i)
-    batches: dict[tuple[Program, Any], list[int]] = {}
+    batches: dict[tuple[PauliProgram, Any], list[int]] = {}
     for points in same.values():
         key = lower(circuits[points[0]]), observables[points[0]]
         batches.setdefault(key, []).extend(points)

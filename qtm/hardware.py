@@ -33,12 +33,12 @@ from qiskit.providers import BackendV2
 from qtm._errors import ParameterError, QtmError, require
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
-from qtm._hardware.isa import DevicePassManager
-from qtm._hardware.jobs import Budget, DeviceEstimator, DeviceJob
+from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
+from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal
+from qtm._hardware.pass_manager import DevicePassManager
 from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient
-from qtm._hardware.submission import Limits
-from qtm._usage import Usage
+from qtm._primitives.job_usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Usage",

@@ -17,14 +17,16 @@ from qiskit.primitives.base import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
 from qtm._errors import ParameterError, QtmError, ShapeError
-from qtm._mitigation.decoupling import Decoupling
-from qtm._mitigation.extrapolation import LayerwiseRichardson, ZeroNoise
-from qtm._mitigation.inversion import ErrorCancellation, Readout
-from qtm._mitigation.realtime import RealTime
-from qtm._mitigation.regression import CliffordData
-from qtm._mitigation.steps import Method, Mitigated, Steps
+from qtm._mitigation.cdr import CliffordData
+from qtm._mitigation.ddd import Decoupling
+from qtm._mitigation.lre import LayerwiseRichardson
+from qtm._mitigation.method import Mitigated, MitigationMethod, Steps
+from qtm._mitigation.pec import ErrorCancellation
+from qtm._mitigation.real_time_cdr import RealTime
+from qtm._mitigation.rem import Readout
+from qtm._mitigation.zne import ZeroNoise
 
-METHODS: dict[str, type[Method]] = {
+MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
     "lre": LayerwiseRichardson,
     "cdr": CliffordData,
@@ -41,7 +43,7 @@ class MitigatedEstimator(BaseEstimatorV2):
     Args:
         estimator: any ``BaseEstimatorV2``. All circuits that one ``run`` needs go to it in one ``run``
             ("real-time-cdr" takes a second one when its map has drifted).
-        method: a name in ``METHODS``: "zne", "lre", "cdr", "real-time-cdr", "pec", "rem" or "ddd".
+        method: a name in ``MITIGATION_METHODS``: "zne", "lre", "cdr", "real-time-cdr", "pec", "rem" or "ddd".
         **options: of the method; ``MitigatedEstimator.options(method)`` lists them with their defaults.
 
     Circuits are changed gate by gate in Qiskit, so ISA circuits stay ISA circuits with their layout, and
@@ -128,17 +130,17 @@ class MitigatedEstimator(BaseEstimatorV2):
         return PubResult(DataBin(evs=evs, stds=stds, shape=pub.shape), metadata=metadata)
 
 
-def _known(method: str) -> type[Method]:
-    if method not in METHODS:
-        raise ParameterError(f"unknown mitigation method {method!r}; choose one of {', '.join(METHODS)}")
-    return METHODS[method]
+def _known(method: str) -> type[MitigationMethod]:
+    if method not in MITIGATION_METHODS:
+        raise ParameterError(f"unknown mitigation method {method!r}; choose one of {', '.join(MITIGATION_METHODS)}")
+    return MITIGATION_METHODS[method]
 
 
 def _default(option: Any) -> Any:
     return ... if option.default is MISSING else option.default
 
 
-def _made(method: str, options: dict[str, Any]) -> Method:
+def _made(method: str, options: dict[str, Any]) -> MitigationMethod:
     _known(method)
     valid = MitigatedEstimator.options(method)
     unknown = [name for name in options if name not in valid]
@@ -149,7 +151,7 @@ def _made(method: str, options: dict[str, Any]) -> Method:
     needed = [name for name, default in valid.items() if default is ... and name not in options]
     if needed:
         raise ParameterError(f"method {method!r} needs the option {', '.join(needed)}")
-    return METHODS[method](**options)
+    return MITIGATION_METHODS[method](**options)
 
 
 def _check(pub: EstimatorPub, result: PubResult) -> None:

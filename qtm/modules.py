@@ -13,11 +13,13 @@ from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor, nn
 
-from qtm._autograd import Method, complex_name, dtype_of, expectation_values
 from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError
-from qtm._methods import MethodSettings, make_method
-from qtm._parameter_sets import ParameterSets, initial_values
-from qtm._usage import Usage
+from qtm._gradients.method import GradientMethod
+from qtm._gradients.methods import make_method
+from qtm._gradients.settings import MethodSettings
+from qtm._primitives.job_usage import Usage
+from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.parameter_sets import ParameterSets, initial_values
 
 
 class QuantumModule(nn.Module):
@@ -108,7 +110,7 @@ class QuantumModule(nn.Module):
             (len(self._sets.encoding), *map(len, self._sets.sets)),
         )  # fmt: skip
         self._encoding_gradients_flag = encoding_gradients_flag
-        self._methods: dict[str, Method] = {}
+        self._methods: dict[str, GradientMethod] = {}
         self._output_size = self._method(torch.get_default_dtype()).num_observables  # type: ignore[attr-defined]
 
     def forward(self, inputs: Any = None) -> Tensor:
@@ -136,7 +138,7 @@ class QuantumModule(nn.Module):
         values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
-    def _method(self, dtype: torch.dtype) -> Method:
+    def _method(self, dtype: torch.dtype) -> GradientMethod:
         name = complex_name(dtype)
         if name not in self._methods:
             self._methods[name] = make_method(self._settings, name)

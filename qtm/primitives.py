@@ -14,13 +14,13 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
-from qtm._engine import Options
-from qtm._finished_job import FinishedJob
-from qtm._observables import coerce_observables
-from qtm._program import lower
-from qtm._recent import Simulations, checked_options, parameter_rows
-from qtm._sampler import FastSampler, Seed
-from qtm._simulation import Simulation
+from qtm._circuit.observables import coerce_observables
+from qtm._circuit.pauli_program import lower
+from qtm._engines.options import Options, checked_options
+from qtm._engines.simulation import Simulation
+from qtm._engines.simulation_cache import Simulations, parameter_rows
+from qtm._primitives.fast_sampler import FastSampler, Seed
+from qtm._primitives.finished_job import FinishedJob
 
 __all__ = ["FastEstimator", "FastSampler"]
 

@@ -12,7 +12,7 @@ from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
-from qtm._gates import GATES
+from qtm._circuit.gates import GATES
 
 STANDARD = get_standard_gate_name_mapping()
 UNITARY = tuple(name for name in GATES if name not in ("delay", "global_phase"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qtm._engine import Engine
+from qtm._engines.statevector.engine import Engine
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -50,3 +50,8 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Engine, "vjp", vjp)
     return seen
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case by its argument where its repr is an address, so that every process collects the same names."""
+    return argname if " at 0x" in repr(val) else None

@@ -8,8 +8,9 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 
-from qtm._flatten import FlatCircuit, flatten, template
-from qtm._gates import Clifford, Primitive
+from qtm._circuit.flatten import FlatCircuit, flatten
+from qtm._circuit.gates import Clifford, Primitive
+from qtm._circuit.shift_template import template
 
 
 def matrix(primitive: Primitive, angles: list[float], num_qubits: int) -> np.ndarray:

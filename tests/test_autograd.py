@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call, grad, jacrev, vjp, vmap
 
 from qtm import QuantumModule
-from qtm._gates import GATES
+from qtm._circuit.gates import GATES
 
 X, W, V = ParameterVector("x", 2), ParameterVector("w", 3), ParameterVector("v", 2)
 

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtm import _bench_compare, _bench_core, _bench_peers, _bench_report, _bench_tables, bench
-from qtm._bench_compare import Row, Settings, disagreement
-from qtm._bench_peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, parse_assignments
-from qtm._bench_tables import filled, results
-from qtm._bench_timing import Times, alternate
-from qtm._bench_workloads import WORKLOADS, Ours, z_words
+from qtm import bench
+from qtm._bench import compare as _bench_compare
+from qtm._bench import kernels as _bench_core
+from qtm._bench import peers as _bench_peers
+from qtm._bench import report as _bench_report
+from qtm._bench import tables as _bench_tables
+from qtm._bench.compare import Row, Settings, disagreement
+from qtm._bench.peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, parse_assignments
+from qtm._bench.tables import filled, results
+from qtm._bench.timing import Times, alternate
+from qtm._bench.workloads import WORKLOADS, QtmRunner, z_words
+from qtm._engines.statevector.kernels import peak, simd
+from qtm._engines.statevector.sweeps import aligned
 from qtm._errors import ParameterError, QtmError
-from qtm._kernels import peak, simd
-from qtm._sweeps import aligned
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,7 +52,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that makes the peer "qulacs" a fake with some answers replaced."""
 
     def make(**changed: Any) -> None:
-        values, gradient = Ours(CASE, "double", 1).result()
+        values, gradient = QtmRunner(CASE, "double", 1).result()
         right = {"values": values.tolist(), "gradient": gradient.tolist(), "exact_gradient": True, "samples": 2}
         answers: dict[str, Any] = {
             "load": {"loaded": True, "seconds": 0.0, "samples": 2, "batch": 2},
@@ -78,17 +83,17 @@ def compared(**settings: Any) -> list[Row]:
 def test_every_workload_gives_values_and_a_gradient(name: str) -> None:
     workload = WORKLOADS[name]
     case = workload.case(workload.quick[0], batch=min(workload.batch, 3), qubits=3)
-    values, gradient = Ours(case, "double", 1).result()
+    values, gradient = QtmRunner(case, "double", 1).result()
     assert values.shape == (case.batch, len(case.observables))
     assert gradient.shape == (len(case.model.trainable_params),)
     assert np.abs(gradient).max() > 1e-3
     for method in workload.gradients:
-        np.testing.assert_allclose(Ours(case, "double", 1, method).result()[1], gradient, atol=1e-10)
+        np.testing.assert_allclose(QtmRunner(case, "double", 1, method).result()[1], gradient, atol=1e-10)
 
 
 @pytest.mark.parametrize("mode", ["forward", "backward", "combined"])
 def test_every_mode_can_be_timed(mode: str) -> None:
-    assert Ours(CASE, "single", 1).timed(mode) > 0
+    assert QtmRunner(CASE, "single", 1).timed(mode) > 0
 
 
 def test_observables_beyond_the_qubits_are_different_words() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qtm._bench_workloads import MODES
+from qtm._bench.workloads import MODES
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 pytest.importorskip("matplotlib")
@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.mark.parametrize("name", ["fig1", "fig2", "table1", "latency", "vqe"])
 def test_a_figure_shows_every_package_in_its_legend(name: str) -> None:
-    from qtm._bench_plot import comparison_figure
+    from qtm._bench.plots import comparison_figure
 
     content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     figure = comparison_figure(content)

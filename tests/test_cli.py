@@ -15,8 +15,8 @@ import torch
 from matplotlib import image
 
 import qtm
-from qtm import _demo
 from qtm.__main__ import main
+from qtm._demo import classifier
 from qtm._errors import MissingPackage
 from qtm.circuits import incremental_uploading_circuit
 
@@ -74,7 +74,7 @@ def test_wrong_arguments_are_named(arguments: list[str], said: str, capsys: pyte
 def test_an_output_folder_that_is_a_file_is_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_demo.Classifier, "train", lambda self: pytest.fail("it trained"))
+    monkeypatch.setattr(classifier.Classifier, "train", lambda self: pytest.fail("it trained"))
     (tmp_path / "taken").write_text("mine")
     assert main(["demo", "--out", str(tmp_path / "taken")]) == 1
     assert "taken" in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_a_missing_package_is_an_error_message(
     assert "qtm-torch[demo]" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingPackage, match="sklearn"):
-        _demo.load_digits(0)
+        classifier.load_digits(0)
 
 
 def test_the_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,19 +115,19 @@ def test_bench_gets_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_digits_are_split_by_class_and_seed() -> None:
-    digits = _demo.load_digits(0)
+    digits = classifier.load_digits(0)
     assert digits.images.shape == (1437, 100) and digits.held_out_images.shape == (360, 100)
     assert digits.images.min() == 0 and digits.images.max() <= 1
     counts = torch.bincount(digits.held_out_labels)
     assert len(counts) == 10 and counts.min() >= 34
-    assert not torch.equal(_demo.load_digits(1).held_out_labels, digits.held_out_labels)
+    assert not torch.equal(classifier.load_digits(1).held_out_labels, digits.held_out_labels)
 
 
 def test_the_model_is_the_paper_s() -> None:
-    classifier = _demo.Classifier(_demo.Settings(epochs=1))
-    assert [len(weights) for weights in classifier.module.parameters()] == [220]
-    assert classifier.module.input_size == 100 and classifier.module.output_size == 10
-    assert classifier.module.circuit.num_qubits == 10
+    model = classifier.Classifier(classifier.Settings(epochs=1))
+    assert [len(weights) for weights in model.module.parameters()] == [220]
+    assert model.module.input_size == 100 and model.module.output_size == 10
+    assert model.module.circuit.num_qubits == 10
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_the_demo_saves_what_it_trained(demo: tuple[Path, str]) -> None:
     design = incremental_uploading_circuit()
     module = qtm.QuantumModule(design.circuit, design.encoding_params, design.trainable_params)
     module.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    digits = _demo.load_digits(1)
+    digits = classifier.load_digits(1)
     with torch.no_grad():
         right = (module(digits.held_out_images).argmax(1) == digits.held_out_labels).sum()
     assert f"({right} of 360 digits)" in output
@@ -181,5 +181,5 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        _demo._write_whole(target, fail)
+        classifier._write_whole(target, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and target.read_text() == "old"

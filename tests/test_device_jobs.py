@@ -12,9 +12,9 @@ from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from qtm import hardware
 from qtm._errors import JobError, ParameterError, QtmError
-from qtm._hardware import jobs as _jobs
+from qtm._hardware import device_estimator as _jobs
 from qtm._hardware.journal import Journal
-from qtm._usage import Usage
+from qtm._primitives.job_usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
 

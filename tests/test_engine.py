@@ -15,11 +15,11 @@ from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import StatePreparation
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
-from qtm import _sweeps
-from qtm._engine import Options
+from qtm._circuit.observables import coerce_observables
+from qtm._engines.options import Options
+from qtm._engines.simulation import Simulation
+from qtm._engines.statevector import sweeps as _sweeps
 from qtm._errors import DtypeError, OutOfMemory
-from qtm._observables import coerce_observables
-from qtm._simulation import Simulation
 
 LANES = {  # a name, and the fields of Options that force it
     "samples": {"lane_kind": "sample"},

@@ -15,8 +15,8 @@ import pytest
 import torch
 from qiskit.circuit import Parameter, ParameterExpression, ParameterVector
 
+from qtm._circuit.expressions import compile_angles
 from qtm._errors import ParameterError, ShapeError
-from qtm._expressions import compile_angles
 
 NAMES = ("a10", "a9", "a1", "θ", "φ[0]", "x y", "lambda", "pi", "I", "sin", "$\\beta$", "(q)", "a+b", "1x")
 AWKWARD = [Parameter(name) for name in NAMES]
@@ -201,7 +201,6 @@ def test_parameters_of_equal_name_are_told_apart() -> None:
         [0.5, 1.5],
         [],
     ],
-    ids=str,
 )
 def test_every_kind_of_plan(expressions: list[Any], dtype: torch.dtype, rng: np.random.Generator) -> None:
     values, angles = sample(rng), compile_angles(expressions, P)

@@ -38,9 +38,10 @@ from qiskit.quantum_info import (
     random_unitary,
 )
 
+from qtm._circuit.flatten import flatten
+from qtm._circuit.gates import Clifford, ShiftRule
+from qtm._circuit.shift_template import template
 from qtm._errors import CircuitError
-from qtm._flatten import flatten, template
-from qtm._gates import Clifford, ShiftRule
 
 STANDARD = get_standard_gate_name_mapping()
 

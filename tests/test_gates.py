@@ -9,7 +9,7 @@ from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.quantum_info import Operator, random_hermitian, random_statevector
 
-from qtm._gates import GATES, Clifford, ShiftRule
+from qtm._circuit.gates import GATES, Clifford, ShiftRule
 
 STANDARD = get_standard_gate_name_mapping()
 NOT_UNITARY = {"measure", "reset"}

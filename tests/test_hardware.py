@@ -17,8 +17,8 @@ from qiskit_aer import AerSimulator
 
 from qtm import hardware
 from qtm._errors import BudgetExceeded, CircuitError, ParameterError, QtmError
-from qtm._hardware import jobs as _jobs
-from qtm._usage import Usage
+from qtm._hardware import device_estimator as _jobs
+from qtm._primitives.job_usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
 

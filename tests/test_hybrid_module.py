@@ -163,7 +163,6 @@ def test_bad_observables(name):
         (torch.zeros(()), r"shape \(\); expected"),
         (torch.zeros(0), r"shape \(0,\); expected"),
     ],
-    ids=str,
 )
 def test_bad_shapes(inputs, message):
     with pytest.raises(ShapeError, match=message):

@@ -16,10 +16,10 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import QtmError
 from qtm._hardware.checkpoint import Checkpoint
-from qtm._hardware.content import circuit_content, job_content
+from qtm._hardware.fingerprint import circuit_content, job_content
 from qtm._hardware.journal import DONE, FAILED, INTENT, SUBMITTED, Journal
-from qtm._hardware.results import pack, unpack
-from qtm._usage import Usage
+from qtm._hardware.result_codec import pack, unpack
+from qtm._primitives.job_usage import Usage
 
 # What identifies a job ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm import _errors
-from qtm.mitigation import METHODS, MitigatedEstimator
+from qtm.mitigation import MITIGATION_METHODS, MitigatedEstimator
 from qtm.noise import noisy_estimator
 
 pytest.importorskip("qiskit_aer")
@@ -40,10 +40,10 @@ from mitigation_oracles import (
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(ROWS) == set(METHODS)
+    assert set(ROWS) == set(MITIGATION_METHODS)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     options, pubs = ROWS[method]
     inner = Recorder(StatevectorEstimator())
@@ -60,7 +60,7 @@ def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     assert metadata["mitigation"] == method
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MITIGATION_METHODS)
 @pytest.mark.parametrize(
     ("observables", "shape"), [(["ZII", "IXI"], ()), ("ZZZ", (3,)), (["ZII", "IXI"], (2,)), ("ZII", ())]
 )
@@ -72,7 +72,7 @@ def test_shapes_broadcast(method: str, observables: Any, shape: tuple[int, ...])
     np.testing.assert_allclose(result.data.evs, exact(*pub), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_estimators_copy_and_pickle(method: str) -> None:
     estimator = MitigatedEstimator(StatevectorEstimator(), method, **ROWS[method][0])
     circuit = ansatz()

@@ -12,8 +12,8 @@ from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 
 from qtm import _errors
+from qtm._mitigation import cdr as _regression
 from qtm._mitigation import folding as _folding
-from qtm._mitigation import regression as _regression
 from qtm.mitigation import MitigatedEstimator
 from qtm.noise import local_pauli_noise, noisy_estimator
 

@@ -31,9 +31,9 @@ from test_module_estimators import (
 
 from qtm import FastEstimator, QuantumModule, hardware
 from qtm._errors import CircuitError
-from qtm._evaluation import shot_noise
 from qtm._hardware.runtime import make_estimator
-from qtm._usage import Usage
+from qtm._primitives.estimator_runner import shot_noise
+from qtm._primitives.job_usage import Usage
 from qtm.mitigation import MitigatedEstimator
 from qtm.noise import local_pauli_noise, noisy_estimator
 

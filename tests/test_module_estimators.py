@@ -29,7 +29,7 @@ from qiskit_aer.primitives import EstimatorV2 as AerEstimator
 
 from qtm import FastEstimator, QuantumModule
 from qtm._errors import BudgetExceeded, CircuitError, JobError, ObservableError, ParameterError
-from qtm._usage import Usage
+from qtm._primitives.job_usage import Usage
 from qtm.noise import local_pauli_noise, noisy_estimator
 
 INPUTS, WEIGHTS = ParameterVector("x", 2), ParameterVector("w", 4)

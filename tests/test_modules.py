@@ -97,7 +97,6 @@ def test_order_is_what_the_user_gave():
         ([SparsePauliOp(["XX", "ZZ"], [0.5, 2]), Pauli("-YI"), {"ZI": 3.0}], None),
         (["II", SparsePauliOp("ZZ", 0.0)], [Pauli("II"), SparsePauliOp("ZZ", 0.0)]),
     ],
-    ids=str,
 )
 def test_observables(observables, expected):
     if expected is None:
@@ -260,7 +259,6 @@ def test_properties():
         ("normal", lambda v: 0.7 < v.std() < 1.3 and v.mean().abs() < 0.3),
         (("normal", {"mean": 5.0, "std": 0.1}), lambda v: (v - 5).abs().max() < 0.6),
     ],
-    ids=str,
 )
 def test_initialisers(initial, check):
     ansatz = real_amplitudes(5, reps=19)

@@ -15,8 +15,8 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Operator, Pauli, PauliList, SparseObservable, SparsePauliOp
 from qiskit.transpiler import CouplingMap
 
+from qtm._circuit.observables import Observable, coerce_observables
 from qtm._errors import ObservableError
-from qtm._observables import Observable, coerce_observables
 
 ZZ_PLUS_XY = SparsePauliOp(["IZZ", "XIY"], [0.5, -2.0])
 

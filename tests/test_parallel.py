@@ -17,10 +17,12 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
-from qtm import QuantumModule, _sweeps
+from qtm import QuantumModule
+from qtm._engines.statevector import sweeps as _sweeps
+from qtm._engines.statevector.thread_pool import run_together
 from qtm._errors import ParameterError, QtmError, ShapeError, WorkerError
-from qtm._parallel import available_cores, deal, executor_map, resolve_threads, workers_of
-from qtm._workers import run_together
+from qtm._executors import deal, executor_map, resolve_threads, workers_of
+from qtm._machine import available_cores
 
 X, W = ParameterVector("x", 3), ParameterVector("w", 6)
 
@@ -157,7 +159,8 @@ def test_one_module_in_many_threads_at_once():
 TEAMS = """
 import faulthandler, sys, threading, torch
 from qiskit.circuit.library import efficient_su2
-from qtm import QuantumModule, _sweeps
+from qtm import QuantumModule
+from qtm._engines.statevector import sweeps as _sweeps
 faulthandler.dump_traceback_later(60, exit=True)
 sys.setswitchinterval(1e-6)
 _sweeps._WORTH_A_TEAM = 0
@@ -197,7 +200,8 @@ def test_teams_on_one_state_do_not_wait_for_each_other():
 INTERRUPTED = """
 import threading
 from qiskit.circuit.library import real_amplitudes
-from qtm import QuantumModule, _sweeps
+from qtm import QuantumModule
+from qtm._engines.statevector import sweeps as _sweeps
 
 _sweeps._WORTH_A_TEAM = 0
 ansatz = real_amplitudes(8, reps=2)
@@ -408,7 +412,7 @@ FORK = """
 import os, sys, torch
 sys.path.insert(0, {tests!r})
 from test_parallel import module, step, same
-from qtm import _sweeps
+from qtm._engines.statevector import sweeps as _sweeps
 _sweeps._WORTH_A_THREAD = 0
 expected = step(module(num_threads_forward=2, num_threads_backward=2), 48)
 child = os.fork()

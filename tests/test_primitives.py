@@ -16,7 +16,7 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp, Statevector
 
 from qtm import _errors, primitives
-from qtm._simulation import Simulation
+from qtm._engines.simulation import Simulation
 from qtm.primitives import FastEstimator
 
 H2 = SparsePauliOp(

@@ -23,13 +23,13 @@ from qiskit.circuit import Gate, Parameter, ParameterVector
 from qiskit.circuit.library import efficient_su2, real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
-from qtm._engine import Options
+from qtm._circuit.gates import GATES
+from qtm._circuit.observables import coerce_observables
+from qtm._circuit.pauli_program import lower
+from qtm._engines.options import Options
+from qtm._engines.simulation import Simulation
+from qtm._engines.statevector.schedule import schedule
 from qtm._errors import ParameterError
-from qtm._gates import GATES
-from qtm._observables import coerce_observables
-from qtm._program import lower
-from qtm._schedule import schedule
-from qtm._simulation import Simulation
 
 ERRORS = {"complex128": 1e-11, "complex64": 2e-4}
 

@@ -26,8 +26,9 @@ from qiskit.quantum_info import (
     SparsePauliOp,
 )
 
+from qtm._circuit.flatten import flatten
+from qtm._circuit.shift_template import template
 from qtm._errors import CircuitError
-from qtm._flatten import flatten, template
 
 T = Parameter("t")
 

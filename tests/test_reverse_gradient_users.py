@@ -27,7 +27,7 @@ from qiskit_algorithms.gradients import (
 )
 from test_reverse_gradient import GOOD, H2, OPERATOR, C, by_differences, gradients, own_gates
 
-from qtm._observables import coerce_observables
+from qtm._circuit.observables import coerce_observables
 from qtm.gradients import FastReverseEstimatorGradient
 
 # --- Workers and copies -------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from qiskit.primitives import StatevectorSampler
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
-from qtm import _errors, _sampler
+from qtm import _errors
+from qtm._primitives import fast_sampler as _sampler
 from qtm.primitives import FastSampler
 
 ANSATZ = efficient_su2(4, reps=1)  # 16 parameters

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qtm._gates import CONJUGATING, FOUR_TERM, TWO_TERM, ShiftRule
-from qtm._shifts import ParameterShift, Spsa, balanced_epsilon
+from qtm._circuit.gates import CONJUGATING, FOUR_TERM, TWO_TERM, ShiftRule
+from qtm._gradients.gradient_rules import ParameterShift, Spsa, balanced_epsilon
 
 RULES = (TWO_TERM, FOUR_TERM, CONJUGATING, ShiftRule((0.3, 1.0, 1.7)))
 

@@ -13,10 +13,10 @@ from qiskit_ibm_runtime.executor_estimator import Estimator
 
 from qtm import hardware
 from qtm._errors import CircuitError
-from qtm._hardware.content import job_content
+from qtm._hardware.fingerprint import job_content
+from qtm._hardware.job_splitting import Limits, coerce_pubs, join, split
 from qtm._hardware.runtime import plain_options
-from qtm._hardware.submission import Limits, coerce_pubs, join, split
-from qtm._usage import Usage, measured_circuits
+from qtm._primitives.job_usage import Usage, measured_circuits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qtm._errors import QtmError
-from qtm._usage import Usage
+from qtm._primitives.job_usage import Usage
 
 logger = logging.getLogger("qtm")
 

@@ -17,7 +17,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.providers import BackendV2
 
 from qtm._errors import ParameterError, require
-from qtm._usage import Usage, measured_circuits
+from qtm._primitives.job_usage import Usage, measured_circuits
 
 logger = logging.getLogger("qtm")
 T = TypeVar("T")

@@ -1,0 +1,272 @@
+"""Other packages, each in a process (and, if need be, a Python) of its own.
+
+The adapters live in `benchmarks/peers` of a checkout and speak JSON over stdin and stdout, as
+`benchmarks/peers/_protocol.py` says; this is the side that asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtm._bench.workloads import Case
+from qtm._errors import MissingPackage, ParameterError, QtmError
+from qtm._machine import free_memory
+
+_ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
+_REPOSITORY_NEEDED = (
+    "the adapters of other packages are in benchmarks/peers of a checkout of qtm, not in an installed package: "
+    "clone the repository and run `qtm bench` from an editable installation of it (pip install -e .), "
+    "or measure qtm alone with --peers none"
+)
+# A peer that leaves less than this to the machine is stopped before the machine stops something else.
+_LEAST_FREE = 1 << 30
+_BOTH = ("double", "single")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a package is run.
+
+    Attributes:
+        adapter: File in `benchmarks/peers`, without `peer_` and `.py`.
+        package: What has to be importable.
+        dtypes: Precisions it has, the best one first.
+        arguments: Options of the adapter.
+        gradient: The method of qtm that it is measured against.
+        compiles: Whether its first call compiles, so that loading a task twice is dear.
+        whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
+        tolerance: How far its results may be off, relative to the largest; by default by dtype.
+    """
+
+    adapter: str
+    package: str
+    dtypes: tuple[str, ...] = ("double",)
+    arguments: tuple[str, ...] = ()
+    gradient: str = "reverse"
+    compiles: bool = False
+    whole: bool = False
+    tolerance: float | None = None
+
+
+PEERS: dict[str, Peer] = {
+    # Its connector to torch hands parameters on in single precision; its states are double.
+    "qiskit-machine-learning": Peer("qiskit_machine_learning", "qiskit_machine_learning", tolerance=1e-5),
+    "qiskit-machine-learning-shift": Peer(
+        "qiskit_machine_learning", "qiskit_machine_learning", arguments=("--gradient", "param_shift"),
+        gradient="param-shift", tolerance=1e-5,
+    ),
+    "qiskit-machine-learning-spsa": Peer(
+        "qiskit_machine_learning", "qiskit_machine_learning", arguments=("--gradient", "spsa"), gradient="spsa",
+        tolerance=1e-5,
+    ),
+    # The same here; and it starts processes in every call.
+    "original": Peer("original", "qiskit_torch_module", whole=True, tolerance=1e-4),
+    "tensorcircuit": Peer("tensorcircuit", "tensorcircuit", _BOTH, compiles=True),
+    "tensorcircuit-words": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "words"), compiles=True,
+    ),
+    "qulacs": Peer("qulacs", "qulacs"),
+    "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
+    "default-qubit": Peer("default_qubit", "pennylane"),
+    "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
+    "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
+    "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),
+    # Some of its numbers are single also where the state is double.
+    "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
+    "qiboml": Peer("qiboml", "qiboml"),
+}  # fmt: skip
+
+
+class PeerFailed(QtmError):
+    """A peer could not compute something; the message says what it answered."""
+
+
+class CutOff(PeerFailed):
+    """A peer took longer than the ``seconds`` it was given, or (then None) more memory than there is."""
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+def adapters() -> Path:
+    """The folder of the adapters.
+
+    Raises:
+        MissingPackage: qtm was installed without its repository.
+    """
+    if not _ADAPTERS.is_dir():
+        raise MissingPackage(_REPOSITORY_NEEDED)
+    return _ADAPTERS
+
+
+def python_of(name: str, pythons: dict[str, str]) -> str | None:
+    """The interpreter for a peer: the one that was given, or this one where the package is installed."""
+    if name in pythons:
+        return pythons[name]
+    return sys.executable if importlib.util.find_spec(PEERS[name].package) is not None else None
+
+
+def describe(case: Case) -> dict[str, Any]:
+    """The neutral description of a case's circuit, made by the repository's own translator."""
+    path = adapters() / "_describe.py"
+    spec = importlib.util.spec_from_file_location("qtm_benchmarks_describe", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = case.model
+    described: dict[str, Any] = module.describe(
+        model.circuit, list(model.encoding_params), model.trainable_params, list(case.observables)
+    )
+    return described
+
+
+class PeerProcess:
+    """A running adapter.
+
+    Args:
+        name: A key of `PEERS`.
+        python: The interpreter to run it in.
+        threads: Threads it may use.
+        arguments: More options of the adapter.
+
+    Raises:
+        PeerFailed: it does not start.
+    """
+
+    def __init__(self, name: str, python: str, threads: int, arguments: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.peer = PEERS[name]
+        script = adapters() / f"peer_{self.peer.adapter}.py"
+        command = [python, str(script), "--threads", str(threads), *self.peer.arguments, *arguments]
+        self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PeerFailed(f"{name}: {python} cannot be run ({error}); see --peer-python") from error
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.about: dict[str, Any] = self._answer(120.0)["ready"]
+        except PeerFailed:
+            self.close()
+            raise
+
+    def __enter__(self) -> PeerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> int:
+        """Make a case ready; how many of its samples will be run."""
+        data = case.data
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "data.npz"
+            np.savez(path, inputs=data.inputs, weights=data.weights, cotangent=data.cotangent)
+            job = {"job": "load", "circuit": describe(case), "dtype": dtype, "data": str(path)}
+            return int(self.ask(job | {"samples": samples}, timeout)["samples"])
+
+    def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send a job and wait for its answer.
+
+        Raises:
+            CutOff: there was none in ``timeout`` seconds, or memory ran out; the process is ended.
+            PeerFailed: the answer is an error, or the process died.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise PeerFailed(f"{self.name} has ended: {self._last_words()}") from error
+        return self._answer(timeout)
+
+    def close(self) -> None:
+        """End the process and the workers that it started, however busy they are."""
+        self._kill()
+        self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):  # a job that it did not live to read
+                stream.close()
+
+    def _kill(self) -> None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):  # all have ended already
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _answer(self, timeout: float) -> dict[str, Any]:
+        line = self._line(timeout)
+        if not line:
+            raise PeerFailed(f"{self.name} has ended: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerFailed(f"{self.name}: {answer['error']}")
+        return answer
+
+    def _line(self, timeout: float) -> str:
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self._lines.get(timeout=min(0.25, max(end - time.monotonic(), 0.0)))
+            except queue.Empty:
+                if free_memory() < _LEAST_FREE:
+                    self._kill()
+                    raise CutOff(f"{self.name} used up the memory of this machine") from None
+                if time.monotonic() >= end:
+                    self._kill()
+                    raise CutOff(f"{self.name} did not answer within {timeout:.0f} s", timeout) from None
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def parse_assignments(texts: list[str], option: str) -> dict[str, str]:
+    """``["qulacs=/path/python"]`` as a dictionary whose keys are peers.
+
+    Raises:
+        ParameterError: no ``NAME=VALUE``, or the name is no peer.
+    """
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    for name, value in pairs.items():
+        if name not in PEERS or not value:
+            raise ParameterError(
+                f"{option} takes NAME=VALUE with NAME one of {', '.join(PEERS)}; not {name!r}={value!r}"
+            )
+    return pairs

@@ -1,0 +1,220 @@
+"""What is measured: the circuits, sizes and data of the papers' figures and tables, and qtm's side of them.
+
+[1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
+[2] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from qiskit.quantum_info import SparsePauliOp
+from torch import Tensor
+
+from qtm.circuits import (
+    ModelCircuit,
+    hardware_efficient_circuit,
+    incremental_uploading_circuit,
+    policy_circuit,
+    reuploading_circuit,
+)
+from qtm.modules import QuantumModule
+
+DTYPES = {"double": torch.float64, "single": torch.float32}
+MODES = ("forward", "backward", "combined")
+
+
+class Data(NamedTuple):
+    """Inputs (batch, features), weights (weights,) and cotangent (batch, observables), in double precision."""
+
+    inputs: np.ndarray
+    weights: np.ndarray
+    cotangent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of a figure: a circuit with observables and a batch.
+
+    Attributes:
+        x: Where the case stands on the horizontal axis.
+        model: The circuit and the roles of its parameters.
+        observables: What is measured.
+        batch: Samples.
+    """
+
+    x: int
+    model: ModelCircuit
+    observables: tuple[SparsePauliOp, ...]
+    batch: int
+
+    @cached_property
+    def data(self) -> Data:
+        """Seeded data, the same for everyone who computes this case."""
+        rng = np.random.default_rng(self.model.circuit.num_qubits)
+        return Data(
+            rng.uniform(0, 1, (self.batch, len(self.model.encoding_params))),
+            rng.uniform(-1, 1, len(self.model.trainable_params)),
+            rng.normal(size=(self.batch, len(self.observables))),
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One figure or table: what varies, over which sizes, and which modes and peers belong to it."""
+
+    title: str
+    axis: str
+    sizes: tuple[int, ...]
+    quick: tuple[int, ...]
+    batch: int
+    modes: tuple[str, ...]
+    build: Callable[[int, int, int], tuple[ModelCircuit, Sequence[SparsePauliOp]]]
+    qubits: int = 0  # where another quantity varies
+    gradients: tuple[str, ...] = ("reverse",)
+    peers: tuple[str, ...] = field(default=())  # by default; none means all
+
+    def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
+        """The case at ``x`` of the axis."""
+        model, observables = self.build(x, qubits or self.qubits, batch or self.batch)
+        return Case(x, model, tuple(observables), batch or self.batch)
+
+
+def z_words(num_qubits: int, count: int | None = None) -> list[SparsePauliOp]:
+    """Z on every qubit; beyond that, Z Z on neighbours, then on next neighbours, and so on around the ring."""
+    count = num_qubits if count is None else count
+    words = []
+    for number in range(count):
+        distance, qubit = divmod(number, num_qubits)
+        qubits = sorted({qubit, (qubit + distance) % num_qubits})
+        words.append(SparsePauliOp.from_sparse_list([("Z" * len(qubits), qubits, 1.0)], num_qubits))
+    return words
+
+
+def _minus_sum(num_qubits: int) -> list[SparsePauliOp]:
+    """-sum_q Z_q, eq. 4 of [2]."""
+    return [SparsePauliOp.from_sparse_list([("Z", [q], -1.0) for q in range(num_qubits)], num_qubits)]
+
+
+def _tensored(num_qubits: int) -> list[SparsePauliOp]:
+    return [SparsePauliOp("Z" * num_qubits)]
+
+
+DEPTH = 3
+_SLOW_PEERS = ("qiskit-machine-learning", "original")
+
+WORKLOADS: dict[str, Workload] = {
+    "fig1": Workload(
+        "Fig. 1 of [1]: re-uploading circuit of depth 3, Z on every qubit",
+        "qubits", (4, 6, 8, 10, 12, 14, 16), (2, 4), 48, ("forward", "backward", "combined"),
+        lambda x, qubits, batch: (reuploading_circuit(x, DEPTH), z_words(x)),
+    ),
+    "fig2": Workload(
+        "Fig. 2 of [1]: gradient over the depth of the circuit, 12 qubits",
+        "depth", (1, 2, 4, 6, 8, 10), (1, 2), 48, ("backward",),
+        lambda x, qubits, batch: (reuploading_circuit(qubits, x), z_words(qubits)),
+        qubits=12, peers=_SLOW_PEERS,
+    ),
+    "table1": Workload(
+        "Table I of [1]: improvement over the number of observables, 12 qubits, depth 3",
+        "observables", (1, 2, 4, 8, 12, 16, 24, 32), (1, 3), 48, ("forward", "backward"),
+        lambda x, qubits, batch: (reuploading_circuit(qubits, DEPTH), z_words(qubits, x)),
+        qubits=12, peers=_SLOW_PEERS,
+    ),
+    "table2": Workload(
+        "Table II of [1]: the full-quantum classifier, 10 qubits, 220 weights",
+        "qubits", (10,), (3,), 48, ("combined",),
+        lambda x, qubits, batch: (incremental_uploading_circuit(x, 10, 10 * x), z_words(x)),
+    ),
+    "table3": Workload(
+        "Table III of [1]: the policy of CartPole, 4 qubits, depth 1, ZZZZ",
+        "qubits", (4,), (2,), 10, ("forward", "combined"),
+        lambda x, qubits, batch: (policy_circuit(x), _tensored(x)),
+    ),
+    "vqe": Workload(
+        "Sec. IV of [2]: -sum Z on a hardware-efficient circuit of 3 layers, one state",
+        "qubits", (4, 8, 12, 16, 18, 20, 22), (3, 4), 1, ("combined",),
+        lambda x, qubits, batch: (hardware_efficient_circuit(x, 3), _minus_sum(x)),
+        gradients=("reverse", "param-shift"),
+    ),
+    "latency": Workload(
+        "One sample: re-uploading circuit of depth 3, Z on every qubit",
+        "qubits", (2, 3, 4, 5, 6, 7, 8), (2,), 1, ("forward", "combined"),
+        lambda x, qubits, batch: (reuploading_circuit(x, DEPTH), z_words(x)),
+    ),
+}  # fmt: skip
+
+
+class QtmRunner:
+    """A case in qtm: a `QuantumModule` and its data.
+
+    Args:
+        case: What to compute.
+        dtype: "double" or "single".
+        threads: Threads of the forward and the backward pass.
+        gradient: Name of the gradient method.
+        samples: The first samples of the batch only.
+    """
+
+    def __init__(
+        self, case: Case, dtype: str, threads: int, gradient: str = "reverse", samples: int | None = None
+    ) -> None:
+        model, data = case.model, case.data
+        self.module = QuantumModule(
+            model.circuit,
+            model.encoding_params,
+            model.trainable_params,
+            observables=list(case.observables),
+            variational_params_initial=data.weights,
+            gradient=gradient,
+            num_threads_forward=threads,
+            num_threads_backward=threads,
+        ).to(DTYPES[dtype])
+        with torch.no_grad():  # again, past the default dtype of torch
+            self.module.variational_[0].copy_(torch.tensor(data.weights))
+        part = slice(samples or case.batch)
+        self.inputs = torch.tensor(data.inputs[part], dtype=DTYPES[dtype])
+        self.cotangent = torch.tensor(data.cotangent[part], dtype=DTYPES[dtype])
+        if not self.inputs.shape[1]:
+            self.cotangent = self.cotangent[0]
+
+    def forward(self) -> Tensor:
+        """Values, without a gradient."""
+        with torch.no_grad():
+            return self._values()
+
+    def combined(self) -> tuple[Tensor, Tensor]:
+        """Values and the gradient by the weights."""
+        values = self._values()
+        return values, self._gradient(values)
+
+    def timed(self, mode: str) -> float:
+        """Seconds of one call in a mode."""
+        values = self._values() if mode == "backward" else None
+        began = time.perf_counter()
+        if values is not None:
+            self._gradient(values)
+        elif mode == "forward":
+            self.forward()
+        else:
+            self.combined()
+        return time.perf_counter() - began
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values (samples, observables) and gradient (weights,), for comparison."""
+        values, gradient = self.combined()
+        return np.atleast_2d(values.detach().numpy()), gradient.numpy()
+
+    def _values(self) -> Tensor:
+        result: Tensor = self.module(self.inputs) if self.inputs.shape[1] else self.module()
+        return result
+
+    def _gradient(self, values: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(values, self.module.variational_, self.cotangent)
+        return gradient

@@ -1,0 +1,96 @@
+"""Pauli strings as bit masks, and the Clifford frame that absorbs a circuit's Clifford gates.
+
+A string is ``(k, x, z)`` for ``i^k X^x Z^z``, bit q of a mask standing for qubit q; on a basis state,
+``i^k X^x Z^z |i> = i^k (-1)^popcount(i & z) |i ^ x>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qtm._circuit.gates import Clifford, PauliRotation
+
+PauliMask = tuple[int, int, int]
+
+
+def multiply(a: PauliMask, b: PauliMask) -> PauliMask:
+    """The product of two strings."""
+    return (a[0] + b[0] + 2 * (a[2] & b[1]).bit_count()) & 3, a[1] ^ b[1], a[2] ^ b[2]
+
+
+class Frame:
+    """The Clifford F in ``|psi> = F |phi>``: per qubit the images ``F' X F`` and ``F' Z F``.
+
+    Only gates are absorbed that keep every image of Z diagonal.
+    """
+
+    def __init__(self, num_qubits: int) -> None:
+        self.x: list[PauliMask] = [(0, 1 << q, 0) for q in range(num_qubits)]
+        self.z: list[PauliMask] = [(0, 0, 1 << q) for q in range(num_qubits)]
+
+    def absorb(self, gate: Clifford) -> None:
+        """Let F become gate * F."""
+        _ABSORB[gate.name](self, *gate.qubits)
+
+    def image(self, rotation: PauliRotation) -> PauliMask:
+        """F' P F of the string P that a rotation is about."""
+        total: PauliMask = (0, 0, 0)
+        for letter, q in zip(rotation.pauli, rotation.qubits, strict=True):
+            total = multiply(total, self._letter(letter, q))
+        return total
+
+    def _letter(self, letter: str, q: int) -> PauliMask:
+        if letter == "X":
+            return self.x[q]
+        if letter == "Z":
+            return self.z[q]
+        return multiply(multiply((1, 0, 0), self.x[q]), self.z[q])
+
+    def _phase(self, q: int, k: int) -> None:
+        self.x[q] = multiply((k, 0, 0), multiply(self.x[q], self.z[q]))
+
+    def _cx(self, c: int, t: int) -> None:
+        self.x[c], self.z[t] = multiply(self.x[c], self.x[t]), multiply(self.z[c], self.z[t])
+
+    def _cz(self, a: int, b: int) -> None:
+        self.x[a], self.x[b] = multiply(self.x[a], self.z[b]), multiply(self.z[a], self.x[b])
+
+    def _swap(self, a: int, b: int) -> None:
+        self.x[a], self.x[b], self.z[a], self.z[b] = self.x[b], self.x[a], self.z[b], self.z[a]
+
+    def _negate(self, images: list[PauliMask], q: int) -> None:
+        k, x, z = images[q]
+        images[q] = (k + 2) & 3, x, z
+
+
+_ABSORB: dict[str, Callable[..., object]] = {
+    "x": lambda f, q: f._negate(f.z, q),
+    "z": lambda f, q: f._negate(f.x, q),
+    "y": lambda f, q: (f._negate(f.x, q), f._negate(f.z, q)),
+    "s": lambda f, q: f._phase(q, 3),
+    "sdg": lambda f, q: f._phase(q, 1),
+    "cx": Frame._cx,
+    "cz": Frame._cz,
+    "swap": Frame._swap,
+}
+
+
+def conjugate(
+    frame: Frame,
+    k: np.ndarray,  # (terms,)
+    x: np.ndarray,  # (terms,) uint64
+    z: np.ndarray,  # (terms,) uint64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F' P F for many strings at once: all X factors first, then all Z factors."""
+    k_out = k.astype(np.int64).copy()
+    x_out, z_out = np.zeros_like(x), np.zeros_like(z)
+    for images, mask in ((frame.x, x), (frame.z, z)):
+        for q, (kq, xq, zq) in enumerate(images):
+            hit = (mask >> np.uint64(q)) & np.uint64(1) == 1
+            swaps = np.bitwise_count(z_out & np.uint64(xq)).astype(np.int64)
+            k_out += np.where(hit, kq + 2 * swaps, 0)
+            x_out ^= np.where(hit, np.uint64(xq), np.uint64(0))
+            z_out ^= np.where(hit, np.uint64(zq), np.uint64(0))
+    return k_out & 3, x_out, z_out

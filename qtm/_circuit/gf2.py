@@ -1,0 +1,32 @@
+"""Linear algebra over GF(2) on bit masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def odd_bits(masks: Any, other: Any) -> np.ndarray:
+    """Parity of the overlap of bit masks, elementwise."""
+    return np.bitwise_count(np.bitwise_and(masks, other)) & 1
+
+
+def combinations(masks: Sequence[int]) -> np.ndarray:
+    """The xor of every subset of the masks, subset s at position s."""
+    index = np.zeros(1, np.int64)
+    for mask in masks:
+        index = np.concatenate([index, index ^ mask])
+    return index
+
+
+def pivots(masks: Sequence[int]) -> list[int]:
+    """Ascending bits at which the span of the masks has a row-reduced basis: cosets are numbered by the rest."""
+    reduced: list[int] = []
+    for mask in masks:
+        for r in reduced:
+            mask = min(mask, mask ^ r)
+        if mask:
+            reduced.append(mask)
+    return sorted(r.bit_length() - 1 for r in reduced)

@@ -1,0 +1,97 @@
+"""A circuit whose gate angles are free parameters, for parameter shifts on an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import (
+    CircuitInstruction,
+    Delay,
+    Measure,
+    Operation,
+    Parameter,
+    ParameterExpression,
+    ParameterVector,
+)
+
+from qtm._circuit.decompositions import definition_of, is_unbound, row_of
+from qtm._circuit.flatten import flatten
+from qtm._circuit.gates import ShiftRule
+from qtm._errors import CircuitError
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A circuit whose gate angles are free parameters of their own: ``slots[k]`` stands for ``angles[k]``.
+
+    Binding every ``slots[k]`` to the value of ``angles[k]`` gives the original circuit back, without its
+    global phase and its final measurements.
+    """
+
+    circuit: QuantumCircuit
+    slots: ParameterVector
+    angles: tuple[ParameterExpression, ...]
+    shifts: tuple[ShiftRule, ...]
+
+
+def template(circuit: QuantumCircuit) -> Template:
+    """Give every gate angle of a circuit a parameter of its own, so that each can be shifted alone.
+
+    Parameterised composite gates are expanded into gates of the table; everything without parameters stays as
+    it is. The slots follow the order of ``flatten(circuit).angles``.
+
+    Raises:
+        CircuitError: as ``flatten``; or a state preparation or a delay is parameterised.
+    """
+    flat = flatten(circuit)
+    slots = ParameterVector("angle", len(flat.angles))
+    target = circuit.copy_empty_like()
+    target.global_phase = 0
+    _Filling(target, iter(slots)).fill(circuit, tuple(target.qubits), "")
+    return Template(target, slots, flat.angles, flat.shifts)
+
+
+class _Filling:
+    """The same walk as ``_Walk``, writing gates with fresh parameters into ``target``."""
+
+    def __init__(self, target: QuantumCircuit, fresh: Iterator[Parameter]) -> None:
+        self.target = target
+        self.fresh = fresh
+
+    def fill(self, circuit: QuantumCircuit, qubits: tuple, around: str) -> None:
+        index = dict(zip(circuit.qubits, qubits, strict=True))
+        for position, instruction in enumerate(circuit.data):
+            where = around or f"instruction {position} of circuit {circuit.name!r}, {instruction.name!r}"
+            self.add(instruction, tuple(index[q] for q in instruction.qubits), where)
+
+    def add(self, instruction: CircuitInstruction, qubits: tuple, where: str) -> None:
+        if isinstance(instruction.operation, Measure):
+            return  # final, or flatten would have refused it
+        if not instruction.is_parameterized() and not instruction.clbits:
+            self.target.append(instruction.operation, qubits)
+            return
+        row = row_of(instruction)
+        if row is None:
+            self.expand(instruction.operation, qubits, where)
+        elif row.sequence:
+            self.add_gate(instruction, qubits)
+        elif isinstance(instruction.operation, Delay):
+            raise CircuitError(f"{where}: a duration that is a parameter has no derivative. Bind it first.")
+
+    def add_gate(self, instruction: CircuitInstruction, qubits: tuple) -> None:
+        gate = instruction.operation.to_mutable()
+        gate.params = [next(self.fresh) if is_unbound(p) else p for p in instruction.params]
+        gate.definition = None  # it may hold the old parameters; the gate class makes a new one when asked
+        self.target.append(gate, qubits)
+
+    def expand(self, operation: Operation, qubits: tuple, where: str) -> None:
+        if operation.name == "ParameterizedInitialize":
+            raise CircuitError(
+                f"{where}: its amplitudes are parameters, not gate angles that could be shifted. "
+                "Use the simulator's reverse-sweep gradient, or load the features through gate angles."
+            )
+        definition = definition_of(operation)
+        assert definition is not None, "flatten accepted it"
+        self.fill(definition, qubits, where)

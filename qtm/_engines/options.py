@@ -1,0 +1,58 @@
+"""Options of the engines."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtm._errors import DtypeError, ParameterError
+from qtm._executors import resolve_threads
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compute: dtype, workers, and how much memory states may take (bytes; None: a share of the free).
+
+    ``lane_kind`` forces "sample" or "amplitude" lanes; None picks the faster.
+    """
+
+    dtype: str = "complex128"
+    num_threads: int = 0
+    executor: Executor | None = None
+    memory: int | None = None
+    lane_kind: str | None = None
+
+
+def checked_options(dtype: Any, num_threads: int, executor: Executor | None) -> Options:
+    """Options of the engine from what the user gave.
+
+    Raises:
+        DtypeError: the dtype is not complex128 or complex64.
+        ParameterError: ``num_threads`` is negative, or ``executor`` cannot be submitted to.
+    """
+    name = "complex64" if real_dtype(dtype) == np.float32 else "complex128"
+    resolve_threads(num_threads)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ParameterError(
+            f"executor must have the interface of concurrent.futures.Executor, not be {executor!r}; "
+            "give a ProcessPoolExecutor, say, or None for threads of this process"
+        )
+    return Options(name, num_threads, executor)
+
+
+_DTYPES: dict[str, np.dtype[Any]] = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}
+
+
+def real_dtype(dtype: Any) -> np.dtype:
+    """The real dtype behind ``"complex128"`` or ``"complex64"``.
+
+    Raises:
+        DtypeError: another dtype.
+    """
+    try:
+        return _DTYPES[dtype if isinstance(dtype, str) else str(np.dtype(dtype))]
+    except (KeyError, TypeError) as error:
+        raise DtypeError(f"dtype {dtype!r} is not supported; use one of {', '.join(_DTYPES)}") from error

@@ -1,0 +1,53 @@
+"""The simulations that ran last, by what they simulate."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.primitives.containers.bindings_array import BindingsArray
+
+from qtm._engines.options import Options
+from qtm._engines.simulation import Simulation
+
+_CACHE_SIZE = 64
+
+
+class Simulations:
+    """The simulations used last, so that what runs in a loop is lowered once. Safe to use from threads.
+
+    Copies and pickles start empty; copies share the executor.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._known: OrderedDict[Hashable, Simulation] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: Hashable, make: Callable[[Options], Simulation]) -> Simulation:
+        """The simulation known by ``key``, or a new one."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        made = make(self.options)
+        with self._lock:
+            self._known[key] = made
+            if len(self._known) > _CACHE_SIZE:
+                self._known.popitem(last=False)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Simulations, (self.options,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Simulations:
+        return Simulations(self.options)
+
+
+def parameter_rows(bindings: BindingsArray, circuit: QuantumCircuit) -> np.ndarray:
+    """Parameter values (sets, parameters) in the circuit's order of parameters."""
+    return bindings.as_array(circuit.parameters).reshape(bindings.size, circuit.num_parameters)

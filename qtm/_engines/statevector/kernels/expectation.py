@@ -1,0 +1,260 @@
+"""Observables on a tile, and the two entry points of the engine: `evaluate` and `differentiate`.
+
+Observables come grouped by the mask x of their Pauli strings (DESIGN: i^k X^x Z^z): one pass over the rows per
+group gives the values of all its strings, however many observables they belong to, by summing into tables
+over the parities of the masks z.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qtm._engines.statevector.kernels import lookup_tables as tables
+from qtm._engines.statevector.kernels import simd
+from qtm._engines.statevector.kernels.sweep import (
+    Recipe,
+    Team,
+    Workspace,
+    fill,
+    inlined,
+    jit,
+    odd_lane,
+    prepare,
+    reduce_weights,
+    sweep_forward,
+    sweep_reverse,
+    together,
+)
+
+
+@inlined
+def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) -> None:
+    """Sum conj(p_{i^x}) p_i (real or imaginary part) over the rows, into the tables of the group."""
+    x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
+    index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
+    member, size = team.member, team.size
+    fill(weights, 2 * (base + (1 << group[4])) * work.scale.size, 0.0)
+    if odd and lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 1)
+    elif odd:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 0)
+    elif parts == 2 and lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 1)
+    elif parts == 2:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 0)
+    elif lane:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 1)
+    else:
+        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 0)
+
+
+@inlined
+def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int, team: Team) -> None:
+    """values[sample, m] for the samples of the tile."""
+    lanes, sums, square, lane_bits = work.scale.size, work.factors, work.square, recipe.lane_bits
+    start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
+    first = tile if lane_bits else tile * lanes
+    samples = lanes if lane_bits else min(lanes, values.shape[0] - first)
+    simd.square_row(square, work.scale)
+    for g in range(recipe.groups.shape[0]):
+        group = recipe.groups[g]
+        count = group[3] + group[4]
+        _weigh(state, group, recipe, work, team)
+        fill(sums, count * lanes, 0.0)
+        reduce_weights(sums, work.weights, group[3], group[4])
+        for j in range(count):
+            mask = group[2] + j
+            for entry in range(start[mask], start[mask + 1]):
+                for lane in range(samples):
+                    value = coefs[entry] * sums[j * lanes + lane] * square[lane]
+                    if lane_bits == 0:
+                        values[first + lane, observable[entry]] += value
+                    elif odd_lane(lane, recipe.mask_lanes[mask]):
+                        values[first, observable[entry]] -= value
+                    else:
+                        values[first, observable[entry]] += value
+
+
+@jit
+def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int) -> None:
+    """Tables of sum_j +-f_j with f_j = sum_m coef_jm cotangent_m, over the parities of the group's masks."""
+    lanes, table, factor, lane_bits = work.scale.size, work.weights, work.factors, recipe.lane_bits
+    start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
+    base, mask = 0, group[2]
+    for which in range(2):
+        count = group[3 + which]
+        for lane in range(lanes):
+            table[base * lanes + lane] = 0.0
+        for j in range(count):
+            for lane in range(lanes):
+                sample = tile if lane_bits else min(tile * lanes + lane, cotangent.shape[0] - 1)
+                total = 0.0
+                for entry in range(start[mask + j], start[mask + j + 1]):
+                    total += coefs[entry] * cotangent[sample, observable[entry]]
+                if lane_bits and odd_lane(lane, recipe.mask_lanes[mask + j]):
+                    total = -total
+                factor[lane] = total
+            for v in range(1 << j):
+                simd.split_row(table, base + v, base + v + (1 << j), factor, 0)
+        mask += count
+        base += 1 << count
+
+
+@inlined
+def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
+    """target <- sum_m cotangent_m O_m state."""
+    index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
+    member, size = team.member, team.size
+    if member == 0:
+        fill(target, (parts << bits) * work.scale.size, 0.0)
+    together(team)
+    for g in range(recipe.groups.shape[0]):
+        group = recipe.groups[g]
+        _build_factors(group, recipe, work, cotangent, tile)
+        x, odd, base, first, second, lane = group[0], group[1], 1 << group[3], group[5], group[6], group[7]
+        if odd and lane:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 1
+            )
+        elif odd:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 0
+            )
+        elif parts == 2 and lane:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 1
+            )
+        elif parts == 2:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 0
+            )
+        elif lane:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 1
+            )
+        else:
+            tables.observe_rows(
+                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 0
+            )
+
+
+@inlined
+def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
+    """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
+    lanes, parts = work.scale.size, recipe.parts
+    fill(work.scale, work.scale.size, 1.0)
+    if initial.shape[0] == 0:
+        # Rows beyond the first are written before they are read, when the support grows into them.
+        fill(state, parts * lanes, 0.0)
+        fill(state, 1 if recipe.lane_bits else lanes, 1.0)
+    elif recipe.lane_bits:
+        sample = min(tile, initial.shape[0] - 1)
+        for i in range(initial.shape[1]):
+            amplitude, part = i // parts, i % parts
+            state[(amplitude // lanes * parts + part) * lanes + amplitude % lanes] = initial[sample, i]
+    else:
+        for lane in range(lanes):
+            sample = min(tile * lanes + lane, initial.shape[0] - 1)
+            for i in range(initial.shape[1]):
+                state[i * lanes + lane] = initial[sample, i]
+
+
+@jit
+def evaluate(
+    recipe: Recipe,
+    work: Workspace,
+    angles: np.ndarray,  # (samples, angles)
+    initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
+    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes)
+    values: np.ndarray,  # (samples, observables), zeros
+    first: int,
+    last: int,
+    tiny: float,
+    team: Team,
+) -> None:
+    """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
+    simd.count(team.begun)
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    for tile in range(first, last):
+        state = states[min(tile - first, states.shape[0] - 1)]
+        prepare(recipe, work, angles, tile)
+        if team.member == 0:
+            _start(state, initial, recipe, work, tile)
+        fill(work.scale, work.scale.size, 1.0)
+        together(team)
+        sweep_forward(recipe, work, state, tiny, team)
+        _values(state, recipe, work, values, tile, team)
+        together(team)
+        if team.member == 0:
+            simd.copy_row(state, size // work.scale.size, work.scale, 0)
+
+
+@inlined
+def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
+    """gradient[sample, angle] += the sums of its slots."""
+    lanes, sums = work.scale.size, work.sums
+    start, source, coef = recipe.slot_start, recipe.slot_angle, recipe.slot_coef
+    first = tile if recipe.lane_bits else tile * lanes
+    samples = lanes if recipe.lane_bits else min(lanes, gradient.shape[0] - first)
+    for slot in range(recipe.slot_offset.size):
+        for j in range(start[slot], start[slot + 1]):
+            for lane in range(samples):
+                value = coef[j] * sums[slot * lanes + lane]
+                if recipe.lane_bits == 0:
+                    gradient[first + lane, source[j]] += value
+                elif odd_lane(lane, recipe.slot_lanes[slot]):
+                    gradient[first, source[j]] -= value
+                else:
+                    gradient[first, source[j]] += value
+
+
+@inlined
+def _collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
+    """gradient[sample, amplitude part] = 2 * cotangent, where |state> = circuit |initial>."""
+    lanes, parts = work.scale.size, recipe.parts
+    if recipe.lane_bits:
+        for i in range(gradient.shape[1]):
+            amplitude, part = i // parts, i % parts
+            where = (amplitude // lanes * parts + part) * lanes + amplitude % lanes
+            gradient[tile, i] = 2.0 * seed[where] * work.scale[0]
+    else:
+        for lane in range(min(lanes, gradient.shape[0] - tile * lanes)):
+            for i in range(gradient.shape[1]):
+                gradient[tile * lanes + lane, i] = 2.0 * seed[i * lanes + lane] * work.scale[lane]
+
+
+@jit
+def differentiate(
+    recipe: Recipe,
+    work: Workspace,
+    angles: np.ndarray,  # (samples, angles)
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate`, consumed
+    cotangent: np.ndarray,  # (samples, observables)
+    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
+    seeded: bool,
+    gradient: np.ndarray,  # (samples, angles), zeros
+    initial_gradient: np.ndarray,  # (samples or 0, amplitudes * parts)
+    first: int,
+    last: int,
+    tiny: float,
+    team: Team,
+) -> None:
+    """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
+    simd.count(team.begun)
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    for tile in range(first, last):
+        state = states[tile - first]
+        seed = seeds[min(tile - first, seeds.shape[0] - 1)]
+        prepare(recipe, work, angles, tile)
+        simd.copy_row(work.scale, 0, state, size // work.scale.size)
+        if not seeded:
+            _observe(state, seed, recipe, work, cotangent, tile, team)
+        together(team)
+        fill(work.sums, work.sums.size, 0.0)
+        sweep_reverse(recipe, work, state, seed, tiny, team)
+        _collect(recipe, work, gradient, tile)
+        if initial_gradient.shape[0] and team.member == 0:
+            _collect_initial(recipe, work, seed, initial_gradient, tile)
+        together(team)

@@ -1,0 +1,198 @@
+"""Passes that look a number up for every row: phases of diagonal rotations, and observables.
+
+The number belongs to the parities of the row under some masks. They are dealt into two tables, so that a few
+dozen entries serve thousands of rows; entry ``index[low row] ^ index[high row]`` is the one of a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from qtm._engines.statevector.kernels.simd import Emit, Rows, step
+
+LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
+
+
+class _Lookup:
+    """Entries of both tables for every row, in one loop over high and one over low rows."""
+
+    def __init__(self, e: Emit, index: ir.Value, bits: Any, first: Any, second: Any, base: Any, two: int) -> None:
+        self.e, self.index, self.offsets = e, index, [e.constant(o) for o in (first, second)[: 1 + two]]
+        self.base = base  # where the second table begins
+        b = e.builder
+        small = b.icmp_signed("<", bits, e.constant(LOW_BITS))
+        low_bits = b.select(small, bits, e.constant(LOW_BITS))
+        self.low_rows, self.high_rows = e.power(low_bits), e.power(b.sub(bits, low_bits))
+
+    def _entry(self, position: ir.Value) -> ir.Value:
+        pointer = self.e.builder.gep(self.index, [position])
+        return self.e.builder.sext(self.e.builder.load(pointer), ir.IntType(64))
+
+    def each(self, body: Any, member: Any, team: Any) -> None:
+        """Emit ``body(row, entries, copy)`` for every row that falls to ``member`` of a team of threads.
+
+        ``copy`` is 0 and 1 in turn: rows that follow one another often have the same entry, and adding to it in
+        memory would wait for the addition before.
+        """
+        e, b = self.e, self.e.builder
+        start, stop = (b.sdiv(b.mul(self.high_rows, e.plus(member, j)), e.constant(team)) for j in (0, 1))
+        with e.loop(stop, start) as high:
+            far = [self._entry(e.plus(e.plus(o, self.low_rows), high.index)) for o in self.offsets]
+            start = b.mul(high.index, self.low_rows)
+            with e.loop(self.low_rows) as low:
+                entries = [b.xor(f, self._entry(e.plus(o, low.index))) for f, o in zip(far, self.offsets, strict=True)]
+                if len(entries) == 2:
+                    entries[1] = e.plus(entries[1], self.base)
+                body(b.add(start, low.index), entries, b.and_(low.index, e.constant(1)))
+
+
+def _pair(e: Emit, rows: Rows, row: Any) -> list:
+    return [rows.load(e.vector_index(row, 2, part)) for part in range(2)]
+
+
+def _store(e: Emit, rows: Rows, row: Any, values: list) -> None:
+    for part, value in enumerate(values):
+        rows.store(value, e.vector_index(row, len(values), part))
+
+
+def _phase(e: Emit, table: Rows, entries: list) -> list:
+    phase = _pair(e, table, entries[0])
+    return phase if len(entries) == 1 else e.cmul(phase, _pair(e, table, entries[1]))
+
+
+def _add_at(e: Emit, weights: Rows, entries: list, copy: Any, weight: Any) -> None:
+    for entry in entries:
+        i = e.builder.or_(e.builder.shl(entry, e.constant(1)), copy)
+        weights.store(e.add(weights.load(i), weight), i)
+
+
+@intrinsic(prefer_literal=True)
+def join_copies(typing, weights, count):
+    """weights[v] <- weights[2 v] + weights[2 v + 1] for v < count."""
+
+    def emit(e: Emit, weights: Rows, count: Any) -> None:
+        with e.loop(count) as loop:
+            i = e.builder.shl(loop.index, e.constant(1))
+            weights.store(e.add(weights.load(i), weights.load(e.plus(i, 1))), loop.index)
+
+    return step(emit, weights, count)
+
+
+# --- Phases -----------------------------------------------------------------------------------------------------
+
+
+@intrinsic(prefer_literal=True)
+def begin_phases(typing, table, row, scale):
+    """table[row] <- scale[0]; scale[0] <- 1."""
+
+    def emit(e: Emit, table: Rows, row: Any, scale: Rows) -> None:
+        _store(e, table, row, [scale.load(0), e.splat(scale.type, 0.0)])
+        scale.store(e.splat(scale.type, 1.0), 0)
+
+    return step(emit, table, row, scale)
+
+
+@intrinsic(prefer_literal=True)
+def extend_phases(typing, table, first, count, cosine, sine, slot):
+    """table[v + count] <- table[v] (c + i s); table[v] <- table[v] (c - i s), for ``count`` v from ``first``."""
+
+    def emit(e: Emit, table: Rows, first: Any, count: Any, cosine: Rows, sine: Rows, slot: Any) -> None:
+        phase = [cosine.load(slot), sine.load(slot)]
+        with e.loop(count) as loop:
+            row = e.plus(first, loop.index)
+            value = _pair(e, table, row)
+            _store(e, table, e.plus(row, count), e.cmul(phase, value))
+            _store(e, table, row, e.conj_mul(phase, value))
+
+    return step(emit, table, first, count, cosine, sine, slot)
+
+
+@intrinsic(prefer_literal=True)
+def phase_rows(typing, state, bits, table, index, member, team, first, second, base, two):
+    """p <- p * (product of the row's entries)."""
+
+    def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:
+        def body(row: Any, entries: list, copy: Any) -> None:
+            _store(e, state, row, e.cmul(_phase(e, table, entries), _pair(e, state, row)))
+
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
+
+    return step(emit, state, bits, table, index, member, team, first, second, base, two)
+
+
+@intrinsic(prefer_literal=True)
+def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
+    """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights``."""
+
+    def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
+             team: Any, *lookup: Any) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            phase, p, q = _phase(e, table, entries), _pair(e, state, row), _pair(e, cotangent, row)
+            weight = e.fnma(q[1], p[0], e.mul(q[0], p[1]))
+            _add_at(e, weights, entries, copy, weight)
+            _store(e, state, row, e.conj_mul(phase, p))
+            _store(e, cotangent, row, e.conj_mul(phase, q))
+
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
+
+    return step(emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two)
+
+
+# --- Observables ------------------------------------------------------------------------------------------------
+
+
+def _other(e: Emit, state: Rows, row: Any, mask: Any, lane: Any, parts: int, permute: int) -> list:
+    other = e.builder.xor(row, mask)
+    values = [state.load(e.vector_index(other, parts, part)) for part in range(parts)]
+    return [e.swap_lanes(v, lane) for v in values] if permute else values
+
+
+@intrinsic(prefer_literal=True)
+def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute):
+    """Add Re(conj(p_other) p_row), or its imaginary part if ``odd``, to ``weights`` at the row's entries."""
+
+    def emit(e: Emit, state: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any, member: Any, team: Any,
+             first: Any, second: Any, base: Any, parts: int, odd: int, permute: int) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            p = [state.load(e.vector_index(row, parts, part)) for part in range(parts)]
+            r = _other(e, state, row, mask, lane, parts, permute)
+            if odd:
+                weight = e.fnma(r[1], p[0], e.mul(r[0], p[1]))
+            else:
+                weight = e.mul(r[0], p[0])
+                for a, b in zip(r[1:], p[1:], strict=True):
+                    weight = e.fma(a, b, weight)
+            _add_at(e, weights, entries, copy, weight)
+
+        _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
+
+    return step(emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute)
+
+
+@intrinsic(prefer_literal=True)
+def observe_rows(
+    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+):
+    """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
+
+    def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
+             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
+             permute: int) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            f = e.add(factors.load(entries[0]), factors.load(entries[1]))
+            p = _other(e, state, row, mask, lane, parts, permute)
+            q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
+            if odd:
+                q = [e.fnma(f, p[1], q[0]), e.fma(f, p[0], q[1])]
+            else:
+                q = [e.fma(f, a, b) for a, b in zip(p, q, strict=True)]
+            _store(e, target, row, q)
+
+        _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
+
+    return step(
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+    )

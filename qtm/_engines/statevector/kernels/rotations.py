@@ -1,0 +1,274 @@
+"""Passes of real rotations over a state, forward and reverse.
+
+A rotation by a about a generator with masks (x, w) turns every pair of amplitudes (i, i ^ x):
+
+    p_i <- cos(a/2) p_i - (-1)^popcount(i & w) sin(a/2) p_{i ^ x}.
+
+Up to three that commute are done in one pass, the rows of a coset of their masks in registers. The cosines are
+divided out: 2 multiply-adds per pair and part instead of 4, and 6 in reverse (2 on each state, 2 for the sum).
+Rows are numbered without the bits that are lanes; ``lane`` masks say which lanes a generator pairs, and the
+signs over the lanes are in the vectors of tangents and sines.
+
+Passes go tile by tile: a tile is the coset of a row under some 2^TILE_BITS combinations of masks, small enough to
+stay in the cache while several groups of rotations are done on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
+
+# Columns of an operation, as `schedule` writes them. Of a group of rotations: its masks, signs, single pivots and
+# lanes; how many of its cosets a tile has and where their rows stand in the index; where the tile's pivots stand
+# and how many; and the place of the group among those of its pass, and how many these are.
+KIND, BITS, SLOT, COUNT, MASKS, SIGNS, ALONE, LANES = 0, 1, 2, 3, 4, 7, 10, 13
+INNER, OFFSET, PIVOTS, TILE, PLACE, GROUPS, COLUMNS = 16, 17, 18, 19, 20, 21, 22
+
+
+def _column(e: Emit, op: ir.Value, number: int) -> ir.Value:
+    return e.builder.load(e.builder.gep(op, [e.constant(number)]))
+
+
+def _columns(e: Emit, op: ir.Value, first: int, count: int) -> list:
+    return [_column(e, op, first + j) for j in range(count)]
+
+
+def _pairs(count: int, bit: int) -> list[tuple[int, int]]:
+    return [(s, s | 1 << bit) for s in range(1 << count) if not s >> bit & 1]
+
+
+class _Group:
+    """The rotations of one operation: their masks, and the cosets of rows they mix in one tile."""
+
+    def __init__(self, e: Emit, op: ir.Value, base: Any, index: ir.Value, count: int, permute: int) -> None:
+        self.e, self.count, self.permute = e, count, permute
+        self.masks, self.signs = _columns(e, op, MASKS, count), _columns(e, op, SIGNS, count)
+        self.lanes, self.base = _columns(e, op, LANES, count), base
+        self.slot, self.cosets = _column(e, op, SLOT), _column(e, op, INNER)
+        self.index = e.builder.gep(index, [_column(e, op, OFFSET)])
+
+    def rows(self, number: ir.Value) -> tuple[list, list]:
+        """Rows of a coset (subset s of the generators at position s), and the sign bit of each generator."""
+        b = self.e.builder
+        row = b.xor(self.base, b.sext(b.load(b.gep(self.index, [number])), INT))
+        odd = [self.e.odd(b.and_(row, w)) for w in self.signs]
+        if not self.permute:
+            # Each generator's signs depend on its own mask alone: the row where all are plus comes first.
+            for bit, mask in zip(odd, self.masks, strict=True):
+                row = b.xor(row, b.and_(mask, b.neg(bit)))
+        return self.e.coset(row, self.masks), odd
+
+    def aligned(self, rows: Rows, where: list) -> list:
+        return [self.turn(rows.load(i), s) for s, i in enumerate(where)]
+
+    def turn(self, value: ir.Value, subset: int) -> ir.Value:
+        """Bring the lanes of a row to those of the coset's first row, or back."""
+        if not self.permute or not subset:
+            return value
+        mask = self.e.constant(0)
+        for b in range(self.count):
+            if subset >> b & 1:
+                mask = self.e.builder.xor(mask, self.lanes[b])
+        return self.e.swap_lanes(value, mask)
+
+
+@intrinsic(prefer_literal=True)
+def rotate(typing, state, op, tangent, base, index, count, parts, permute):
+    """p0, p1 <- p0 - t p1, p1 + t p0 for ``count`` generators on every coset of the tile at row ``base``."""
+
+    def emit(e: Emit, state: Rows, op: Any, tangent: Rows, base: Any, index: Any, count: int, parts: int,
+             permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
+        tangents = [tangent.load(e.plus(group.slot, b)) for b in range(count)]
+        with e.loop(group.cosets) as loop:
+            rows, odd = group.rows(loop.index)
+            t = [e.mul(v, e.sign(o, v.type)) for v, o in zip(tangents, odd, strict=True)] if permute else tangents
+            for part in range(parts):
+                where = [e.vector_index(r, parts, part) for r in rows]
+                p = group.aligned(state, where)
+                for b in range(count):
+                    for lo, hi in _pairs(count, b):
+                        p[lo], p[hi] = e.fnma(t[b], p[hi], p[lo]), e.fma(t[b], p[lo], p[hi])
+                for s, i in enumerate(where):
+                    state.store(group.turn(p[s], s), i)
+
+    return step(emit, state, op, tangent, base, index, count, parts, permute)
+
+
+@intrinsic(prefer_literal=True)
+def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):
+    """Undo `rotate` on state p and cotangent q, adding <q|(-iQ)|p> of each generator to ``sums``."""
+
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, tangent: Rows, sums: Rows, base: Any, index: Any,
+             count: int, parts: int, permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
+        slots = [e.plus(group.slot, b) for b in range(count)]
+        tangents = [tangent.load(slot) for slot in slots]
+        # Sums stay in registers where they fit beside the rows of a coset: in memory each addition waits for the last.
+        held = [e.accumulator(sums.load(slot)) for slot in slots] if count < 3 else []
+        with e.loop(group.cosets) as loop:
+            rows, odd = group.rows(loop.index)
+            t, signs = tangents, []
+            if permute:
+                signs = [e.sign(o, v.type) for v, o in zip(tangents, odd, strict=True)]
+                t = [e.mul(v, s) for v, s in zip(tangents, signs, strict=True)]
+            for part in range(parts):
+                where = [e.vector_index(r, parts, part) for r in rows]
+                p, q = group.aligned(state, where), group.aligned(cotangent, where)
+                before = [h.get() for h in held] or [sums.load(slot) for slot in slots]
+                total = [e.splat(state.type, 0.0)] * count if permute else list(before)
+                for b in reversed(range(count)):
+                    for lo, hi in _pairs(count, b):
+                        total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
+                        p[lo], p[hi] = e.fma(t[b], p[hi], p[lo]), e.fnma(t[b], p[lo], p[hi])
+                        q[lo], q[hi] = e.fma(t[b], q[hi], q[lo]), e.fnma(t[b], q[lo], q[hi])
+                for s, i in enumerate(where):
+                    state.store(group.turn(p[s], s), i)
+                    cotangent.store(group.turn(q[s], s), i)
+                for b in range(count):
+                    value = e.fma(total[b], signs[b], before[b]) if permute else total[b]
+                    if held:
+                        held[b].set(value)
+                    else:
+                        sums.store(value, slots[b])
+                e.fence()
+        for accumulator, slot in zip(held, slots, strict=False):
+            sums.store(accumulator.get(), slot)
+
+    return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute)
+
+
+# --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
+
+
+def _share(e: Emit, count: Any, member: Any, team: Any) -> Any:
+    """A loop over what falls to ``member`` of a team of threads."""
+    start, stop = (e.builder.sdiv(e.builder.mul(count, e.plus(member, j)), e.constant(team)) for j in (0, 1))
+    return e.loop(stop, start)
+
+
+class _Single:
+    """One generator of an operation: pairs of rows."""
+
+    def __init__(self, e: Emit, op: ir.Value, which: Any, grow: int) -> None:
+        self.e, self.grow = e, grow
+        b = e.builder
+        mask, sign, alone, lane = (b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, ALONE, LANES))
+        self.mask, self.sign, self.alone, self.lane = mask, sign, alone, lane
+        self.slot = e.plus(_column(e, op, SLOT), which)
+        bits = _column(e, op, BITS)
+        self.count = e.power(bits if grow else b.sub(bits, e.constant(1)))
+
+    def share(self, member: Any, team: Any) -> Any:
+        return _share(self.e, self.count, member, team)
+
+    def rows(self, number: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Both rows of a pair, and the sign bit of the first."""
+        row = number if self.grow else self.e.deposit(number, self.alone)
+        odd = self.e.odd(self.e.builder.and_(row, self.sign))
+        return row, self.e.builder.xor(row, self.mask), odd
+
+
+@intrinsic(prefer_literal=True)
+def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):
+    """p0, p1 <- c p0 - s p1, s p0 + c p1 about generator ``which``; with ``grow``, p1 was zero and is not read."""
+
+    def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int,
+             grow: int) -> None:  # fmt: skip
+        single = _Single(e, op, which, grow)
+        c, plain = cosine.load(single.slot), sine.load(single.slot)
+        with single.share(member, team) as loop:
+            row, other, odd = single.rows(loop.index)
+            s = e.mul(plain, e.sign(odd, plain.type))
+            for part in range(parts):
+                i, j = e.vector_index(row, parts, part), e.vector_index(other, parts, part)
+                p0 = state.load(i)
+                low, high = e.mul(c, p0), e.mul(s, p0)
+                if not grow:
+                    p1 = e.swap_lanes(state.load(j), single.lane)
+                    low, high = e.fnma(s, p1, low), e.fma(c, p1, high)
+                    high = e.swap_lanes(high, single.lane)
+                state.store(low, i)
+                state.store(high, j)
+
+    return step(emit, state, op, which, cosine, sine, member, team, parts, grow)
+
+
+@intrinsic(prefer_literal=True)
+def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):
+    """Undo `turn` on both and add the generator's sum; with ``grow``, the rows that came into being are left."""
+
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, sums: Rows,
+             member: Any, team: Any, parts: int, grow: int) -> None:  # fmt: skip
+        single = _Single(e, op, which, grow)
+        c, plain = cosine.load(single.slot), sine.load(single.slot)
+        held = e.accumulator(sums.load(single.slot))
+        with single.share(member, team) as loop:
+            row, other, odd = single.rows(loop.index)
+            sign = e.sign(odd, plain.type)
+            s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
+            for part in range(parts):
+                i, j = e.vector_index(row, parts, part), e.vector_index(other, parts, part)
+                p0, q0 = state.load(i), cotangent.load(i)
+                p1, q1 = state.load(j), cotangent.load(j)
+                if not grow:
+                    p1, q1 = e.swap_lanes(p1, single.lane), e.swap_lanes(q1, single.lane)
+                total = e.fnma(q0, p1, e.fma(q1, p0, total))
+                state.store(e.fma(s, p1, e.mul(c, p0)), i)
+                cotangent.store(e.fma(s, q1, e.mul(c, q0)), i)
+                if not grow:
+                    state.store(e.swap_lanes(e.fnma(s, p0, e.mul(c, p1)), single.lane), j)
+                    cotangent.store(e.swap_lanes(e.fnma(s, q0, e.mul(c, q1)), single.lane), j)
+            held.set(e.fma(total, sign, held.get()))
+        sums.store(held.get(), single.slot)
+
+    return step(emit, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow)
+
+
+# --- A rotation that pairs lanes of the same row ------------------------------------------------------------------
+
+
+@intrinsic(prefer_literal=True)
+def turn_lanes(typing, state, op, cosine, sine, member, team, parts):
+    """p <- c p - s swap(p) on every row."""
+
+    def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int) -> None:
+        slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
+        c, plain = cosine.load(slot), sine.load(slot)
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
+            s = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
+            for part in range(parts):
+                i = e.vector_index(loop.index, parts, part)
+                p = state.load(i)
+                state.store(e.fnma(s, e.swap_lanes(p, lane), e.mul(c, p)), i)
+
+    return step(emit, state, op, cosine, sine, member, team, parts)
+
+
+@intrinsic(prefer_literal=True)
+def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):
+    """Undo `turn_lanes` on both and add the generator's sum."""
+
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any,
+             team: Any, parts: int) -> None:  # fmt: skip
+        slot, lane, mask = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
+        c, plain = cosine.load(slot), sine.load(slot)
+        held = e.accumulator(sums.load(slot))
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
+            sign = e.sign(e.odd(e.builder.and_(loop.index, mask)), plain.type)
+            s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
+            for part in range(parts):
+                i = e.vector_index(loop.index, parts, part)
+                p, q = state.load(i), cotangent.load(i)
+                swapped = e.swap_lanes(p, lane)
+                total = e.fnma(q, swapped, total)
+                state.store(e.fma(s, swapped, e.mul(c, p)), i)
+                cotangent.store(e.fma(s, e.swap_lanes(q, lane), e.mul(c, q)), i)
+            held.set(e.fma(total, sign, held.get()))
+        sums.store(held.get(), slot)
+
+    return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts)

@@ -1,0 +1,84 @@
+"""Observables as groups of Pauli strings that one pass over the state measures together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from qtm._circuit.clifford_frame import conjugate
+from qtm._circuit.observables import Observable
+from qtm._circuit.pauli_program import PauliProgram
+from qtm._engines.statevector.row_basis import Basis, split_tables
+
+
+class Builder(Protocol):
+    """What a group needs of the schedule it becomes part of."""
+
+    basis: Basis
+    table_rows: int
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of a row."""
+
+    def split(self, mask: int) -> tuple[int, int]:
+        """A mask's rows and its lanes."""
+
+    def row_index(self, masks: Sequence[int], bits: int) -> int:
+        """Where the index array of the masks begins."""
+
+
+@dataclass(slots=True)
+class Terms:
+    """All Pauli strings of all observables, conjugated by the frame."""
+
+    observable: np.ndarray  # (terms,)
+    coef: np.ndarray  # (terms,)
+    k: np.ndarray  # (terms,)
+    x: np.ndarray  # (terms,) uint64
+    z: np.ndarray  # (terms,) uint64
+
+
+def conjugated_terms(program: PauliProgram, observables: Sequence[Observable]) -> Terms:
+    owner = np.repeat(np.arange(len(observables)), [len(o.coeffs) for o in observables])
+    coef, k, x, z = (
+        np.concatenate([np.asarray(getattr(o, name)) for o in observables]) if observables else np.zeros(0)
+        for name in ("coeffs", "k", "x", "z")
+    )
+    k, x, z = conjugate(program.frame, k.astype(np.int64), x.astype(np.uint64), z.astype(np.uint64))
+    return Terms(owner, coef.astype(float), k, x, z)
+
+
+class Groups:
+    """Strings grouped by row mask and parity, their sign masks dealt into tables."""
+
+    def __init__(self, builder: Builder, terms: Terms, parts: int) -> None:
+        self.builder = builder
+        self.rows: list[list[int]] = []
+        self.mask_entries: list[list[tuple[int, float]]] = []
+        self.mask_lanes: list[int] = []
+        grouped: dict[tuple[int, int], dict[int, list[tuple[int, float]]]] = {}
+        x_rows = {x: builder.basis.coordinates(x) for x in map(int, np.unique(terms.x))}
+        z_rows = builder.basis.functionals(terms.z)
+        for m, coef, k, x, z in zip(terms.observable, terms.coef, terms.k, terms.x, z_rows, strict=True):
+            row_x = x_rows[int(x)]
+            odd = int(k) & 1
+            if row_x is None or (odd and parts == 1):
+                continue  # the string takes the state out of its support, or is imaginary on a real state
+            sign = 1.0 if k in (0, 3) else -1.0
+            grouped.setdefault((row_x, odd), {}).setdefault(int(z), []).append((int(m), sign * coef))
+        for (x, odd), masks in grouped.items():
+            self._add(x, odd, masks)
+
+    def _add(self, x: int, odd: int, masks: dict[int, list[tuple[int, float]]]) -> None:
+        bits, (mask, lane) = self.builder.row_bits, self.builder.split(x)
+        for first, second in split_tables(list(masks)):
+            offsets = self.builder.row_index(first, bits), self.builder.row_index(second, bits)
+            self.rows.append([mask, odd, len(self.mask_entries), len(first), len(second), *offsets, lane])
+            self.mask_entries += [masks[m] for m in (*first, *second)]
+            self.mask_lanes += [self.builder.split(m)[1] for m in (*first, *second)]
+            rows = (1 << len(first)) + (1 << len(second))
+            self.builder.table_rows = max(self.builder.table_rows, rows)

@@ -1,0 +1,73 @@
+"""Linear algebra over GF(2): how amplitudes of a program are numbered in the kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qtm._circuit.gf2 import odd_bits
+
+TABLE_BITS = 8  # masks in one table of phases or parities
+
+
+def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
+    """Deal masks into pairs of tables, as few pairs and as small tables as possible."""
+    if not masks:
+        return []
+    pairs = -(-len(masks) // (2 * TABLE_BITS))
+    size = -(-len(masks) // pairs)
+    chunks = [masks[i : i + size] for i in range(0, len(masks), size)]
+    half = [(len(c) + 1) // 2 if len(c) > 5 else len(c) for c in chunks]
+    return [(c[:h], c[h:]) for c, h in zip(chunks, half, strict=True)]
+
+
+def _mixed(bit: int) -> int:
+    """Lower bits that go with a bit of the kernels' amplitudes: so rows far apart do not share a set of the cache."""
+    near = 1 << 4 + bit % 4 if bit >= 8 else 0
+    return near | (1 << 8 + bit % 4 if bit >= 12 else 0)
+
+
+class Basis:
+    """Masks of the program's amplitudes as masks of the kernels' amplitudes."""
+
+    def __init__(self) -> None:
+        self.reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (mask, its coordinates)
+        self.vectors: list[int] = []
+
+    def coordinates(self, mask: int) -> int | None:
+        """The row mask of ``mask``; None where it is outside the span."""
+        total = 0
+        while mask:
+            entry = self.reduced.get(mask.bit_length())
+            if entry is None:
+                return None
+            mask ^= entry[0]
+            total ^= entry[1]
+        return total
+
+    def add(self, mask: int) -> int:
+        """Make an independent mask the next row bit (with some lower ones); return its row mask."""
+        bit = len(self.vectors)
+        own = 1 << bit | _mixed(bit)
+        vector = mask
+        for j in range(bit):
+            if own >> j & 1:
+                vector ^= self.vectors[j]
+        self.vectors.append(vector)
+        rest, total = mask, own
+        while (entry := self.reduced.get(rest.bit_length())) is not None:
+            rest ^= entry[0]
+            total ^= entry[1]
+        self.reduced[rest.bit_length()] = rest, total
+        return own
+
+    def functional(self, mask: int, bits: int | None = None) -> int:
+        """The row mask of a mask of signs, on the first ``bits`` row bits."""
+        vectors = self.vectors if bits is None else self.vectors[:bits]
+        return sum(((mask & v).bit_count() & 1) << j for j, v in enumerate(vectors))
+
+    def functionals(self, masks: np.ndarray) -> np.ndarray:
+        """`functional` for many masks (masks,) uint64 at once."""
+        rows = np.zeros(len(masks), np.int64)
+        for j, vector in enumerate(self.vectors):
+            rows |= odd_bits(masks, np.uint64(vector)).astype(np.int64) << j
+        return rows

@@ -1,0 +1,345 @@
+"""Scheduling: a program and its observables become a `Recipe` of passes over the state.
+
+Three things happen here. What no observable can see is dropped (the light cone). The amplitudes are renumbered
+by a linear map over GF(2), so that the support of the state, which starts as |0...0>, is always a prefix of
+the rows: the first rotation about each new mask doubles it, what can be done before the next doubling is, and
+it ends with 2^rank amplitudes, not 2^n. And real rotations are grouped in threes that a kernel does in one pass,
+with eight rows in registers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from qtm._circuit.gf2 import combinations, odd_bits, pivots
+from qtm._circuit.light_cone import _Item, _visible
+from qtm._circuit.observables import Observable
+from qtm._circuit.pauli_program import PauliProgram, Slot
+from qtm._engines.statevector.kernels.lookup_tables import LOW_BITS
+from qtm._engines.statevector.kernels.rotations import COLUMNS
+from qtm._engines.statevector.kernels.sweep import GROW, PHASE, ROTATE, TURN_LANES, Recipe
+from qtm._engines.statevector.pauli_groups import Groups, conjugated_terms
+from qtm._engines.statevector.row_basis import Basis, split_tables
+from qtm._errors import OutOfMemory
+from qtm._machine import free_memory
+
+_GROUP = 3  # rotations in one pass
+_TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
+_EARLY_BITS = 10  # of a final state; on a smaller one passes of their own cost more than half the rows save
+_LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
+
+Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Schedule:
+    """A recipe, with what the engine must know beside it."""
+
+    program: PauliProgram | None
+    recipe: Recipe
+    num_observables: int
+    basis: tuple[int, ...]  # row bit j stands for this mask of the program's amplitudes
+    table_rows: int
+    mask_count: int  # of the largest group of observables
+
+    def without_program(self) -> Schedule:
+        """What a worker elsewhere needs: arrays only."""
+        return replace(self, program=None)
+
+
+# --- Light cone -------------------------------------------------------------------------------------------------
+
+
+# --- Passes -----------------------------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Collects operations, slots and index arrays."""
+
+    def __init__(self, program: PauliProgram, lane_bits: int) -> None:
+        self.lane_bits = lane_bits
+        self.basis = Basis()
+        if program.initial:
+            for q in range(program.num_qubits):
+                self.basis.add(1 << q)
+        self.ops: list[list[int]] = []
+        self.slots: list[Slot] = []
+        self.slot_lanes: list[int] = []
+        self.index: list[np.ndarray] = []
+        self.index_size = 0
+        self.known: dict[tuple, int] = {}
+        self.table_rows = 2
+
+    @property
+    def bits(self) -> int:
+        """Bits of the support so far."""
+        return len(self.basis.vectors)
+
+    @property
+    def row_bits(self) -> int:
+        return max(self.bits - self.lane_bits, 0)
+
+    def split(self, mask: int) -> tuple[int, int]:
+        """A mask's rows and its lanes."""
+        return mask >> self.lane_bits, mask & ((1 << self.lane_bits) - 1)
+
+    def emit(self, *columns: int) -> None:
+        self.ops.append([*columns, *[0] * (COLUMNS - len(columns))])
+
+    def run(self, items: list[_Item]) -> None:
+        """Emit all items: first those that let the support grow, each followed by what it makes possible."""
+        rank = self.bits or len(pivots([item.x for item in items]))
+        _refuse_what_cannot_fit(rank)
+        early = rank >= _EARLY_BITS
+        while (place := self._first_outside(items)) is not None:
+            self.passes(items[:place])
+            self._grow(items[place])
+            items = items[place + 1 :]
+            if early:
+                ready, items = self._ready(items)
+                self.passes(ready)
+        self.passes(items)
+
+    def _first_outside(self, items: list[_Item]) -> int | None:
+        return next((i for i, item in enumerate(items) if self.basis.coordinates(item.x) is None), None)
+
+    def _ready(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+        """Items that stay in the support and commute with all that is left before them; and the rest."""
+        ready: list[_Item] = []
+        rest: list[_Item] = []
+        for number, item in enumerate(items):
+            if len(rest) > _LOOK_AHEAD:
+                return ready, rest + items[number:]
+            inside = self.basis.coordinates(item.x) is not None
+            (ready if inside and all(item.commutes(r) for r in rest) else rest).append(item)
+        return ready, rest
+
+    def passes(self, items: list[_Item]) -> None:
+        """Emit items that stay in the support: runs of phases, and runs of rotations in groups."""
+        for is_phase, run in groupby(items, key=lambda item: item.x == 0):
+            if is_phase:
+                self._phases(run)
+            else:
+                basis = self.basis
+                pending = [(basis.coordinates(i.x) or 0, basis.functional(i.z), i.slot) for i in run]
+                self._rotations(pending)
+
+    # Phases
+
+    def _phases(self, items: Iterable[_Item]) -> None:
+        """Diagonal rotations; those that act on the support as a constant are global phases and vanish."""
+        rows: dict[int, Slot] = {}
+        for item in items:
+            mask = self.basis.functional(item.z)
+            if mask:
+                rows.setdefault(mask, Slot()).add(item.slot.terms.items(), item.slot.offset, 1)
+        for first, second in split_tables(list(rows)):
+            slot = len(self.slots)
+            for mask in (*first, *second):
+                self._slot(rows[mask], mask)
+            offsets = self.row_index(first, self.row_bits), self.row_index(second, self.row_bits)
+            self.emit(PHASE, self.row_bits, slot, len(first), len(second), *offsets)
+            self.table_rows = max(self.table_rows, (1 << len(first)) + (1 << len(second)))
+
+    def _slot(self, slot: Slot, signs: int) -> None:
+        self.slots.append(slot)
+        self.slot_lanes.append(self.split(signs)[1])
+
+    def row_index(self, masks: Sequence[int], bits: int) -> int:
+        """Where the index array begins that maps (low rows, high rows) to a table entry: xor the two."""
+        rows = tuple(m >> self.lane_bits for m in masks)
+        return self._store(("rows", bits, *rows), row_index(rows, bits))
+
+    def _store(self, key: tuple, numbers: np.ndarray) -> int:
+        """Where the numbers stand in the index; equal ones are stored once."""
+        if key not in self.known:
+            self.known[key] = self.index_size
+            self.index.append(numbers)
+            self.index_size += len(numbers)
+        return self.known[key]
+
+    # Rotations
+
+    def _grow(self, item: _Item) -> None:
+        bits = self.bits
+        mask = self.basis.add(item.x)
+        kind = GROW if bits >= self.lane_bits else TURN_LANES
+        # Growing, a pass goes over the rows there were; within a row it goes over both lanes of a pair.
+        signs = self.basis.functional(item.z, bits if kind == GROW else bits + 1)
+        self._operation(kind, max(bits - self.lane_bits, 0), [(mask, signs, item.slot)])
+
+    def _rotations(self, pending: list[Rotation]) -> None:
+        groups: list[list[Rotation]] = []
+        while pending:
+            group = _next_group(pending, self.lane_bits)
+            groups.append(group)
+            pending = [r for r in pending if not any(r is g for g in group)]
+        for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
+            self._pass(groups_of_pass)
+
+    def _passes(self, groups: list[list[Rotation]]) -> list[list[list[Rotation]]]:
+        """Neighbouring groups whose masks of rows are independent together, and fit a tile."""
+        passes: list[list[list[Rotation]]] = []
+        masks: list[int] = []
+        for group in groups:
+            more = [*masks, *(self.split(x)[0] for x, _, _ in group)]
+            if passes and len(pivots(more)) == len(more) <= _TILE_BITS:
+                passes[-1].append(group)
+                masks = more
+            else:
+                passes.append([group])
+                masks = more[len(masks) :]
+        return passes
+
+    def _pass(self, groups: list[list[Rotation]]) -> None:
+        rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
+        if rows[0][0] == 0:
+            self._operation(TURN_LANES, self.row_bits, groups[0])
+            return
+        span = [m for masks in rows for m in masks]
+        for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
+            if len(span) < _TILE_BITS and len(pivots([*span, 1 << bit])) > len(span):
+                span.append(1 << bit)
+        where = self._store(("pivots", *span), np.array(pivots(span), np.int32))
+        for place, (group, masks) in enumerate(zip(groups, rows, strict=True)):
+            others = [m for m in span if m not in masks]
+            offset = self._store(("coset", *others), combinations(others).astype(np.int32))
+            self._operation(
+                ROTATE, self.row_bits, group, 1 << len(others), offset, where, len(span), place, len(groups)
+            )
+
+    def _operation(self, kind: int, bits: int, group: list[Rotation], *tile: int) -> None:
+        masks, lanes = zip(*(self.split(x) for x, _, _ in group), strict=True)
+        signs = [self.split(w)[0] for _, w, _ in group]
+        alone = [max((m & -m).bit_length() - 1, 0) for m in masks]
+        columns = [([*c, 0, 0, 0])[:_GROUP] for c in (masks, signs, alone, lanes)]
+        tile = tile or (0, 0, 0, 0, 0, 1)
+        self.emit(kind, bits, len(self.slots), len(group), *(number for c in columns for number in c), *tile)
+        for _, w, slot in group:
+            self._slot(slot, w)
+
+
+def _refuse_what_cannot_fit(bits: int) -> None:
+    """Raise before even the index of the rows is made; what else must fit, the engine checks."""
+    needed, free = 2 * 8 << bits, free_memory()
+    if needed > free:
+        raise OutOfMemory(
+            f"{bits} qubits need {needed / 2**30:.1f} GiB for two states in single precision, and "
+            f"{free / 2**30:.1f} GiB of memory are free; use fewer qubits"
+        )
+
+
+def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
+    """Table entry of every low row, then of every high row: bit j is the parity under mask j."""
+    low = np.arange(1 << min(bits, LOW_BITS), dtype=np.int64)
+    high = np.arange(1 << max(bits - LOW_BITS, 0), dtype=np.int64) << LOW_BITS
+    rows = np.concatenate([low, high])
+    entries = np.zeros(len(rows), np.int64)
+    for j, mask in enumerate(masks):
+        entries |= odd_bits(rows, np.int64(mask)).astype(np.int64) << j
+    return entries.astype(np.int32)
+
+
+def _fits(group: list[Rotation], x: int, w: int, lane_bits: int) -> bool:
+    """Whether each generator's signs are settled by its own mask alone, and their masks of rows are independent."""
+    if any((other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1 for other_x, other_w, _ in group):
+        return False
+    return len(pivots([*(r[0] >> lane_bits for r in group), x >> lane_bits])) == len(group) + 1
+
+
+def _commute(a: Rotation, b: Rotation) -> bool:
+    return not ((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1
+
+
+def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
+    """The first rotation and those behind it that can be done with it and may be moved up to it."""
+    group: list[Rotation] = [pending[0]]
+    skipped: list[Rotation] = []
+    for rotation in pending[1:]:
+        if len(group) == _GROUP or len(skipped) > _LOOK_AHEAD:
+            break
+        if _fits(group, rotation[0], rotation[1], lane_bits) and all(_commute(rotation, s) for s in skipped):
+            group.append(rotation)
+        else:
+            skipped.append(rotation)
+    return group
+
+
+def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
+    """A pass for one rotation costs nearly as much as one for two: deal 3 + 1 as 2 + 2."""
+    for before, single in pairwise(groups):
+        if len(before) == _GROUP and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
+            single.insert(0, before.pop())
+    return groups
+
+
+# --- The whole --------------------------------------------------------------------------------------------------
+
+
+def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    start = np.cumsum([0, *(len(r) for r in rows)])
+    flat = [entry for row in rows for entry in row]
+    return (
+        start.astype(np.int64),
+        np.array([i for i, _ in flat], np.int64),
+        np.array([c for _, c in flat], np.float64),
+    )
+
+
+def _schedule(program: PauliProgram, observables: Sequence[Observable] | None, lane_bits: int) -> Schedule:
+    if observables is None:
+        z = np.array([m for _, _, m in program.frame.z], np.uint64)
+        terms, x = conjugated_terms(program, ()), np.zeros(len(z), np.uint64)
+    else:
+        terms = conjugated_terms(program, observables)
+        x, z = terms.x, terms.z
+    builder = _Builder(program, lane_bits)
+    builder.run(_visible(program, x, z))
+    parts = 2 if program.initial or any(op[0] == PHASE for op in builder.ops) else 1
+    groups = Groups(builder, terms, parts)
+    builder.row_index((), builder.row_bits)
+    recipe = Recipe(
+        np.array(builder.ops, np.int64).reshape(-1, COLUMNS),
+        *_csr([sorted(slot.terms.items()) for slot in builder.slots]),
+        np.array([slot.offset for slot in builder.slots], np.float64),
+        np.array(builder.slot_lanes, np.int64),
+        np.concatenate(builder.index),
+        np.array(groups.rows, np.int64).reshape(-1, 8),
+        *_csr(groups.mask_entries),
+        np.array(groups.mask_lanes, np.int64),
+        builder.row_bits,
+        lane_bits,
+        parts,
+    )
+    largest = max((row[3] + row[4] for row in groups.rows), default=1)
+    count = 0 if observables is None else len(observables)
+    return Schedule(program, recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
+
+
+_CACHE: OrderedDict[Any, Schedule] = OrderedDict()
+_CACHE_SIZE = 256
+_LOCK = Lock()
+
+
+def schedule(program: PauliProgram, observables: tuple[Observable, ...] | None, lane_bits: int = 0) -> Schedule:
+    """Schedule a program for its observables (None: for all probabilities); cached.
+
+    ``lane_bits`` low bits of the kernels' amplitudes are lanes of a vector; 0: the lanes are samples.
+    """
+    key = program, observables, lane_bits
+    with _LOCK:
+        found = _CACHE.get(key)
+        if found is None:
+            found = _CACHE[key] = _schedule(program, observables, lane_bits)
+            if len(_CACHE) > _CACHE_SIZE:
+                _CACHE.popitem(last=False)
+        else:
+            _CACHE.move_to_end(key)
+        return found

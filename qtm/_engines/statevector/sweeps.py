@@ -1,0 +1,308 @@
+"""Sweeps over a batch in one kind of lanes: buffers, tiles, threads and memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from qtm import _executors, _machine
+from qtm._engines.options import real_dtype
+from qtm._engines.statevector.kernels import simd
+from qtm._engines.statevector.kernels.expectation import differentiate, evaluate
+from qtm._engines.statevector.kernels.sweep import TINY, Team, Workspace
+from qtm._engines.statevector.schedule import Schedule
+from qtm._engines.statevector.thread_pool import BEGUN, run_together
+from qtm._errors import OutOfMemory
+
+_LOGGER = logging.getLogger("qtm")
+# Share of the free memory that states may take, for the sweeps and to be kept between forward and backward.
+MEMORY_SHARE = 0.5
+# Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 7 qubits are.
+_WORTH_A_THREAD = 6_000_000
+_WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
+_SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
+_SPARE = 1 << 28  # bytes of used room that are kept for the next call, of buffers that are not small
+_NOBODY = np.zeros(1, np.int64)
+_compiled: set[tuple[str, Any, Any]] = set()
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array whose first number stands on a vector boundary."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
+    start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one thread does: tiles ``first`` .. ``last``, by itself or together with the rest of a team."""
+
+    place: int  # of the states of these tiles, among those of all parts
+    first: int
+    last: int
+    team: Team
+
+
+@dataclass(slots=True)
+class Kept:
+    """Final states of a forward sweep, for one reverse sweep of the same angles, which consumes them."""
+
+    sweeps: Sweeps
+    parts: list[Part]
+    states: list[np.ndarray]  # each (tiles, rows * parts * lanes + lanes)
+
+    def take(self) -> list[np.ndarray]:
+        """The states, once."""
+        if not self.states:
+            raise RuntimeError("these states were consumed by a reverse sweep; run the forward sweep again")
+        taken, self.states = self.states, []
+        return taken
+
+
+class Sweeps:
+    """One schedule, whose lanes are samples or amplitudes, with the buffers to run it."""
+
+    def __init__(self, plan: Schedule, dtype: str, threads: int, memory: int | None) -> None:
+        self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
+        self.recipe = plan.recipe
+        self.real = real_dtype(dtype)
+        self.lanes = simd.lanes(self.real)
+        self.samples_per_tile = 1 if self.recipe.lane_bits else self.lanes
+        self.amplitudes = 1 << self.recipe.row_bits + self.recipe.lane_bits
+        self.numbers = self.amplitudes * self.recipe.parts  # real numbers of one sample's state
+        self._tile_numbers = (self.recipe.parts << self.recipe.row_bits) * self.lanes
+        self._tile_bytes = self._tile_numbers * self.real.itemsize
+        self._multiply_adds = 8 * max(len(self.recipe.slot_offset), 1) * self._tile_numbers
+        self._tiny = TINY[self.real.itemsize]
+        self._spare: list[Workspace] = []
+        self._spare_buffers: dict[int, list[np.ndarray]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
+
+    def alone(self) -> Sweeps:
+        """The same for a worker elsewhere: without the program, which its arrays do not need, on one thread."""
+        return Sweeps(self.schedule.without_program(), self.dtype, 1, self.memory)
+
+    # Sweeps
+
+    def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
+        """Values (batch, observables), and the final states if ``keep``."""
+        parts = self._parts(len(angles))
+        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_observables), angles.dtype)
+        states = [self._buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
+
+        def run(part: Part, work: Workspace) -> None:
+            evaluate(
+                self.recipe, work, angles, start, states[part.place], values[part.team.member],
+                part.first, part.last, self._tiny, part.team,
+            )  # fmt: skip
+
+        self._run(evaluate, angles, parts, run)
+        if keep:
+            return _summed(values), Kept(self, parts, states)
+        self._recycle(states)
+        return _summed(values), None
+
+    def reverse(
+        self,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        kept: Kept | None,
+        seeds: list[np.ndarray] | None,
+        initial_gradient: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by the angles (batch, angles) and by the initial state (batch or 0, numbers)."""
+        assert kept is not None
+        if kept.sweeps is not self:
+            return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
+        states = kept.take()
+        by_initial = np.zeros((len(angles) if initial_gradient else 0, self.numbers), self.real)
+        gradient = np.zeros((kept.parts[0].team.size, *angles.shape), angles.dtype)
+        cotangents = [self._buffer(1) for _ in states] if seeds is None else seeds
+
+        def run(part: Part, work: Workspace) -> None:
+            differentiate(
+                self.recipe, work, angles, states[part.place], cotangent, cotangents[part.place], seeds is not None,
+                gradient[part.team.member], by_initial, part.first, part.last, self._tiny, part.team,
+            )  # fmt: skip
+
+        self._run(differentiate, angles, kept.parts, run)
+        self._recycle(states)
+        if seeds is None:
+            self._recycle(cotangents)
+        return _summed(gradient), by_initial
+
+    def _run(self, kernel: Any, angles: np.ndarray, parts: list[Part], run: Callable[[Part, Workspace], None]) -> None:
+        # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
+        works = [self._workspace() for _ in parts]
+        calls = [partial(_released, run, part, work) for part, work in zip(parts, works, strict=True)]
+        self._announced(kernel, angles, lambda: run_together(calls))
+        self._spare += works
+
+    # Sharing
+
+    def _parts(self, batch: int) -> list[Part]:
+        """What each thread does: samples of its own or, of a few large states, rows of each."""
+        if self._in_team(batch):
+            self._affordable_workers()
+            barrier, size = np.zeros(1, np.int64), self.threads
+            teams = [Team(m, size, barrier, np.zeros(1, np.int64), _NOBODY if m else BEGUN) for m in range(size)]
+            return [Part(0, 0, batch, team) for team in teams]
+        shares = self._shares(batch)
+        first = BEGUN if len(shares) > 1 else _NOBODY
+        return [Part(i, a, b, Team(0, 1, _NOBODY, _NOBODY, _NOBODY if i else first)) for i, (a, b) in enumerate(shares)]
+
+    def _in_team(self, batch: int) -> bool:
+        large = self.recipe.lane_bits > 0 and self._multiply_adds > _WORTH_A_TEAM
+        return large and self.threads > 1 and batch < self.threads
+
+    def _shares(self, batch: int) -> list[tuple[int, int]]:
+        tiles = -(-batch // self.samples_per_tile)
+        workers = min(self.threads, self._affordable_workers())
+        return _executors.deal(tiles, workers if tiles * self._multiply_adds > _WORTH_A_THREAD else 1)
+
+    # Whole states, for probabilities
+
+    def weights(self, kept: Kept | None, batch: int) -> np.ndarray:
+        """Squared modulus (batch, amplitudes) of kept states."""
+        assert kept is not None
+        pieces = []
+        for states in kept.states:
+            rows = self._rows(states)  # (tiles, rows, parts, lanes)
+            square = (rows * rows).sum(2) * states[:, None, self._tile_numbers :] ** 2
+            pieces.append(self._by_sample(square))
+        return np.concatenate(pieces)[:batch]
+
+    def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
+        """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
+        assert kept is not None
+        pad = -len(cotangent) % self.samples_per_tile
+        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
+        if self.recipe.lane_bits:
+            factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.lanes)
+        else:
+            factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
+        seeds = []
+        for part in kept.parts:
+            if part.team.member == 0:
+                states = kept.states[part.place]
+                seed = aligned((len(states), self._tile_numbers), self.real)
+                np.multiply(self._rows(states), factors[part.first : part.last], out=self._rows(seed))
+                seeds.append(seed)
+        return seeds
+
+    def _rows(self, states: np.ndarray) -> np.ndarray:
+        """A view of stored states as (tiles, rows, parts, lanes)."""
+        return states[:, : self._tile_numbers].reshape(len(states), -1, self.recipe.parts, self.lanes)
+
+    def _by_sample(self, rows: np.ndarray) -> np.ndarray:
+        """(tiles, rows, lanes) as (samples, amplitudes)."""
+        if self.recipe.lane_bits:
+            return rows.reshape(len(rows), -1)
+        return rows.transpose(0, 2, 1).reshape(-1, rows.shape[1])
+
+    # Memory
+
+    def start(self, initial: np.ndarray | None) -> np.ndarray:
+        """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows stand for |0...0>."""
+        if initial is None:
+            return np.zeros((0, self.numbers), self.real)
+        return np.ascontiguousarray(initial, self.real)
+
+    def fits(self, batch: int) -> bool:
+        """Whether the final states of the batch may be kept."""
+        size = -(-batch // self.samples_per_tile) * self._tile_bytes
+        return size < _SMALL or size <= self._budget()
+
+    def chunks(self, batch: int, start: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Parts of the batch whose final states fit the memory together, with their initial states."""
+        tiles = -(-batch // self.samples_per_tile)
+        if self.memory is not None or tiles * self._tile_bytes >= _SMALL:
+            tiles = max((self._budget() - self.threads * self._tile_bytes) // self._tile_bytes, 1)
+        size = max(tiles, 1) * self.samples_per_tile
+        for first in range(0, batch, size):
+            part = slice(first, first + size)
+            yield part, start if len(start) <= 1 else start[part]
+
+    def _budget(self) -> int:
+        return self.memory if self.memory is not None else int(MEMORY_SHARE * _machine.free_memory())
+
+    def _affordable_workers(self) -> int:
+        """Workers whose two states each fit the memory.
+
+        Raises:
+            OutOfMemory: not even one worker's do.
+        """
+        if self._tile_bytes < _SMALL:
+            return self.threads
+        budget = self._budget()
+        if budget < 2 * self._tile_bytes:
+            raise OutOfMemory(
+                f"{self.recipe.row_bits + self.recipe.lane_bits} qubits need {2 * self._tile_bytes / 2**30:.2f} GiB "
+                f"for two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
+            )
+        return budget // (2 * self._tile_bytes)
+
+    def _buffer(self, tiles: int) -> np.ndarray:
+        """Room for the states of some tiles: new memory costs a page fault every 4 KiB, so used room is kept."""
+        spare = self._spare_buffers.get(tiles)
+        return spare.pop() if spare else aligned((tiles, self._tile_numbers + self.lanes), self.real)
+
+    def _recycle(self, buffers: list[np.ndarray]) -> None:
+        for buffer in buffers:
+            spare = self._spare_buffers.setdefault(len(buffer), [])
+            fits = buffer.nbytes < _SMALL or buffer.nbytes + self._spare_bytes() <= _SPARE
+            if fits and len(spare) < 2 * self.threads:
+                spare.append(buffer)
+
+    def _spare_bytes(self) -> int:
+        return sum(buffer.nbytes for spare in list(self._spare_buffers.values()) for buffer in list(spare))
+
+    def _workspace(self) -> Workspace:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            slots, rows = max(len(self.recipe.slot_offset), 1), self.schedule.table_rows
+            factors = max(self.schedule.mask_count, 1)
+            sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
+            dtypes = (np.float64, *[self.real] * 9)
+            return Workspace(*(aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)))
+
+    def _announced(self, kernel: Any, angles: np.ndarray, call: Any) -> None:
+        """Run ``call``; if the kernel had to be compiled for it, say so, because it takes seconds."""
+        key = kernel.__name__, self.real, angles.dtype
+        if key in _compiled:
+            call()
+            return
+        _LOGGER.info("loading the kernel %r for %s; where it is new to this machine, compiling takes seconds", *key[:2])
+        before, began = sum(kernel.stats.cache_misses.values()), time.perf_counter()
+        call()
+        _compiled.add(key)
+        if sum(kernel.stats.cache_misses.values()) > before:
+            seconds = time.perf_counter() - began
+            _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key[:2], seconds)
+
+
+def _released(run: Callable[[Part, Workspace], None], part: Part, work: Workspace) -> None:
+    """Run a part; where it fails (or is interrupted), the rest of its team need not wait for it."""
+    try:
+        run(part, work)
+    except BaseException:
+        if part.team.size > 1:
+            part.team.barrier[0] = 1 << 62
+        raise
+
+
+def _summed(partial_sums: np.ndarray) -> np.ndarray:
+    """The sum over the members of a team, (members, batch, ...)."""
+    total: np.ndarray = partial_sums[0] if len(partial_sums) == 1 else partial_sums.sum(0)
+    return total

@@ -1,0 +1,93 @@
+"""Even dealing of a batch over workers, and running the shares on any executor of `concurrent.futures`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from qtm._errors import ParameterError, QtmError, WorkerError
+from qtm._machine import available_cores
+
+Result = TypeVar("Result")
+
+
+def resolve_threads(num_threads: int) -> int:
+    """Number of workers meant by ``num_threads``; 0 means all cores.
+
+    Raises:
+        ParameterError: ``num_threads`` is negative or no integer.
+    """
+    if not isinstance(num_threads, int) or num_threads < 0:
+        raise ParameterError(f"num_threads must be 0 (all cores) or a positive integer, not {num_threads!r}")
+    return num_threads or available_cores()
+
+
+def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
+    """Contiguous shares (first, last) of ``tasks``, as even as can be; no share is empty.
+
+    The first ``tasks - workers * floor(tasks / workers)`` workers take one more (Meyer et al. 2024, sec. II-B).
+
+    Example:
+        >>> deal(7, 3)
+        [(0, 3), (3, 5), (5, 7)]
+    """
+    workers = max(1, min(tasks, workers))
+    share, more = divmod(tasks, workers)
+    ends = [0]
+    for worker in range(workers):
+        ends.append(ends[-1] + share + (worker < more))
+    return [(a, b) for a, b in pairwise(ends) if b > a]
+
+
+def workers_of(executor: Executor) -> int:
+    """How many workers an executor has, where it says so; otherwise the cores of this machine."""
+    count = getattr(executor, "_max_workers", None)  # that of concurrent.futures, and what imitates it
+    client: Any = getattr(executor, "_client", None)  # of dask: its cluster may be elsewhere, and larger
+    if count is None and hasattr(client, "nthreads"):
+        count = sum(client.nthreads().values())
+    return count or available_cores()
+
+
+def executor_map(executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
+    """``function(*task)`` for every task on an executor, in order.
+
+    Raises:
+        WorkerError: a worker died, a task failed, or the executor takes no more; no result is silently missing.
+        QtmError: what a task raised on purpose.
+    """
+    futures: list[Future[Result]] = []
+    for task in tasks:
+        try:
+            futures.append(executor.submit(function, *task))
+        except RuntimeError as error:  # broken (BrokenExecutor), or shut down
+            raise WorkerError(f"the executor takes no more work ({error}); make a new executor") from error
+    for number, future in enumerate(futures, 1):
+        failure = _failure(future)
+        if failure is None:
+            continue
+        for other in futures:
+            other.cancel()
+        if isinstance(failure, QtmError):
+            raise failure
+        raise WorkerError(_what_happened(failure, f"share {number} of {len(tasks)}")) from failure
+    return [future.result() for future in futures]
+
+
+def _failure(future: Future) -> BaseException | None:
+    """The exception of a task, waited for; also where it was cancelled."""
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _what_happened(error: BaseException, share: str) -> str:
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, BrokenExecutor):
+        return (
+            f"a worker died while it computed {share} ({reason}); it may have run out of memory. "
+            "Make a new executor, with fewer workers or smaller batches"
+        )
+    return f"a worker could not compute {share} ({reason})"

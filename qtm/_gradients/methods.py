@@ -1,0 +1,58 @@
+"""Methods of differentiation by name: how a module gets its values and their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+from qiskit.primitives import BaseEstimatorV2
+
+from qtm._errors import ParameterError
+from qtm._gradients.adjoint import AdjointMethod
+from qtm._gradients.estimator_methods import EstimatorMethod, ParameterShiftMethod, SpsaMethod
+from qtm._gradients.method import GradientMethod
+from qtm._gradients.settings import MethodSettings
+
+_ON_ESTIMATORS: dict[str, Callable[..., EstimatorMethod]] = {
+    "param-shift": ParameterShiftMethod,
+    "spsa": SpsaMethod,
+}
+GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {"reverse": AdjointMethod, **_ON_ESTIMATORS}
+
+
+def _is_exact(estimator: BaseEstimatorV2) -> bool:
+    from qtm.primitives import FastEstimator
+
+    return isinstance(estimator, FastEstimator)
+
+
+def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
+    """The method that the settings name, computing in ``dtype``.
+
+    Raises:
+        ParameterError: the gradient is unknown, or does not go with the estimator.
+    """
+    name, options = settings.gradient if isinstance(settings.gradient, tuple) else (settings.gradient, {})
+    if name not in GRADIENT_METHODS:
+        raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}")
+    if name == "reverse" and settings.estimator is not None and not _is_exact(settings.estimator):
+        raise ParameterError(
+            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
+            "use gradient='param-shift' or 'spsa'"
+        )
+    _check_options(name, options)
+    if name == "reverse":
+        return AdjointMethod(settings, dtype)
+    if name not in settings.on_estimator:
+        settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
+    return settings.on_estimator[name]
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    known = [p.name for p in signature(GRADIENT_METHODS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(known)):
+        raise ParameterError(
+            f"gradient {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are {', '.join(known) or 'none'}"
+        )

@@ -1,0 +1,60 @@
+"""The configuration of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
+from qiskit.primitives import BaseEstimatorV2
+
+from qtm._executors import resolve_threads
+from qtm._gradients.method import GradientMethod
+from qtm._primitives.job_usage import Usage
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a module was asked for. Immutable, so that copies share it; an executor is not pickled with it."""
+
+    circuit: QuantumCircuit
+    parameters: tuple[Parameter, ...]
+    observables: Any
+    estimator: BaseEstimatorV2 | None
+    gradient: str | tuple[str, Mapping[str, Any]]
+    threads_forward: int
+    threads_backward: int
+    executor: Executor | None
+    pass_manager: BasePassManager | None
+    group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
+    # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
+    on_estimator: dict[str, GradientMethod] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        resolve_threads(self.threads_forward)
+        resolve_threads(self.threads_backward)
+
+    def with_threads(self, forward: int, backward: int) -> MethodSettings:
+        return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())
+
+    def _kept(self) -> dict[str, GradientMethod]:
+        # The exact estimator that stands for None has threads and an executor of its own.
+        return {} if self.estimator is None else self.on_estimator
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked of the estimator."""
+        return sum((method.usage for method in self.on_estimator.values()), Usage())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MethodSettings:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = self._kept()
+        # Qiskit's preset pass managers do not pickle, and this one has done its work where something was prepared.
+        passes = None if kept else self.pass_manager
+        return {**self.__dict__, "executor": None, "on_estimator": kept, "pass_manager": passes}

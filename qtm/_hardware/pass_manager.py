@@ -1,0 +1,68 @@
+"""A pass manager that gives a resumed run the very circuits of the run that was killed."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from qiskit import QuantumCircuit, qpy
+from qiskit.transpiler import PassManager, generate_preset_pass_manager
+
+from qtm._hardware.fingerprint import circuit_content
+from qtm._hardware.journal import Journal
+
+
+class DevicePassManager:
+    """Transpiles circuits for a backend, each once per run.
+
+    A device is calibrated anew every day, and a layout chosen by error rates changes with it. What a
+    run has transpiled is therefore kept in its journal, and transpiled again only after
+    `Connection.recalibrate`.
+    """
+
+    def __init__(self, backend: Any, optimization_level: int, seed: int | None, journal: Journal) -> None:
+        self._backend, self._level, self._seed, self._journal = backend, optimization_level, seed, journal
+        self._passes: PassManager | None = None
+
+    def run(self, circuits: QuantumCircuit | list[QuantumCircuit]) -> Any:
+        """Return the circuits in the basis and on the qubits of the backend; parameters stay as they are."""
+        if isinstance(circuits, QuantumCircuit):
+            return self._one(circuits)
+        return [self._one(circuit) for circuit in circuits]
+
+    def next_epoch(self) -> None:
+        """Transpile anew from now on."""
+        self._journal.epoch, self._passes = self._journal.epoch + 1, None
+
+    def _one(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        names = ",".join(parameter.name for parameter in circuit.parameters)
+        source = f"{self._journal.epoch}:{self._level}:{self._seed}:{circuit_content(circuit)}:{names}"
+        stored = self._journal.isa(source)
+        if stored is None:
+            stored = _write(self._preset().run(circuit))
+            self._journal.set_isa(source, stored)
+        return _with_parameters_of(circuit, _read(stored))
+
+    def _preset(self) -> PassManager:
+        if self._passes is None:
+            self._passes = generate_preset_pass_manager(self._level, backend=self._backend, seed_transpiler=self._seed)
+        return self._passes
+
+
+def _write(circuit: QuantumCircuit) -> bytes:
+    file = io.BytesIO()
+    qpy.dump(circuit, file)
+    return file.getvalue()
+
+
+def _read(data: bytes) -> QuantumCircuit:
+    return qpy.load(io.BytesIO(data))[0]
+
+
+def _with_parameters_of(source: QuantumCircuit, circuit: QuantumCircuit) -> QuantumCircuit:
+    """Put the parameters of this process in place of those of the process that wrote the circuit."""
+    mine = {parameter.name: parameter for parameter in source.parameters}
+    other = {p: mine[p.name] for p in circuit.parameters if p != mine[p.name]}
+    named = circuit.assign_parameters(other) if other else circuit
+    named.name, named.metadata = source.name, source.metadata
+    return named

@@ -1,0 +1,56 @@
+"""Layerwise Richardson extrapolation (LRE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+from qtm._errors import ParameterError, require
+from qtm._mitigation.folding import fold_chunks, folding_gates, layers
+from qtm._mitigation.method import Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
+
+
+@dataclass(frozen=True)
+class LayerwiseRichardson:
+    """Layer-wise Richardson extrapolation (Russo, Mari, arXiv:2402.04000), coefficients by mitiq.
+
+    Args:
+        degree: of the polynomial in the scales of all chunks.
+        fold_multiplier: step between scales, in foldings.
+        num_chunks: groups of consecutive layers that are scaled on their own; ``binomial(num_chunks + degree,
+            degree)`` circuits are run. Shallower circuits use one chunk per layer.
+    """
+
+    degree: int = 2
+    fold_multiplier: int = 1
+    num_chunks: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("degree", "fold_multiplier", "num_chunks"):
+            if getattr(self, name) != int(getattr(self, name)) or getattr(self, name) < 1:
+                raise ParameterError(f"{name} must be a whole number from 1 up, got {getattr(self, name)!r}")
+        require("mitiq", extra="mitigation")
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Run the circuit for each vector of scales; combine linearly."""
+        folding_gates(pub.circuit)  # raises for what cannot be folded
+        found = layers(pub.circuit)
+        groups = np.array_split(np.arange(len(found)), min(self.num_chunks, len(found)))
+        chunks = [[i for layer in group for i in found[layer]] for group in groups]
+        vectors, coefficients = self._plan(len(chunks))
+        results = yield [with_circuit(pub, fold_chunks(pub.circuit, chunks, v)) for v in vectors]
+        evs, stds = stacked(results)
+        limits, errors = linear_combination(coefficients, evs, stds)
+        return Mitigated(limits, errors, evs[0], {"scale_factor_vectors": vectors})
+
+    def _plan(self, chunks: int) -> tuple[list[tuple[int, ...]], Floats]:
+        cirq = require("cirq", extra="mitigation")
+        folding = require("mitiq.lre.multivariate_scaling.layerwise_folding", extra="mitigation")
+        richardson = require("mitiq.lre.inference.multivariate_richardson", extra="mitigation")
+        # mitiq asks for a circuit and only counts its layers.
+        counted = cirq.Circuit(cirq.Moment(cirq.X(cirq.LineQubit(0))) for _ in range(chunks))
+        options = {"degree": self.degree, "fold_multiplier": self.fold_multiplier}
+        vectors = folding.get_scale_factor_vectors(counted, **options)
+        return vectors, np.array(richardson.multivariate_richardson_coefficients(counted, **options))

@@ -1,0 +1,91 @@
+"""What a mitigation method is: the circuits it wants to run, and what it makes of their values.
+
+A method is a generator: it yields the PUBs to run (construct), is sent their results, and returns the
+mitigated values (combine). One that needs a second round, because what it saw tells it to, yields again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import QuantumCircuit
+from qiskit.primitives import PubResult
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.observables_array import ObservablesArray
+
+from qtm._errors import ParameterError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Mitigated:
+    """Values of one PUB, each array in the PUB's shape, and what to note in the result's metadata."""
+
+    evs: Floats
+    stds: Floats
+    raw: Floats
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Steps = Generator[list[EstimatorPub], list[PubResult], Mitigated]
+
+
+class MitigationMethod(Protocol):
+    """A mitigation method; its fields are its options."""
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Yield PUBs, receive their results, return the mitigated values of ``pub``."""
+        ...
+
+
+def values(result: PubResult) -> tuple[Floats, Floats]:
+    """Expectation values and standard errors (zeros where the estimator gives none) of a result."""
+    evs = np.asarray(result.data.evs, dtype=float)
+    stds = np.asarray(getattr(result.data, "stds", np.zeros_like(evs)), dtype=float)
+    return evs, np.broadcast_to(stds, evs.shape)
+
+
+def stacked(results: Iterable[PubResult]) -> tuple[Floats, Floats]:
+    """(results, *shape) values and standard errors."""
+    pairs = [values(result) for result in results]
+    return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+
+
+def with_circuit(pub: EstimatorPub, circuit: QuantumCircuit) -> EstimatorPub:
+    """The same PUB for another circuit with the same parameters."""
+    return EstimatorPub(circuit, pub.observables, pub.parameter_values, pub.precision, validate=False)
+
+
+def with_angles(
+    circuit: QuantumCircuit, observables: ObservablesArray, angles: Floats, precision: float | None
+) -> EstimatorPub:
+    """The PUB of a circuit whose parameters are its angles (*shape, angles), in sorted order."""
+    bindings = BindingsArray({tuple(circuit.parameters): angles}, shape=angles.shape[:-1])
+    return EstimatorPub(circuit, observables, bindings, precision, validate=False)
+
+
+def padded_values(pub: EstimatorPub) -> Floats:
+    """Parameter values (*shape, parameters) with as many leading axes as the PUB's result has."""
+    array = np.asarray(pub.parameter_values.as_array(pub.circuit.parameters), dtype=float)
+    missing = len(pub.shape) - (array.ndim - 1)
+    return array.reshape((1,) * missing + array.shape)
+
+
+def linear_combination(weights: Floats, evs: Floats, stds: Floats) -> tuple[Floats, Floats]:
+    """Sum over the first axis with weights; the errors are independent and add in squares."""
+    errors = np.sqrt(np.einsum("i,i...->...", weights**2, stds**2))
+    return np.einsum("i,i...->...", weights, evs), errors
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Refuse noise scales that do not start at 1 and rise."""
+    steps = list(scales)
+    if len(steps) < 2 or steps[0] != 1 or any(b <= a for a, b in pairwise(steps)):
+        raise ParameterError(f"scale_factors must start at 1 and rise, e.g. (1, 3, 5); got {steps}")

@@ -1,0 +1,201 @@
+"""Known noise is inverted: that of gates by quasi-probabilities (PEC), that of readout exactly (REM)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qiskit.circuit import QuantumCircuit
+from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.providers import BackendV2
+from qiskit.quantum_info import PTM, SuperOp
+
+from qtm._errors import CircuitError, ParameterError, require
+from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.method import Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
+
+if TYPE_CHECKING:
+    from qiskit_aer.noise import NoiseModel
+
+# Pauli string, first letter on the gate's first qubit -> its quasi-probability after the noisy gate.
+Quasi = dict[str, float]
+
+
+@dataclass(frozen=True)
+class ErrorCancellation:
+    """Probabilistic error cancellation (Temme, Bravyi, Gambetta, arXiv:1612.02058).
+
+    Random Paulis after the gates invert the Pauli part of their noise. The circuit without any is run once
+    with its exact weight; only the others are sampled, each distinct one run once.
+
+    Args:
+        noise: the gates' noise: an Aer ``NoiseModel`` or a backend (its Pauli-twirled channels), or the
+            probability of a depolarizing error on each qubit of a gate (mitiq's ``noise_level``), one number
+            or one per gate name, e.g. ``{"cx": 0.01}``.
+        num_samples: random circuits with at least one Pauli.
+        seed: for the sampling.
+    """
+
+    noise: float | Mapping[str, float] | NoiseModel | BackendV2
+    num_samples: int = 200
+    seed: int | None = None
+    _channels: dict[Any, Quasi] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or self.num_samples != int(self.num_samples):
+            raise ParameterError(f"num_samples must be a whole number from 1 up, got {self.num_samples!r}")
+        if isinstance(self.noise, (int, float, Mapping)):
+            require("mitiq", extra="mitigation")
+        else:
+            self._channels.update(_model_channels(self.noise))
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Run the circuit and its random variants; add up with their signs."""
+        noisy = self._noisy_gates(pub.circuit)
+        if not noisy:
+            raise CircuitError("no gate of the circuit has noise according to the option noise")
+        patterns, weights = self._sample(list(noisy.values()))
+        circuits = [_with_paulis(pub.circuit, noisy, pattern) for pattern in patterns]
+        results = yield [with_circuit(pub, circuit) for circuit in circuits]
+        evs, stds = stacked(results)
+        total, errors = linear_combination(weights, evs, stds)
+        sampling = self._sampling_error(weights[1:], evs[1:])
+        gamma = math.prod(_norm(quasi) for quasi in noisy.values())
+        metadata = {"gamma": gamma, "num_circuits": len(circuits), "num_samples": self.num_samples}
+        return Mitigated(total, np.hypot(errors, sampling), evs[0], metadata)
+
+    def _noisy_gates(self, circuit: QuantumCircuit) -> dict[int, Quasi]:
+        """Position of each noisy gate -> the inverse of its noise."""
+        found = {}
+        for position, item in enumerate(circuit.data):
+            qubits = tuple(circuit.find_bit(q).index for q in item.qubits)
+            quasi = self._inverse(item.operation.name, qubits)
+            if quasi is not None:
+                found[position] = quasi
+        return found
+
+    def _inverse(self, name: str, qubits: tuple[int, ...]) -> Quasi | None:
+        if isinstance(self.noise, (int, float, Mapping)):
+            known = get_standard_gate_name_mapping().get(name)
+            level = self.noise.get(name, 0) if isinstance(self.noise, Mapping) else self.noise
+            if not level or known is None or name in ("measure", "reset", "delay"):
+                return None
+            key = (level, len(qubits))
+            if key not in self._channels:
+                self._channels[key] = _depolarizing_inverse(float(level), len(qubits))
+            return self._channels[key]
+        return self._channels.get((name, qubits), self._channels.get((name, None)))
+
+    def _sample(self, quasis: list[Quasi]) -> tuple[list[tuple[str, ...]], Floats]:
+        """Distinct patterns (a Pauli string per noisy gate), the first without Paulis, and their weights."""
+        nothing = tuple("I" * len(next(iter(quasi))) for quasi in quasis)
+        alone = math.prod(quasi[n] for quasi, n in zip(quasis, nothing, strict=True))
+        gamma = math.prod(_norm(quasi) for quasi in quasis)
+        weights = {nothing: alone}
+        for pattern in _patterns(quasis, nothing, self.num_samples, np.random.default_rng(self.seed)):
+            sign = math.prod(np.sign(quasi[p]) for quasi, p in zip(quasis, pattern, strict=True))
+            weights[pattern] = weights.get(pattern, 0.0) + sign * (gamma - abs(alone)) / self.num_samples
+        return list(weights), np.array(list(weights.values()))
+
+    def _sampling_error(self, weights: Floats, evs: Floats) -> Floats:
+        """Standard error of the sampled part: of ``num_samples`` draws with values ``+- rest * ev``."""
+        rest = np.abs(weights).sum()
+        square = np.tensordot(np.abs(weights) * rest, evs**2, 1)
+        mean = np.tensordot(weights, evs, 1)
+        return np.sqrt(np.maximum(square - mean**2, 0) / self.num_samples)
+
+
+def _norm(quasi: Quasi) -> float:
+    return sum(map(abs, quasi.values()))
+
+
+def _patterns(
+    quasis: list[Quasi], nothing: tuple[str, ...], count: int, rng: np.random.Generator
+) -> list[tuple[str, ...]]:
+    """Random patterns with at least one Pauli, with probabilities as the sizes of their weights."""
+    stay = np.array([abs(quasi[n]) / _norm(quasi) for quasi, n in zip(quasis, nothing, strict=True)])
+    # The chance that gate k is the first to be followed by a Pauli.
+    begin = np.concatenate(([1.0], np.cumprod(stay)[:-1])) * (1 - stay)
+    first = rng.choice(len(quasis), count, p=begin / begin.sum())
+    columns = []
+    for k, (quasi, none) in enumerate(zip(quasis, nothing, strict=True)):
+        others = [label for label in quasi if label != none]
+        sizes = np.array([abs(quasi[label]) for label in others])
+        column = np.array(others)[rng.choice(len(others), count, p=sizes / sizes.sum())]
+        column[(first > k) | ((first < k) & (rng.random(count) < stay[k]))] = none
+        columns.append(column.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
+    gates, basis = get_standard_gate_name_mapping(), native_gates(circuit)
+    inserted = dict(zip(noisy, pattern, strict=True))
+    result = circuit.copy_empty_like()
+    for position, item in enumerate(circuit.data):
+        result.append(item)
+        for letter, qubit in zip(inserted.get(position, ""), item.qubits, strict=False):
+            if letter != "I":
+                append_native(result, gates[letter.lower()], [qubit], basis)
+    return result
+
+
+def _depolarizing_inverse(level: float, num_qubits: int) -> Quasi:
+    """From mitiq's representation of a gate with local depolarizing noise."""
+    cirq = require("cirq", extra="mitigation")
+    representations = require("mitiq.pec.representations", extra="mitigation")
+    if num_qubits > 2:
+        raise CircuitError(f"no inverse for noise of a gate on {num_qubits} qubits; transpile to 2-qubit gates")
+    if not 0 < level < 0.75:
+        raise ParameterError(f"a depolarizing noise level that can be inverted lies below 3/4, got {level}")
+    qubits = cirq.LineQubit.range(num_qubits)
+    ideal = cirq.Circuit(cirq.H(qubits[0]) if num_qubits == 1 else cirq.CZ(*qubits))
+    made = representations.represent_operation_with_local_depolarizing_noise(ideal, level)
+    quasi: Quasi = {}
+    for weight, operation in made.basis_expansion:
+        letters = ["I"] * num_qubits
+        for pauli in list(operation.circuit.all_operations())[1:]:
+            letters[pauli.qubits[0].x] = str(pauli.gate)
+        quasi["".join(letters)] = float(weight)
+    return quasi
+
+
+def _model_channels(noise: NoiseModel | BackendV2) -> dict[Any, Quasi]:
+    """(gate, qubits) -> inverse of its Pauli-twirled noise; qubits None stands for all others."""
+    aer = require("qiskit_aer.noise", extra="aer")
+    model = aer.NoiseModel.from_backend(noise) if isinstance(noise, BackendV2) else noise
+    if not isinstance(model, aer.NoiseModel):
+        raise ParameterError(f"noise must be a number, a dict, a NoiseModel or a backend; got {noise!r}")
+    channels: dict[Any, Quasi] = {}
+    for error in model.to_dict()["errors"]:
+        if error["type"] != "qerror":
+            continue
+        inverse = _pauli_inverse(SuperOp(aer.QuantumError.from_dict(error)))
+        for name in set(error["operations"]) & set(get_standard_gate_name_mapping()) - {"reset", "measure"}:
+            qubits = error.get("gate_qubits") or [None]
+            channels.update({(name, q if q is None else tuple(q)): inverse for q in qubits})
+    return channels
+
+
+def _pauli_inverse(channel: SuperOp) -> Quasi:
+    """Quasi-probabilities of the inverse of a channel's Pauli part.
+
+    A Pauli channel multiplies each Pauli P by ``f_P = sum_Q q_Q s_PQ``, with ``s_PQ`` the sign of their
+    commutation; its inverse by ``1 / f_P``, and ``s`` is its own inverse up to ``4^n``.
+    """
+    num_qubits = int(channel.num_qubits)
+    fidelities = np.real(np.diag(PTM(channel).data))  # in the order of the labels below
+    if fidelities.min() <= 0:
+        raise ParameterError("the noise of a gate is too strong to be inverted")
+    labels = ["".join(letters) for letters in product("IXYZ", repeat=num_qubits)]
+    one = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]])
+    signs = one
+    for _ in range(num_qubits - 1):
+        signs = np.kron(signs, one)
+    quasi = signs @ (1 / fidelities) / 4**num_qubits
+    # Qiskit's labels have the gate's first qubit last.
+    return {label[::-1]: float(q) for label, q in zip(labels, quasi, strict=True)}

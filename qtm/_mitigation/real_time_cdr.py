@@ -1,0 +1,176 @@
+"""Real-time mitigation: a map from noisy to exact values, kept while training, renewed when it drifts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.primitives import PubResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.observables_array import ObservablesArray
+
+from qtm._errors import ParameterError
+from qtm._mitigation.cdr import (
+    Template,
+    check_training,
+    exact_values,
+    fit_linear,
+    keep_some,
+    largest_values,
+    nearby_clifford,
+)
+from qtm._mitigation.method import Floats, Mitigated, Steps, padded_values, values, with_angles
+
+_log = logging.getLogger("qtm")
+# Candidates per training circuit: those whose exact values differ most say most about the slope.
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True)
+class RealTime:
+    """Real-time mitigation with a cached linear map (qiboml, section II.E.2).
+
+    The map is fitted on near-Clifford versions of the circuit, at points drawn from the PUB that asks for it
+    (all its shifts included), and then serves forward values and shifted ones alike: every PUB with the same
+    gates and observables. There is one slope and intercept per observable. MitigationMethod: Robbiati et al.,
+    arXiv:2311.05680; like its importance sampling, circuits whose exact values differ most are preferred.
+
+    Args:
+        threshold: a map is renewed when it takes a reference circuit, a new near-Clifford version of the
+            current one, further than this from its exact value.
+        min_iterations: expectation values that a map serves before it is checked (one more circuit).
+        n_training_samples: circuits in a fit.
+        shots: of each training circuit and of the reference; None means the precision of the PUB.
+        fraction_non_clifford: of the angles, left as they are in a training circuit.
+        sigma: radians; how far the other angles move, as in "cdr".
+        seed: for the training circuits.
+    """
+
+    threshold: float = 0.1
+    min_iterations: int = 1000
+    n_training_samples: int = 50
+    shots: int | None = None
+    fraction_non_clifford: float = 0.2
+    sigma: float = 0.5
+    seed: int | None = None
+    _maps: dict[Hashable, _Map] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_training(self.n_training_samples, self.fraction_non_clifford, self.sigma)
+        if not self.threshold > 0 or self.min_iterations < 1 or (self.shots is not None and self.shots < 1):
+            raise ParameterError(
+                "threshold must be positive and min_iterations and shots at least 1; got "
+                f"threshold={self.threshold!r}, min_iterations={self.min_iterations!r}, shots={self.shots!r}"
+            )
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Run the PUB, with the training circuits the first time and the reference when a check is due."""
+        template = Template(pub.circuit)
+        points = template.angles(padded_values(pub)).reshape(-1, len(template.clifford_steps))
+        known = self._map_for(template, pub.observables)
+        if known.fit is None:
+            training = known.training(template, points, self.n_training_samples)
+            results = yield [pub, training.pub]
+            known.learn(training, results[1])
+        elif known.served < self.min_iterations:
+            results = yield [pub]
+        else:
+            reference = known.reference(template, points)
+            results = yield [pub, reference.pub]
+            if known.drifted(reference, results[1], self.threshold):
+                training = known.training(template, points, self.n_training_samples)
+                again = yield [training.pub]
+                known.learn(training, again[0])
+        return known.applied(*values(results[0]), pub.observables)
+
+    def _map_for(self, template: Template, observables: ObservablesArray) -> _Map:
+        distinct = {_key(observable): observable for observable in observables.ravel()}
+        key = (template.key, tuple(sorted(distinct)))
+        if key not in self._maps:
+            self._maps[key] = _Map(self, [distinct[k] for k in sorted(distinct)])
+        return self._maps[key]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Near-Clifford circuits and their exact values (observables, training)."""
+
+    pub: EstimatorPub
+    exact: Floats
+
+
+class _Map:
+    """Slopes and intercepts (observables,) for one circuit structure, and how to renew them."""
+
+    def __init__(self, options: RealTime, observables: list[Mapping[str, float]]) -> None:
+        self.options = options
+        self.positions = {_key(observable): i for i, observable in enumerate(observables)}
+        self.column = ObservablesArray(np.array(observables, dtype=object)[:, None])  # against (training,)
+        self.sizes = largest_values(self.column)[:, 0]
+        self.rng = np.random.default_rng(options.seed)
+        self.fit: tuple[Floats, Floats] | None = None
+        self.fits = self.checks = self.served = 0
+
+    def training(self, template: Template, points: Floats, count: int) -> _Training:
+        """Circuits whose exact values differ much."""
+        angles, exact = self._candidates(template, points, count)
+        spread = np.abs(exact - exact.mean(axis=1, keepdims=True)) / self.sizes[:, None]
+        return self._chosen(template, angles, exact, np.argsort(-spread.sum(axis=0), kind="stable")[:count])
+
+    def reference(self, template: Template, points: Floats) -> _Training:
+        """One circuit whose exact values are large."""
+        angles, exact = self._candidates(template, points, 5)
+        size = np.abs(exact) / self.sizes[:, None]
+        return self._chosen(template, angles, exact, np.argsort(-size.sum(axis=0), kind="stable")[:1])
+
+    def _candidates(self, template: Template, points: Floats, count: int) -> tuple[Floats, Floats]:
+        """Near-Clifford angles around ``points``; exact values (observables, candidates)."""
+        options, steps = self.options, template.clifford_steps
+        here = points[self.rng.integers(len(points), size=_CANDIDATES * count)]  # (candidates, angles)
+        kept = keep_some(here.shape, options.fraction_non_clifford, self.rng)
+        angles = np.where(kept, here, nearby_clifford(here, steps, here.shape, options.sigma, self.rng))
+        return angles, exact_values(with_angles(template.circuit, self.column, angles, None))
+
+    def _chosen(self, template: Template, angles: Floats, exact: Floats, best: NDArray[np.intp]) -> _Training:
+        precision = None if self.options.shots is None else self.options.shots**-0.5
+        pub = with_angles(template.circuit, self.column, angles[best], precision)
+        return _Training(pub, exact[:, best])
+
+    def learn(self, training: _Training, result: PubResult) -> None:
+        """Fit the map to the values of training circuits."""
+        noisy, stds = (np.moveaxis(x, 0, -1)[None] for x in values(result))  # (1, training, observables)
+        slopes, intercepts = fit_linear(noisy, stds, training.exact.T, self.sizes, "linear")
+        self.fit = slopes[0], intercepts
+        self.fits, self.served = self.fits + 1, 0
+        _log.info("real-time mitigation: map %d fitted, slopes %s", self.fits, np.round(self.fit[0], 4))
+
+    def drifted(self, reference: _Training, result: PubResult, threshold: float) -> bool:
+        """Whether the map takes the reference too far from its exact value."""
+        slope, intercept = self._fitted()
+        self.checks, self.served = self.checks + 1, 0
+        mitigated = slope * values(result)[0][:, 0] + intercept
+        distance = float(np.abs(mitigated - reference.exact[:, 0]).max())
+        _log.info("real-time mitigation: check %d, distance %.4f", self.checks, distance)
+        return distance > threshold
+
+    def applied(self, evs: Floats, stds: Floats, observables: ObservablesArray) -> Mitigated:
+        """The mitigated values of a PUB with these observables."""
+        self.served += evs.size
+        index = np.array([self.positions[_key(o)] for o in observables.ravel()]).reshape(observables.shape)
+        slope, intercept = (np.broadcast_to(x[index], evs.shape) for x in self._fitted())
+        metadata: dict[str, Any] = {"slope": slope, "intercept": intercept}
+        metadata |= {"fits": self.fits, "checks": self.checks}
+        return Mitigated(slope * evs + intercept, np.abs(slope) * stds, evs, metadata)
+
+    def _fitted(self) -> tuple[Floats, Floats]:
+        if self.fit is None:
+            raise RuntimeError("the map is used before it is fitted")
+        return self.fit
+
+
+def _key(observable: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(observable.items()))

@@ -1,0 +1,105 @@
+"""Zero-noise extrapolation of one scale (ZNE) and of one scale per chunk of layers (LRE)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qiskit.circuit import QuantumCircuit
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+from qtm._errors import ParameterError, QtmError, require
+from qtm._mitigation.folding import FOLDS, achieved_scale, folding_gates
+from qtm._mitigation.method import Floats, Mitigated, Steps, check_scales, linear_combination, stacked, with_circuit
+
+# Name -> (mitiq's factory, the options it takes, whether its limit is linear in the values).
+FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "richardson": ("RichardsonFactory", (), True),
+    "fake-nodes": ("FakeNodesFactory", (), True),
+    "linear": ("LinearFactory", (), True),
+    "poly": ("PolyFactory", ("order",), True),
+    "exp": ("ExpFactory", ("asymptote",), False),
+    "poly-exp": ("PolyExpFactory", ("order", "asymptote"), False),
+}
+
+
+@dataclass(frozen=True)
+class ZeroNoise:
+    """Zero-noise extrapolation (Temme, Bravyi, Gambetta, arXiv:1612.02058; Li, Benjamin, arXiv:1611.09301).
+
+    Args:
+        scale_factors: noise scales, from 1 up; a scale is reached as nearly as the number of gates allows,
+            and the scale that was reached is the one extrapolated from.
+        factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq.
+        fold: "global" (the whole circuit back and forth) or "gates" (each gate, some at random in between).
+        order: of "poly" and "poly-exp".
+        asymptote: value at infinite noise for "exp" and "poly-exp"; None fits it.
+        seed: for the random gates.
+    """
+
+    scale_factors: Sequence[float] = (1, 3, 5)
+    factory: str = "richardson"
+    fold: str = "global"
+    order: int = 2
+    asymptote: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _choose("factory", self.factory, FACTORIES)
+        _choose("fold", self.fold, FOLDS)
+        check_scales(self.scale_factors)
+        require("mitiq", extra="mitigation")
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Run the circuit at each scale; extrapolate."""
+        scales = [achieved_scale(pub.circuit, scale) for scale in self.scale_factors]
+        if len(set(scales)) < len(scales):
+            raise ParameterError(
+                f"scale_factors {list(self.scale_factors)} cannot be told apart on a circuit with "
+                f"{len(folding_gates(pub.circuit))} gates; choose them further apart"
+            )
+        results = yield [with_circuit(pub, c) for c in self._circuits(pub.circuit)]
+        evs, stds = stacked(results)
+        limits, errors = self._extrapolated(scales, evs, stds)
+        metadata = {"scale_factors": scales, "evs_by_scale": evs, "factory": self.factory}
+        return Mitigated(limits, errors, evs[0], metadata)
+
+    def _circuits(self, circuit: QuantumCircuit) -> list[QuantumCircuit]:
+        rng = np.random.default_rng(self.seed)
+        return [FOLDS[self.fold](circuit, scale, rng) for scale in self.scale_factors]
+
+    def _limit(self, scales: Sequence[float]) -> Callable[[Any], float]:
+        name, options, _ = FACTORIES[self.factory]
+        zne = require("mitiq.zne.inference", extra="mitigation")
+        given = {option: getattr(self, option) for option in options}
+
+        def limit(exp_values: Any) -> float:
+            try:
+                return getattr(zne, name).extrapolate(list(scales), list(exp_values), **given)
+            except (zne.ExtrapolationError, ValueError) as error:
+                raise QtmError(
+                    f"factory {self.factory!r} could not extrapolate {np.round(exp_values, 6).tolist()} at "
+                    f"scales {list(scales)} ({error}); try factory='linear', or other scale_factors"
+                ) from error
+
+        return limit
+
+    def _extrapolated(self, scales: Sequence[float], evs: Floats, stds: Floats) -> tuple[Floats, Floats]:
+        limit = self._limit(scales)
+        if FACTORIES[self.factory][2]:
+            return linear_combination(np.array([limit(row) for row in np.eye(len(scales))]), evs, stds)
+        limits, errors = np.empty(evs.shape[1:]), np.empty(evs.shape[1:])
+        for index in np.ndindex(limits.shape):
+            at, by = np.moveaxis(evs, 0, -1)[index], np.moveaxis(stds, 0, -1)[index]
+            limits[index] = limit(at)
+            # First order in the errors of the values, by one refit for each.
+            moved = [limit(at + step) - limits[index] for step in np.diag(by)[by > 0]]
+            errors[index] = np.linalg.norm(moved)
+        return limits, errors
+
+
+def _choose(option: str, value: str, table: dict[str, Any]) -> None:
+    if value not in table:
+        raise ParameterError(f"unknown {option} {value!r}; choose one of {', '.join(table)}")

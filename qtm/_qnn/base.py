@@ -1,0 +1,285 @@
+"""What `EstimatorQNN` and `SamplerQNN` share: parameters, shapes, and derivatives of all outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
+
+from qtm._errors import JobError, ParameterError, ShapeError, require
+from qtm._gradients.method import GradientMethod
+from qtm._primitives.ideal_primitives import is_exact_gradient
+from qtm._qnn.errors import network_error, peer
+from qtm._qnn.parameter_shift import ShiftedCircuit
+from qtm._qnn.qubit_layout import Placement
+from qtm._torch.autograd import expectation_values
+
+# Rows of one-hot cotangents that are differentiated together.
+_ROWS = 4096
+
+
+class QuantumNetwork(ABC):
+    """A circuit whose parameters are inputs and weights, with the interface of qiskit-machine-learning's networks."""
+
+    _placement: Placement
+    _output_shape: tuple[int, ...]
+    gradient: Any
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        input_params: Sequence[Parameter] | None,
+        weight_params: Sequence[Parameter] | None,
+        sparse: bool,
+        input_gradients: bool,
+        pass_manager: Any,
+    ) -> None:
+        self._input_params = list(input_params) if input_params is not None else []
+        self._weight_params = list(weight_params) if weight_params is not None else []
+        _check_parameters(circuit, self._input_params, self._weight_params)
+        self._placement = Placement.of(circuit, pass_manager)
+        self._sparse, self._input_gradients = sparse, input_gradients
+        self._methods: dict[str, GradientMethod] = {}
+        self._shifted: ShiftedCircuit | None = None
+        _register(type(self))
+
+    @property
+    def circuit(self) -> QuantumCircuit:
+        """The circuit, as it was transpiled if a pass manager was given."""
+        return copy(self._placement.run)
+
+    @property
+    def num_virtual_qubits(self) -> int:
+        """Qubits of the circuit before it was transpiled."""
+        return self._placement.num_virtual
+
+    @property
+    def input_params(self) -> list[Parameter]:
+        """Parameters that inputs are bound to, in order."""
+        return copy(self._input_params)
+
+    @property
+    def weight_params(self) -> list[Parameter]:
+        """Trainable parameters, in order."""
+        return copy(self._weight_params)
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs."""
+        return len(self._input_params)
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights."""
+        return len(self._weight_params)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether outputs and gradients are sparse arrays."""
+        return self._sparse
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output for one input."""
+        return self._output_shape
+
+    @property
+    def input_gradients(self) -> bool:
+        """Whether `backward` computes gradients by the inputs."""
+        return self._input_gradients
+
+    @input_gradients.setter
+    def input_gradients(self, input_gradients: bool) -> None:
+        self._input_gradients = input_gradients
+
+    def forward(self, input_data: Any, weights: Any) -> Any:
+        """Outputs (..., *output_shape), float64, of inputs (..., num_inputs) and weights (num_weights,).
+
+        Inputs of one axis, or None where there are none, are a batch of one.
+
+        Raises:
+            ShapeError: inputs or weights have the wrong size.
+            ParameterError: a value is NaN or infinite.
+        """
+        rows, lead = self._rows(input_data, weights)
+        return self._array(self._values(rows).reshape(*lead, *self._output_shape))
+
+    def backward(self, input_data: Any, weights: Any) -> tuple[Any, Any]:
+        """Derivatives of `forward` by inputs (..., *output_shape, num_inputs) and by weights.
+
+        The first is None unless `input_gradients`, and either is None where there is nothing to differentiate by.
+
+        Raises:
+            ShapeError: inputs or weights have the wrong size.
+            ParameterError: a value is NaN or infinite.
+        """
+        rows, lead = self._rows(input_data, weights)
+        split = self.num_inputs if self._input_gradients else 0
+        wanted = [*range(split), *range(self.num_inputs, rows.shape[1])]
+        if not wanted:
+            return None, None
+        found = self._jacobian(rows, wanted).reshape(*lead, *self._output_shape, len(wanted))
+        return tuple(self._array(part) if part.shape[-1] else None for part in (found[..., :split], found[..., split:]))  # type: ignore[return-value]
+
+    def exact_method(self, dtype: str) -> GradientMethod:
+        """Exact outputs and derivatives, computing in ``dtype`` ("complex64", "complex128")."""
+        if dtype not in self._methods:
+            self._methods[dtype] = self._make_method(dtype)
+        return self._methods[dtype]
+
+    @property
+    @abstractmethod
+    def is_exact(self) -> bool:
+        """Whether outputs are those of an ideal simulator, without noise or shots."""
+
+    @abstractmethod
+    def _make_method(self, dtype: str) -> GradientMethod: ...
+
+    @abstractmethod
+    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        """Outputs (points, outputs) from the primitive."""
+
+    @abstractmethod
+    def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
+        """Derivatives (batch, outputs, wanted) from the gradient that the user gave."""
+
+    @abstractmethod
+    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """The circuit with what has to stand at its end for the primitive."""
+
+    @property
+    def _parameters(self) -> tuple[Parameter, ...]:
+        return (*self._input_params, *self._weight_params)
+
+    def _values(self, rows: np.ndarray) -> np.ndarray:
+        if self.is_exact:
+            with torch.no_grad():
+                tensor = torch.from_numpy(rows)
+                method = self.exact_method("complex128")
+                return expectation_values(method, tensor, tensor.new_empty(0), len(rows), (False, False)).numpy()
+        size = prod(self._output_shape)
+        return self._on_primitive.values(rows, self._run) if len(rows) else np.zeros((0, size))
+
+    def _jacobian(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
+        size = prod(self._output_shape)
+        if not len(rows):
+            return np.zeros((0, size, len(wanted)))
+        if self.gradient is not None and not (self.is_exact and is_exact_gradient(self.gradient)):
+            return self._by_gradient(rows, wanted)
+        if self.is_exact:
+            return jacobian(self.exact_method("complex128"), rows, size)[:, :, wanted]
+        return self._on_primitive.jacobian(rows, wanted, self._run, size)
+
+    @property
+    def _on_primitive(self) -> ShiftedCircuit:
+        if self._shifted is None:
+            self._shifted = ShiftedCircuit(self._placement.run, self._parameters, self._finished)
+        return self._shifted
+
+    def _sorted_circuit(self) -> QuantumCircuit:
+        """The circuit with parameters that Qiskit sorts as inputs, then weights: what other gradients expect."""
+        names = ParameterVector("inputs", self.num_inputs), ParameterVector("weights", self.num_weights)
+        new = dict(zip(self._parameters, (*names[0], *names[1]), strict=True))
+        run = self._placement.run
+        return run.assign_parameters({p: new[p] for p in run.parameters})
+
+    def _rows(self, input_data: Any, weights: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Values (batch, num_inputs + num_weights), and the shape of the batch."""
+        fixed = np.zeros(0) if weights is None else np.array(weights, dtype=float).reshape(-1)
+        if len(fixed) != self.num_weights:
+            raise network_error(ShapeError, f"{len(fixed)} weights; the network has {self.num_weights}")
+        if input_data is None and self.num_inputs == 0:
+            return fixed[None], (1,)
+        inputs = None if input_data is None else np.atleast_1d(np.array(input_data, dtype=float))
+        if inputs is None or inputs.shape[-1] != self.num_inputs:
+            found = "None" if inputs is None else f"of shape {inputs.shape}"
+            raise network_error(ShapeError, f"the inputs are {found}; the network expects (..., {self.num_inputs})")
+        lead = inputs.shape[:-1] or (1,)
+        flat = inputs.reshape(prod(lead), self.num_inputs)
+        return np.concatenate([flat, np.broadcast_to(fixed, (len(flat), len(fixed)))], axis=1), lead
+
+    def _array(self, dense: np.ndarray) -> Any:
+        if not self._sparse:
+            return dense
+        return require("sparse", extra="bench").COO.from_numpy(dense)
+
+    def _checked_shape(self, shape: Any) -> tuple[int, ...]:
+        given = (shape,) if np.ndim(shape) == 0 else tuple(shape)
+        if not given or any(int(s) != s or s <= 0 for s in given):
+            raise network_error(ShapeError, f"output_shape is {shape!r}; all of its lengths must be at least 1")
+        return tuple(int(s) for s in given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_methods": {}, "_shifted": None}
+
+
+def jacobian(method: GradientMethod, rows: np.ndarray, num_outputs: int) -> np.ndarray:
+    """Derivatives (batch, outputs, parameters) at parameter values (batch, parameters): a sweep for each output."""
+    step = max(_ROWS // num_outputs, 1)
+    parts = [_jacobian(method, rows[i : i + step], num_outputs) for i in range(0, len(rows), step)]
+    return np.concatenate(parts)
+
+
+def _jacobian(method: GradientMethod, rows: np.ndarray, num_outputs: int) -> np.ndarray:
+    cotangent = np.tile(np.eye(num_outputs), (len(rows), 1))
+    with torch.inference_mode(False), torch.enable_grad():
+        values = torch.tensor(np.repeat(rows, num_outputs, axis=0), requires_grad=True)
+        nothing = values.new_empty(0)
+        angles, initial = method.angles(values, nothing, len(values)), method.initial(values, nothing)
+        at = [None if t is None else t.detach().contiguous().numpy() for t in (angles, initial)]
+        by_initial = initial is not None and initial.requires_grad
+        found = method.vjp(at[0], cotangent, at[1], None, by_initial)  # type: ignore[arg-type]
+        pairs = [(t, g) for t, g in zip((angles, initial), found, strict=True) if t is not None and t.requires_grad]
+        if not pairs:
+            return np.zeros((len(rows), num_outputs, rows.shape[1]))
+        cotangents = [torch.from_numpy(g).to(torch.float64) for _, g in pairs if g is not None]
+        total = torch.autograd.grad([t for t, _ in pairs], values, cotangents)[0]
+    return total.numpy().reshape(len(rows), num_outputs, -1)
+
+
+def by_given_gradient(
+    gradient: Any, circuit: QuantumCircuit, rows: np.ndarray, num_inputs: int, wanted: list[int], *observables: Any
+) -> list[Any]:
+    """What a gradient object gives at values (rows, parameters) for the ``wanted`` ones, of a sorted circuit."""
+    place = [p.index + (0 if p.vector.name == "inputs" else num_inputs) for p in circuit.parameters]
+    if missing := set(wanted) - set(place):
+        raise network_error(ParameterError, f"transpiling removed {len(missing)} parameters that nothing depends on")
+    chosen = [p for p, number in zip(circuit.parameters, place, strict=True) if number in wanted]
+    job = gradient.run([circuit] * len(rows), *observables, rows[:, place], parameters=[chosen] * len(rows))
+    return list(job_result(job).gradients)
+
+
+def job_result(job: Any) -> Any:
+    """The result of a job, or an error that names what went wrong."""
+    try:
+        return job.result()
+    except Exception as error:
+        raise network_error(JobError, f"the job failed: {type(error).__name__}: {error}") from error
+
+
+def _check_parameters(circuit: QuantumCircuit, inputs: list[Parameter], weights: list[Parameter]) -> None:
+    given = [*inputs, *weights]
+    names = {p: p.name for p in given}
+    problems = (
+        ("listed more than once", [p.name for p in names if given.count(p) > 1]),
+        ("not in the circuit", [n for p, n in names.items() if p not in set(circuit.parameters)]),
+        ("in the circuit, but neither in input_params nor in weight_params",
+         [p.name for p in circuit.parameters if p not in names]),
+    )  # fmt: skip
+    for problem, found in problems:
+        if found:
+            raise network_error(ParameterError, f"parameters {problem}: {', '.join(found)}")
+
+
+def _register(kind: type) -> None:
+    """Make `isinstance` of qiskit-machine-learning's classes hold, so that its trainers take ours."""
+    networks = peer()
+    if networks is not None:
+        getattr(networks, kind.__name__, networks.NeuralNetwork).register(kind)

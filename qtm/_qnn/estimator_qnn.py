@@ -1,0 +1,127 @@
+"""`EstimatorQNN`: expectation values behind the interface of qiskit-machine-learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
+from qiskit.primitives import BaseEstimatorV2
+
+from qtm._gradients.method import GradientMethod
+from qtm._gradients.methods import make_method
+from qtm._gradients.settings import MethodSettings
+from qtm._primitives.ideal_primitives import is_exact_estimator
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
+from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
+from qtm.primitives import FastEstimator
+
+DEFAULT_PRECISION = 0.015625
+
+
+class EstimatorQNN(QuantumNetwork):
+    """A network whose outputs are expectation values, one for each observable.
+
+    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
+    ideal simulator (no estimator given, `FastEstimator`, or a statevector estimator of Qiskit or
+    qiskit-machine-learning) values and derivatives are exact; on any other estimator they are what it estimates, and
+    derivatives follow the parameter-shift rule.
+
+    Args:
+        circuit: any circuit, also one that was transpiled already.
+        estimator: None for qtm's exact simulator, or any ``BaseEstimatorV2``.
+        observables: one or several, on the qubits of the circuit; for a transpiled circuit also on the qubits that it
+            had before. None is Z on all of the qubits that the circuit had before it was transpiled.
+        input_params: parameters that inputs are bound to, in this order.
+        weight_params: trainable parameters, in this order.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
+            one, or parameter shifts where the estimator is not exact.
+        input_gradients: whether `backward` differentiates by the inputs as well.
+        default_precision: standard deviation to ask of an estimator that is not exact.
+        pass_manager: transpiles the circuit, once; observables follow its layout.
+
+    Raises:
+        ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
+        ObservableError: an observable is not Hermitian, or does not fit the circuit.
+
+    Example:
+        >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
+        >>> features, ansatz = z_feature_map(2), real_amplitudes(2, reps=1)
+        >>> qnn = EstimatorQNN(
+        ...     circuit=features.compose(ansatz),
+        ...     observables=["ZZ", "XI", "IX"],
+        ...     input_params=features.parameters,
+        ...     weight_params=ansatz.parameters,
+        ... )
+        >>> qnn.forward([[0.1, 0.2], [0.3, 0.4]], [1, 2, 3, 4]).shape
+        (2, 3)
+        >>> qnn.backward([0.1, 0.2], [1, 2, 3, 4])[1].shape
+        (1, 3, 4)
+    """
+
+    def __init__(
+        self,
+        *,
+        circuit: QuantumCircuit,
+        estimator: BaseEstimatorV2 | None = None,
+        observables: Any = None,
+        input_params: Sequence[Parameter] | None = None,
+        weight_params: Sequence[Parameter] | None = None,
+        gradient: Any = None,
+        input_gradients: bool = False,
+        default_precision: float = DEFAULT_PRECISION,
+        pass_manager: BasePassManager | None = None,
+    ) -> None:
+        super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
+        self.estimator: BaseEstimatorV2 = FastEstimator() if estimator is None else estimator
+        self.gradient = gradient
+        self._default_precision = default_precision
+        if observables is None:
+            observables = (self._placement.default_observable(),)
+            virtual: Any = "Z" * self._placement.num_virtual
+        else:
+            virtual = observables
+        self._observables = observables if isinstance(observables, list | tuple) else (observables,)
+        self._on_run, self._on_simulate = self._placement.operators(virtual)
+        self._output_shape = (len(self._on_run),)
+
+    @property
+    def observables(self) -> Any:
+        """The observables, as they were given."""
+        return copy(self._observables)
+
+    @property
+    def default_precision(self) -> float:
+        """Standard deviation asked of an estimator that is not exact."""
+        return self._default_precision
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the estimator is an ideal simulator from which no noise was asked."""
+        return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
+
+    def _make_method(self, dtype: str) -> GradientMethod:
+        circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
+        operators = [restricted(o, number) for o in self._on_simulate]
+        settings = MethodSettings(circuit, self._parameters, operators, None, "reverse", 0, 0, None, None)
+        return make_method(settings, dtype)
+
+    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        return without_measurements(circuit)
+
+    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        points = {slots: values[:, None, :] for slots, values in bindings.items()}
+        job = self.estimator.run([(circuit, self._on_run, points)], precision=self._default_precision)
+        return np.asarray(job_result(job)[0].data.evs).reshape(-1, len(self._on_run))
+
+    def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
+        count = len(self._on_run)
+        repeated = np.repeat(rows, count, axis=0)
+        circuit = self._finished(self._sorted_circuit())
+        operators = self._on_run * len(rows)
+        found = by_given_gradient(self.gradient, circuit, repeated, self.num_inputs, wanted, operators)
+        return np.asarray(found).reshape(len(rows), count, len(wanted))

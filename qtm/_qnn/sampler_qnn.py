@@ -1,0 +1,167 @@
+"""`SamplerQNN`: probabilities of measured outcomes behind the interface of qiskit-machine-learning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from qiskit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
+from qiskit.primitives import BaseSamplerV2, BitArray
+
+from qtm._errors import ShapeError
+from qtm._gradients.method import GradientMethod
+from qtm._primitives.ideal_primitives import is_exact_sampler
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
+from qtm._qnn.errors import network_error
+from qtm._qnn.exact_outcomes import ExactProbabilities, Outputs
+from qtm._qnn.qubit_layout import without_idle_qubits, without_measurements
+from qtm.primitives import FastSampler
+
+logger = logging.getLogger("qtm")
+
+
+def _identity(outcome: int) -> int:
+    return outcome
+
+
+class SamplerQNN(QuantumNetwork):
+    """A network whose outputs are probabilities of what is measured, added up by ``interpret``.
+
+    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
+    ideal simulator (no sampler given, `FastSampler`, or a statevector sampler of Qiskit or qiskit-machine-learning)
+    probabilities and derivatives are exact; any other sampler's shots are counted, and derivatives follow the
+    parameter-shift rule.
+
+    An outcome is the number that the classical bits show, the first bit being the lowest; where the circuit has no
+    classical bits, all qubits are measured, as they were before the circuit was transpiled.
+
+    Args:
+        circuit: any circuit, also one that was transpiled already.
+        sampler: None for qtm's exact simulator, or any ``BaseSamplerV2``.
+        input_params: parameters that inputs are bound to, in this order.
+        weight_params: trainable parameters, in this order.
+        sparse: whether outputs and gradients are sparse arrays of the package ``sparse``.
+        interpret: gives for an outcome the index, or tuple of indices, of the output that it counts for.
+        output_shape: shape of the output; needed with ``interpret``, and (2**qubits,) without.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
+            one, or parameter shifts where the sampler is not exact.
+        input_gradients: whether `backward` differentiates by the inputs as well.
+        pass_manager: transpiles the circuit, once.
+
+    Raises:
+        ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
+        ShapeError: ``interpret`` is given without a valid ``output_shape``.
+        CircuitError: the circuit has classical bits, and measures nothing.
+
+    Example:
+        >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
+        >>> features, ansatz = z_feature_map(2), real_amplitudes(2, reps=1)
+        >>> qnn = SamplerQNN(
+        ...     circuit=features.compose(ansatz),
+        ...     input_params=features.parameters,
+        ...     weight_params=ansatz.parameters,
+        ...     interpret=lambda outcome: outcome.bit_count() % 2,
+        ...     output_shape=2,
+        ... )
+        >>> qnn.forward([[0.1, 0.2], [0.3, 0.4]], [1, 2, 3, 4]).sum(-1)
+        array([1., 1.])
+        >>> qnn.backward([0.1, 0.2], [1, 2, 3, 4])[1].shape
+        (1, 2, 4)
+    """
+
+    def __init__(
+        self,
+        *,
+        circuit: QuantumCircuit,
+        sampler: BaseSamplerV2 | None = None,
+        input_params: Sequence[Parameter] | None = None,
+        weight_params: Sequence[Parameter] | None = None,
+        sparse: bool = False,
+        interpret: Callable[[int], Any] | None = None,
+        output_shape: int | tuple[int, ...] | None = None,
+        gradient: Any = None,
+        input_gradients: bool = False,
+        pass_manager: BasePassManager | None = None,
+    ) -> None:
+        super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
+        self.sampler: BaseSamplerV2 = FastSampler() if sampler is None else sampler
+        self.gradient = gradient
+        self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
+        self.set_interpret(interpret, output_shape)
+
+    @property
+    def interpret(self) -> Callable[[int], Any]:
+        """What maps an outcome to its output."""
+        return self._outputs.interpret
+
+    def set_interpret(
+        self,
+        interpret: Callable[[int], Any] | None = None,
+        output_shape: int | tuple[int, ...] | None = None,
+    ) -> None:
+        """Change ``interpret``, and with it the shape of the output.
+
+        Raises:
+            ShapeError: ``interpret`` is given without a valid ``output_shape``.
+        """
+        if interpret is None:
+            if output_shape is not None:
+                logger.warning("output_shape has no effect without interpret: there is one output per outcome")
+            output_shape = 2**self.num_virtual_qubits
+        elif output_shape is None:
+            raise network_error(ShapeError, "interpret needs an output_shape: how many outputs there are")
+        self._output_shape = self._checked_shape(output_shape)
+        self._outputs = Outputs(_identity if interpret is None else interpret, self._output_shape)
+        self._methods = {}
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the sampler is an ideal simulator from which no number of shots was asked."""
+        return is_exact_sampler(self.sampler)
+
+    def _make_method(self, dtype: str) -> GradientMethod:
+        simulate = self._placement.simulate
+        bits = self._placement.bits(simulate)
+        circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
+        places = [None if q is None else number[q] for q in bits]
+        return ExactProbabilities(circuit, self._parameters, places, self._outputs, dtype)
+
+    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """The circuit, with a single register that shows an outcome as it is."""
+        bits = self._placement.bits(self._placement.run)
+        measured = without_measurements(circuit)
+        measured.add_register(ClassicalRegister(len(bits), "meas"))
+        for place, qubit in enumerate(bits):
+            if qubit is not None:
+                measured.measure(qubit, place)
+        return measured
+
+    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        points = next(iter(bindings.values()), np.zeros((1, 0)))
+        result = job_result(self.sampler.run([(circuit, bindings)]))[0].data.meas
+        shots = result.reshape(len(points), result.num_shots)
+        return np.array([self._frequencies(shots[i]) for i in range(len(points))])
+
+    def _frequencies(self, shots: BitArray) -> np.ndarray:
+        """Outputs (outputs,) as shares of the shots."""
+        rows, counts = np.unique(shots.array, axis=0, return_counts=True)  # (distinct, bytes), the lowest last
+        outcomes = [int.from_bytes(row.tobytes()) for row in rows]
+        sums = np.bincount(self._outputs.of(outcomes), counts, self._outputs.size + 1)
+        self._outputs.check(sums[-1:], outcomes)
+        return sums[:-1] / shots.num_shots
+
+    def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
+        def outputs(gradients: Any) -> np.ndarray:  # a dictionary for each parameter
+            out = np.zeros((self._outputs.size + 1, len(gradients)))
+            for k, changes in enumerate(gradients):
+                np.add.at(out[:, k], self._outputs.of(changes), list(changes.values()))
+            return out[:-1]
+
+        circuit = self._finished(self._sorted_circuit())
+        found = by_given_gradient(self.gradient, circuit, rows, self.num_inputs, wanted)
+        return np.array([outputs(g) for g in found]).reshape(len(rows), prod(self._output_shape), len(wanted))
