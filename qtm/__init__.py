@@ -21,6 +21,7 @@ from qtm._errors import (
     ParameterError,
     QtmError,
     ShapeError,
+    UnsupportedError,
     WorkerError,
 )
 from qtm.modules import HybridModule, QuantumModule
@@ -54,6 +55,7 @@ __all__ = [
     "SamplerQNN",
     "ShapeError",
     "TorchConnector",
+    "UnsupportedError",
     "WorkerError",
     "depolarizing_noise",
     "hardware",

@@ -34,6 +34,10 @@ class OutOfMemory(QtmError, MemoryError):
     """The state vectors would not fit in memory; the message says how much they need."""
 
 
+class UnsupportedError(QtmError, NotImplementedError):
+    """A simulation method or an output cannot do what was asked of it; the message says which can."""
+
+
 class WorkerError(QtmError, RuntimeError):
     """A worker of an executor died or failed; no share of the batch is silently missing."""
 

@@ -1,0 +1,116 @@
+"""The engine protocol: a simulation method compiles a flat circuit for one output; tensors in, tensors out.
+
+Two stages. A `SimulationMethod` is a frozen dataclass whose fields are its options; it declares what it gives,
+refuses what it cannot do with a reason, predicts its cost, and compiles. The compiled `Engine` maps gate angles to
+the output and pulls cotangents back. How angles come from inputs and weights is not its business.
+
+Shapes: angles (batch, angles), one for every entry of ``FlatCircuit.angles``, in radians; ``prepared`` holds one
+complex tensor (batch or 1, 2**qubits) for every entry of ``FlatCircuit.initial``, normalised.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.options import Options
+from qtm._engines.outputs import Output
+from qtm._errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+# What an engine may offer for an output.
+VALUES, VJP, JVP, SECOND, SAMPLES = "values", "vjp", "jvp", "second", "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A prediction for one sample: real multiply-adds of values and derivatives together, and bytes of its states."""
+
+    multiply_adds: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a compiled engine holds and does for a batch.
+
+    Attributes:
+        method: the name of the simulation method.
+        states: pairs of (log2 of the numbers in a state, how many such states a sample needs).
+        memory: bytes of the states that are alive together.
+        multiply_adds: real multiply-adds of values and derivatives.
+        notes: sentences about choices that were made, such as truncation.
+    """
+
+    method: str
+    states: tuple[tuple[float, int], ...]
+    memory: float
+    multiply_adds: float
+    notes: tuple[str, ...] = ()
+
+
+class Engine(ABC):
+    """A circuit compiled for one output. Reusable, thread-safe, and picklable."""
+
+    output: Output
+
+    @abstractmethod
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
+        """The output (batch, outputs), and the residuals for one `vjp` if ``keep`` (None where there are none).
+
+        A value that is not finite gives an output that is not finite; whoever calls says why.
+        """
+
+    def vjp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        residuals: Any = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Pull a cotangent (batch, outputs) back to the angles (batch, angles) and, if asked, to each of ``prepared``.
+
+        Complex tensors follow torch: the gradient of a real loss L by z = x + iy is dL/dx + i dL/dy, and the
+        cotangent of a complex output is that gradient. Without residuals the states are computed again.
+        """
+        raise UnsupportedError(f"{type(self).__name__} computes no derivatives of {type(self.output).__name__}")
+
+    def sample(
+        self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Bits (batch, shots, qubits) bool of shots; column j is ``output.qubits[j]``."""
+        raise UnsupportedError(f"{type(self).__name__} draws no samples")
+
+    @abstractmethod
+    def plan(self, batch: int) -> Plan:
+        """What a batch of this size takes."""
+
+
+class SimulationMethod(ABC):
+    """One way to simulate. Subclass it as a frozen dataclass whose fields are the options of the method."""
+
+    name: ClassVar[str]  # as Qiskit Aer calls it, where Aer has it
+    devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls them
+    gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
+
+    def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
+        """Why the method cannot do this, as the end of a sentence that begins with its name; None: it can."""
+        if type(output) not in self.gives:
+            return f"gives no {type(output).__name__}"
+        return None
+
+    @abstractmethod
+    def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
+        """The predicted cost of one sample, by which ``method="auto"`` chooses."""
+
+    @abstractmethod
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
+        """The engine for one output of a circuit that `refuses` does not refuse."""
