@@ -6,26 +6,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qtm._circuit.gf2 import odd_bits
 from qtm._circuit.pauli_program import PauliProgram, Slot
 
 
 class _Cone:
-    """Generators seen so far, walking backwards from the observables."""
+    """Generators seen so far, walking backwards from the observables.
 
-    def __init__(self, x: np.ndarray, z: np.ndarray, more: int) -> None:
-        self.count = len(x)
-        self.x = np.concatenate([x, np.zeros(more, np.uint64)])
-        self.z = np.concatenate([z, np.zeros(more, np.uint64)])
+    Anticommuting with a product of generators is linear over GF(2): what anticommutes with none of a basis of
+    their span anticommutes with none of them. So a step costs the rank, however long the circuit is.
+    """
+
+    def __init__(self, x: np.ndarray, z: np.ndarray) -> None:
+        self.basis: list[tuple[int, int]] = []
+        self.reduced: dict[int, tuple[int, int]] = {}  # by leading bit of x, or ~ that of z where x is 0
+        for pair in set(zip(x.tolist(), z.tolist(), strict=True)):
+            self._add(*pair)
 
     def sees(self, x: int, z: int) -> bool:
-        mine = slice(0, self.count)
-        clash = odd_bits(self.x[mine], np.uint64(z)) ^ odd_bits(self.z[mine], np.uint64(x))
-        if not clash.any():
-            return False
-        self.x[self.count], self.z[self.count] = x, z
-        self.count += 1
-        return True
+        for other_x, other_z in self.basis:
+            if ((other_x & z).bit_count() ^ (other_z & x).bit_count()) & 1:
+                self._add(x, z)
+                return True
+        return False
+
+    def _add(self, x: int, z: int) -> None:
+        while x or z:
+            key = x.bit_length() if x else ~z.bit_length()
+            entry = self.reduced.get(key)
+            if entry is None:
+                self.reduced[key] = x, z
+                self.basis.append((x, z))
+                return
+            x, z = x ^ entry[0], z ^ entry[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +54,7 @@ class _Item:
 
 def _visible(program: PauliProgram, x: np.ndarray, z: np.ndarray) -> list[_Item]:
     """The rotations that an observable can see, in order."""
-    total = sum(len(p.diagonal) + len(p.rotations) for p in program.phases)
-    cone = _Cone(x, z, total)
+    cone = _Cone(x, z)
     items: list[_Item] = []
     for phase in reversed(program.phases):
         items += [_Item(*r) for r in reversed(phase.rotations) if cone.sees(r[0], r[1])]
