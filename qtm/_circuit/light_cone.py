@@ -7,37 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtm._circuit.pauli_program import PauliProgram, Slot
+from qtm._circuit.pauli_span import PauliSpan
 
 
-class _Cone:
-    """Generators seen so far, walking backwards from the observables.
-
-    Anticommuting with a product of generators is linear over GF(2): what anticommutes with none of a basis of
-    their span anticommutes with none of them. So a step costs the rank, however long the circuit is.
-    """
-
-    def __init__(self, x: np.ndarray, z: np.ndarray) -> None:
-        self.basis: list[tuple[int, int]] = []
-        self.reduced: dict[int, tuple[int, int]] = {}  # by leading bit of x, or ~ that of z where x is 0
-        for pair in set(zip(x.tolist(), z.tolist(), strict=True)):
-            self._add(*pair)
+class _Cone(PauliSpan):
+    """Generators seen so far, walking backwards from the observables."""
 
     def sees(self, x: int, z: int) -> bool:
-        for other_x, other_z in self.basis:
-            if ((other_x & z).bit_count() ^ (other_z & x).bit_count()) & 1:
-                self._add(x, z)
-                return True
-        return False
-
-    def _add(self, x: int, z: int) -> None:
-        while x or z:
-            key = x.bit_length() if x else ~z.bit_length()
-            entry = self.reduced.get(key)
-            if entry is None:
-                self.reduced[key] = x, z
-                self.basis.append((x, z))
-                return
-            x, z = x ^ entry[0], z ^ entry[1]
+        seen = self.clashes(x, z)
+        if seen:
+            self.add(x, z)
+        return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +34,9 @@ class _Item:
 
 def _visible(program: PauliProgram, x: np.ndarray, z: np.ndarray) -> list[_Item]:
     """The rotations that an observable can see, in order."""
-    cone = _Cone(x, z)
+    cone = _Cone()
+    for string in set(zip(x.tolist(), z.tolist(), strict=True)):
+        cone.add(*string)
     items: list[_Item] = []
     for phase in reversed(program.phases):
         items += [_Item(*r) for r in reversed(phase.rotations) if cone.sees(r[0], r[1])]
