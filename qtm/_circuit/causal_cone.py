@@ -92,9 +92,10 @@ class ConeWalker:
 
     def seen_by(self, strings: Iterable[Mask]) -> list[int]:
         """Positions of the generators that the strings see, ascending."""
-        generators, seen = self.program.generators, Seen(strings)
+        generators, seen = self.program.generators, Seen()
         touched = 0
-        for x, z in seen.basis:
+        for x, z in strings:
+            seen.add(x, z)
             touched |= x | z
         waiting = {p for bit in bits_of(touched) for p in self._on_bit.get(bit, ())}
         heap = [-p for p in waiting]

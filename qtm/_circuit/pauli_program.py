@@ -12,7 +12,7 @@ when its cosine is divided out, and needs one real sum for its derivative instea
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +27,9 @@ from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpress
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford
+from qtm._circuit.pauli_span import LastClash
+
+_NEAR = 64  # strings and phases that are compared one by one before the trees are asked
 
 
 @dataclass(slots=True)
@@ -93,6 +96,10 @@ class _Lowering:
 
     def __init__(self) -> None:
         self.phases = [Phase()]
+        self.last_diagonal: dict[int, int] = {}  # by mask: the phase it stands in last
+        self.last_real: dict[tuple[int, int], tuple[int, int]] = {}  # by masks: phase and index
+        self.clashes = LastClash()  # at 2 * phase its diagonals, at 2 * phase + 1 its rotations
+        self.clashes_within: defaultdict[int, LastClash] = defaultdict(LastClash)  # by phase: at the index
 
     def rotate(self, g: Generator) -> None:
         if g.x == 0:
@@ -108,37 +115,54 @@ class _Lowering:
             self._diagonal(turn, (), pi / 2, 1)
 
     def _diagonal(self, z: int, terms: Any, offset: float, sign: int) -> None:
-        place = 0
-        for number in range(len(self.phases) - 1, -1, -1):
-            phase = self.phases[number]
-            if any(_odd(z & x) for x, _, _ in phase.rotations):
-                place = number + 1
-                break
-            if z in phase.diagonal:
-                place = number
-                break
+        place = max(self._last_clash(0, z)[0] + 1, self.last_diagonal.get(z, 0))
         if place == len(self.phases):
             self.phases.append(Phase())
-        self.phases[place].diagonal.setdefault(z, Slot()).add(terms, offset, sign)
+        diagonal = self.phases[place].diagonal
+        if z not in diagonal:
+            diagonal[z] = Slot()
+            self.last_diagonal[z] = place
+            self.clashes.add(2 * place, 0, z)
+        diagonal[z].add(terms, offset, sign)
 
     def _real(self, x: int, w: int, terms: Any, offset: float, sign: int) -> None:
-        for phase in reversed(self.phases):
-            for other_x, other_w, slot in reversed(phase.rotations):
-                if (other_x, other_w) == (x, w):
-                    slot.add(terms, offset, sign)
-                    return
-                if _odd(other_x & w) ^ _odd(other_w & x):
-                    self._append(phase, x, w, terms, offset, sign)
-                    return
-            if any(_odd(z & x) for z in phase.diagonal):
-                self._append(phase, x, w, terms, offset, sign)
-                return
-        self._append(self.phases[0], x, w, terms, offset, sign)
-
-    def _append(self, phase: Phase, x: int, w: int, terms: Any, offset: float, sign: int) -> None:
-        slot = Slot()
+        clash, (place, index) = self._last_clash(x, w), self.last_real.get((x, w), (-1, -1))
+        if place >= 0 and (place, index) > clash:
+            self.phases[place].rotations[index][2].add(terms, offset, sign)
+            return
+        place = max(clash[0], 0)
+        rotations, slot = self.phases[place].rotations, Slot()
         slot.add(terms, offset, sign)
-        phase.rotations.append((x, w, slot))
+        self.last_real[x, w] = place, len(rotations)
+        self.clashes.add(2 * place + 1, x, w)
+        self.clashes_within[place].add(len(rotations), x, w)
+        rotations.append((x, w, slot))
+
+    def _last_clash(self, x: int, z: int) -> tuple[int, int]:
+        """The last phase that holds what this does not commute with, and the index there: -1 for a diagonal.
+
+        (-1, -1) if there is none. Most are near the end: the trees are for those that are not.
+        """
+        left = _NEAR
+        for number in range(len(self.phases) - 1, -1, -1):
+            phase = self.phases[number]
+            for index in range(len(phase.rotations) - 1, -1, -1):
+                other_x, other_w, _ = phase.rotations[index]
+                if _odd(other_x & z) ^ _odd(other_w & x):
+                    return number, index
+                left -= 1
+                if left < 0:
+                    return self._far_clash(x, z)
+            if x and any(_odd(other & x) for other in phase.diagonal):
+                return number, -1
+            left -= 1
+        return -1, -1
+
+    def _far_clash(self, x: int, z: int) -> tuple[int, int]:
+        place, in_rotations = divmod(self.clashes.find(x, z), 2)
+        if place < 0:
+            return -1, -1
+        return place, self.clashes_within[place].find(x, z) if in_rotations else -1
 
 
 def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:

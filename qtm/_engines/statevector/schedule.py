@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from threading import Lock
 
 import numpy as np
@@ -167,10 +167,11 @@ class _Builder:
 
     def _rotations(self, pending: list[Rotation]) -> None:
         groups: list[list[Rotation]] = []
-        while pending:
-            group = _next_group(pending, self.lane_bits)
+        window: list[Rotation] = []  # what a group may be picked from: as much as `_next_group` looks at
+        rest = iter(pending)
+        while window := [*window, *islice(rest, _LOOK_AHEAD + _GROUP + 1 - len(window))]:
+            group, window = _next_group(window, self.lane_bits)
             groups.append(group)
-            pending = [r for r in pending if not any(r is g for g in group)]
         for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
             self._pass(groups_of_pass)
 
@@ -239,17 +240,20 @@ def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
 
 def _fits(group: list[Rotation], x: int, w: int, lane_bits: int) -> bool:
     """Whether each generator's signs are settled by its own mask alone, and their masks of rows are independent."""
-    if any((other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1 for other_x, other_w, _ in group):
-        return False
-    return len(pivots([*(r[0] >> lane_bits for r in group), x >> lane_bits])) == len(group) + 1
+    span = [0]
+    for other_x, other_w, _ in group:
+        if (other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1:
+            return False
+        span += [mask ^ other_x >> lane_bits for mask in span]
+    return 0 not in span[1:] and x >> lane_bits not in span
 
 
 def _commute(a: Rotation, b: Rotation) -> bool:
     return not ((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1
 
 
-def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
-    """The first rotation and those behind it that can be done with it and may be moved up to it."""
+def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation], list[Rotation]]:
+    """The first rotation with those behind it that can be done with it and may be moved up to it; and the others."""
     group: list[Rotation] = [pending[0]]
     skipped: list[Rotation] = []
     for rotation in pending[1:]:
@@ -259,7 +263,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
             group.append(rotation)
         else:
             skipped.append(rotation)
-    return group
+    return group, skipped + pending[len(group) + len(skipped) :]
 
 
 def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
