@@ -18,7 +18,7 @@ from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.kernels.expectation import differentiate, evaluate
 from qtm._engines.statevector.kernels.sweep import TINY, Team, Workspace
 from qtm._engines.statevector.schedule import Schedule
-from qtm._engines.statevector.thread_pool import BEGUN, run_together
+from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
 _LOGGER = logging.getLogger("qtm")
@@ -29,7 +29,7 @@ _WORTH_A_THREAD = 6_000_000
 _WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _SPARE = 1 << 28  # bytes of used room that are kept for the next call, of buffers that are not small
-_NOBODY = np.zeros(1, np.int64)
+_NO_COUNTER = np.zeros(1, np.int64)
 _compiled: set[tuple[str, Any, Any]] = set()
 
 
@@ -49,6 +49,12 @@ class Part:
     first: int
     last: int
     team: Team
+
+
+def _member(member: int, size: int, barrier: np.ndarray, *, first: bool) -> Team:
+    """A member of a team; the first of several threads tells the others when its kernel has started."""
+    ticket = np.zeros(1, np.int64) if size > 1 else _NO_COUNTER
+    return Team(member, size, barrier, ticket, KERNEL_STARTED if first else _NO_COUNTER)
 
 
 @dataclass(slots=True)
@@ -155,11 +161,10 @@ class Sweeps:
         if self._in_team(batch):
             self._affordable_workers()
             barrier, size = np.zeros(1, np.int64), self.threads
-            teams = [Team(m, size, barrier, np.zeros(1, np.int64), _NOBODY if m else BEGUN) for m in range(size)]
-            return [Part(0, 0, batch, team) for team in teams]
+            return [Part(0, 0, batch, _member(m, size, barrier, first=m == 0)) for m in range(size)]
         shares = self._shares(batch)
-        first = BEGUN if len(shares) > 1 else _NOBODY
-        return [Part(i, a, b, Team(0, 1, _NOBODY, _NOBODY, _NOBODY if i else first)) for i, (a, b) in enumerate(shares)]
+        several = len(shares) > 1
+        return [Part(i, a, b, _member(0, 1, _NO_COUNTER, first=several and i == 0)) for i, (a, b) in enumerate(shares)]
 
     def _in_team(self, batch: int) -> bool:
         large = self.recipe.lane_bits > 0 and self._multiply_adds > _WORTH_A_TEAM

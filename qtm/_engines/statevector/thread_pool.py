@@ -3,7 +3,7 @@
 A `concurrent.futures` pool puts a thread to sleep after every task, and waking it takes longer than a small share of a
 batch does; worse, a scheduler tends to wake it on the core of the thread that called, where it waits. These stay
 awake for a moment, giving way to whatever else wants the core, as the threads of OpenMP do. And they begin when the
-caller's kernel has begun (`BEGUN` counts that): before, Python's lock would put them to sleep.
+caller's kernel has begun (`KERNEL_STARTED` counts that): before, Python's lock would put them to sleep.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 
 from qtm._engines.statevector.kernels import simd
 
@@ -27,16 +26,7 @@ _LOOKS = 4000
 _PATIENCE = 1.0  # seconds for a thread to end
 
 
-@njit(nogil=True, cache=True)
-def _linger(counter: np.ndarray, seen: int, looks: int) -> None:
-    """Return as soon as ``counter`` is no longer ``seen``, or after that many looks."""
-    for _ in range(looks):
-        if simd.look(counter) != seen:
-            return
-        simd.give_way()
-
-
-BEGUN = np.zeros(1, np.int64)
+KERNEL_STARTED = np.zeros(1, np.int64)
 
 
 class _Worker:
@@ -60,7 +50,7 @@ class _Worker:
 
     def collect(self) -> tuple[Any, BaseException | None]:
         """What the call returned, or what it raised."""
-        _linger(self._returned, self._before, _LOOKS)
+        simd.spin_until_changed(self._returned, self._before, _LOOKS)
         self._done.acquire()
         outcome, self._outcome = self._outcome, (None, None)
         return outcome
@@ -72,7 +62,7 @@ class _Worker:
 
     def _run(self) -> None:
         while True:
-            _linger(BEGUN, BEGUN[0], _LOOKS)
+            simd.spin_until_changed(KERNEL_STARTED, KERNEL_STARTED[0], _LOOKS)
             self._ready.acquire()
             call, self._call = self._call, None
             if call is None:
@@ -86,20 +76,20 @@ class _Worker:
 
 
 _IDLE: list[_Worker] = []
-_HIRING = Lock()
+_LOCK = Lock()
 
 
 def _start_anew() -> None:
     """Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use."""
-    global _HIRING
-    _HIRING = Lock()
+    global _LOCK
+    _LOCK = Lock()
     _IDLE.clear()
 
 
 @atexit.register
-def _dismiss_all() -> None:
+def _shutdown() -> None:
     """At the end of the process no thread may be in compiled code, which goes away."""
-    BEGUN[0] += 1
+    KERNEL_STARTED[0] += 1
     while _IDLE:
         _IDLE.pop().dismiss()
 
@@ -108,9 +98,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
 
 
-def _hire(count: int) -> list[_Worker]:
+def _take_workers(count: int) -> list[_Worker]:
     """As many workers as asked for, so that a team, whose members wait for each other, is always complete."""
-    with _HIRING:
+    with _LOCK:
         hired = [_IDLE.pop() for _ in range(min(count, len(_IDLE)))]
     return hired + [_Worker(number) for number in range(len(hired), count)]
 
@@ -119,7 +109,7 @@ def run_together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
     """The results of all calls, in order; the calling thread does the first one."""
     if len(calls) == 1:
         return [calls[0]()]
-    workers = _hire(len(calls) - 1)
+    workers = _take_workers(len(calls) - 1)
     for worker, call in zip(workers, calls[1:], strict=True):
         worker.hand_over(call)
     try:
