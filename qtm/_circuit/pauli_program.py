@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import pi
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from qiskit.circuit import Barrier, Gate, Instruction, Measure, Parameter, Param
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.flatten import Preparation, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._locks import fork_safe_lock
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ def _lower(circuit: QuantumCircuit) -> PauliProgram:
 
 _CACHE: OrderedDict[Any, tuple[Any, PauliProgram]] = OrderedDict()
 _CACHE_SIZE = 256
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
 def _parameter_key(parameter: Any) -> Any:

@@ -5,7 +5,6 @@ Everything here is arrays in, arrays out: angles (batch, angles), values and cot
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -18,6 +17,7 @@ from qtm._engines.options import Options, real_dtype
 from qtm._engines.statevector.kernels.simd import lanes
 from qtm._engines.statevector.schedule import schedule
 from qtm._engines.statevector.sweeps import Kept, Sweeps
+from qtm._locks import cached_property
 
 # Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
 _SAMPLE_LANE_BITS = 13

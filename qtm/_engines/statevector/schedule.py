@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from qtm._engines.statevector.kernels.sweep import GROW, PHASE, ROTATE, TURN_LAN
 from qtm._engines.statevector.pauli_groups import Groups, conjugated_terms
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
+from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
 _GROUP = 3  # rotations in one pass
@@ -325,7 +325,7 @@ def _schedule(program: PauliProgram, observables: Sequence[Observable] | None, l
 
 _CACHE: OrderedDict[Any, Schedule] = OrderedDict()
 _CACHE_SIZE = 256
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
 def schedule(program: PauliProgram, observables: tuple[Observable, ...] | None, lane_bits: int = 0) -> Schedule:

@@ -150,8 +150,8 @@ class Sweeps:
     def _run(self, kernel: Any, angles: np.ndarray, parts: list[Part], run: Callable[[Part, Workspace], None]) -> None:
         # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
         works = [self._workspace() for _ in parts]
-        calls = [partial(_released, run, part, work) for part, work in zip(parts, works, strict=True)]
-        self._announced(kernel, angles, lambda: run_together(calls))
+        calls = [partial(run, part, work) for part, work in zip(parts, works, strict=True)]
+        self._announced(kernel, angles, lambda: run_together(calls, parts[0].team.abort))
         self._spare += works
 
     # Sharing
@@ -295,16 +295,6 @@ class Sweeps:
         if sum(kernel.stats.cache_misses.values()) > before:
             seconds = time.perf_counter() - began
             _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key[:2], seconds)
-
-
-def _released(run: Callable[[Part, Workspace], None], part: Part, work: Workspace) -> None:
-    """Run a part; where it fails (or is interrupted), the rest of its team need not wait for it."""
-    try:
-        run(part, work)
-    except BaseException:
-        if part.team.size > 1:
-            part.team.barrier[0] = 1 << 62
-        raise
 
 
 def _summed(partial_sums: np.ndarray) -> np.ndarray:

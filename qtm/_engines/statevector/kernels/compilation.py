@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from numba import njit
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.codegen import get_host_cpu_features
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
 _LOGGER = logging.getLogger("qtm")
@@ -119,6 +121,17 @@ def _say_once(what: str, error: Exception) -> None:
     if what not in _said:
         _said.add(what)
         _LOGGER.warning("%s (%s: %s)", what, type(error).__name__, error)
+
+
+# --- Forks --------------------------------------------------------------------------------------------------------
+
+# A fork while another thread compiles would leave the child a locked, half-changed compiler: it waits for the end.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 # --- Decorators ---------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def evaluate(
     team: Team,
 ) -> None:
     """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
-    simd.atomic_increment(team.begun)
+    simd.atomic_increment(team.started)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
@@ -241,7 +241,7 @@ def differentiate(
     team: Team,
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
-    simd.atomic_increment(team.begun)
+    simd.atomic_increment(team.started)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[tile - first]

@@ -25,6 +25,9 @@ ROTATE, GROW, PHASE, TURN_LANES = 0, 1, 2, 3
 TINY = {4: 1e-12, 8: 1e-120}
 
 
+ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
+
+
 class Recipe(NamedTuple):
     """A scheduled circuit with its observables, as plain arrays."""
 
@@ -67,7 +70,12 @@ class Team(NamedTuple):
     size: int
     barrier: np.ndarray  # (1,) int64, shared: how often any member has arrived
     ticket: np.ndarray  # (1,) int64, own: how many barriers this member has passed
-    begun: np.ndarray  # (1,) int64: counted up when the kernel begins, for threads that wait for it
+    started: np.ndarray  # (1,) int64: counted up when the kernel begins, for threads that wait for it
+
+    def abort(self) -> None:
+        """Let no member wait for another any more: one has failed."""
+        if self.size > 1:
+            self.barrier[0] = ABORTED
 
 
 @jit
