@@ -31,10 +31,10 @@ from qtm._bench.workloads import WORKLOADS, Case, QtmRunner
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.simulation import Simulation
+from qtm._engines.statevector.buffer_pool import aligned
 from qtm._engines.statevector.kernels import peak, simd
 from qtm._engines.statevector.kernels.rotations import BITS, COUNT, KIND
 from qtm._engines.statevector.kernels.sweep import PHASE, Recipe
-from qtm._engines.statevector.sweeps import aligned
 
 NOMINAL = 16 + 44
 ROTATION, PHASED = 4 + 12, 8 + 16
