@@ -27,8 +27,8 @@ def fork_safe_lock() -> threading.Lock:
 
 
 def _renew_all() -> None:
-    for lock in _LOCKS:
-        lock._at_fork_reinit()  # type: ignore[attr-defined]  (as the standard library does with its own)
+    for lock in _LOCKS:  # renewed as the standard library renews its own
+        lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):
