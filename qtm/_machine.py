@@ -43,15 +43,22 @@ def free_memory(root: Path = _ROOT) -> int:
 
 
 def _free_on_machine(root: Path) -> int:
-    try:
-        rows = dict(line.split(":") for line in _lines(root / "proc/meminfo"))
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    available = _rows(root / "proc/meminfo").get("MemAvailable")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if available is None else available * 1024
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    """Lines of a file; none where it cannot be read, because the system does not have it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _rows(path: Path) -> dict[str, int]:
+    """Numbers by name, of a file with lines such as ``name 5`` or ``name: 5 kB``."""
+    words = (line.replace(":", " ").split() for line in _lines(path))
+    return {row[0]: int(row[1]) for row in words if len(row) > 1 and row[1].isdecimal()}
 
 
 # --- Control groups -----------------------------------------------------------------------------------------------
@@ -59,12 +66,12 @@ def _lines(path: Path) -> list[str]:
 
 def _quota(folder: Path) -> float | None:
     """Cores that a group may keep busy; None: no limit."""
-    if (folder / "cpu.max").exists():
-        text = _lines(folder / "cpu.max")[0].split()  # "max 100000" or "150000 100000"
-        return None if text[0] == "max" else int(text[0]) / int(text[1])
-    quota = _number(folder / "cpu.cfs_quota_us")
-    period = _number(folder / "cpu.cfs_period_us")
-    return quota / period if quota is not None and quota > 0 and period else None
+    both = " ".join(_lines(folder / "cpu.max")).split()  # "max 100000" or "150000 100000"
+    if len(both) == 2:
+        quota, period = (int(word) if word.isdecimal() else None for word in both)
+    else:
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None  # -1: no limit
 
 
 def _room(folder: Path) -> int | None:
@@ -75,27 +82,21 @@ def _room(folder: Path) -> int | None:
     ):
         most, used = _number(folder / limit), _number(folder / usage)
         if most is not None and used is not None:
-            rows = dict(line.split() for line in _lines(folder / "memory.stat"))
-            return most - used + min(int(rows.get(files, 0)), used)
+            return most - used + min(_rows(folder / "memory.stat").get(files, 0), used)
     return None
 
 
 def _number(path: Path) -> int | None:
     """The number in a file; None where there is no such file, or it says "max"."""
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.lstrip("-").isdecimal() else None
 
 
 @cache
 def _groups(root: Path, controller: str) -> tuple[Path, ...]:
     """Folders of the groups that this process is in, from its own up to the topmost that it can see."""
-    try:
-        members = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup")]
-        mounts = [line.split(" - ") for line in _lines(root / "proc/self/mountinfo")]
-    except OSError:
-        return ()  # not Linux
+    members = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") >= 2]
+    mounts = [line.split(" - ") for line in _lines(root / "proc/self/mountinfo")]
     folders: list[Path] = []
     for before, after in (mount for mount in mounts if len(mount) == 2):
         kind, _, options = after.split(" ", 2)
