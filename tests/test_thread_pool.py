@@ -29,7 +29,7 @@ def threads() -> list[threading.Thread]:
 
 def settled(most: int) -> int:
     """How many threads there are, once those that have nothing to do had time to end."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     gc.collect()
     while len(threads()) > most and time.monotonic() < deadline:
         time.sleep(0.01)
