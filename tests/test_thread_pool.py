@@ -143,7 +143,7 @@ def build(reps):
 def child_is_well(reps):
     child = os.fork()
     if not child:
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(120, exit=True)
         build(reps)
         os._exit(0)
     return os.waitpid(child, 0)[1] == 0
@@ -183,7 +183,7 @@ print(well)
 
 def test_a_fork_while_another_thread_builds_modules():
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=900, check=False
     )  # fmt: skip
     assert done.stdout == "True True\n8\n", done.stderr[-3000:]
 
@@ -211,7 +211,7 @@ thread.start()
 started.wait()
 child = os.fork()
 if not child:
-    faulthandler.dump_traceback_later(20, exit=True)
+    faulthandler.dump_traceback_later(120, exit=True)
     compilation.jit(lambda x: x + 2)(1.5)
     os._exit(0)
 print(os.waitpid(child, 0)[1])
@@ -220,7 +220,7 @@ print(os.waitpid(child, 0)[1])
 
 def test_a_fork_while_another_thread_compiles():
     done = subprocess.run(
-        [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=900, check=False
     )  # fmt: skip
     assert done.stdout == "0\n", done.stderr[-3000:]
 
