@@ -198,7 +198,8 @@ class NoisyEstimator(BaseEstimatorV2):
     def _simulator(self, method: str) -> AerSimulator:
         if method not in self._simulators:
             aer = require("qiskit_aer", extra="aer")
-            simulator = aer.AerSimulator(method=method, noise_model=self.noise_model)
+            # Points run side by side (0: as many as there are threads), not each gate of one point on all threads.
+            simulator = aer.AerSimulator(method=method, noise_model=self.noise_model, max_parallel_experiments=0)
             self._simulators[method] = binding_backend(simulator)
         return self._simulators[method]
 

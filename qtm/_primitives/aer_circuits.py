@@ -50,7 +50,7 @@ def circuit_for(primitive: Any, circuit: QuantumCircuit, is_isa: bool = False) -
     aer = _aer_primitive(primitive)
     if aer is not None:
         return bindable(circuit, aer._backend, aer.options.run_options)
-    if _root(primitive) in _BINDING:
+    if _root(primitive) in _BINDING and not _varies_angles(primitive):
         return circuit
     simulator = _simulator_of_runtime(primitive)
     if is_isa and simulator is None:
@@ -75,6 +75,11 @@ def _aer_primitive(primitive: Any) -> Any:
         return None
     inner = [value for value in vars(primitive).values() if isinstance(value, BaseEstimatorV2 | BaseSamplerV2)]
     return next((aer for aer in map(_aer_primitive, inner) if aer is not None), None)
+
+
+def _varies_angles(primitive: Any) -> bool:
+    """Whether Clifford data regression gets the circuit: rotations have more Clifford angles than controlled gates."""
+    return getattr(primitive, "method_name", None) in {"cdr", "real-time-cdr"}
 
 
 def _simulator_of_runtime(primitive: Any) -> Any:

@@ -43,10 +43,8 @@ class Outputs:
             raise ShapeError(
                 f"interpret({outcome}) is {key!r}; an output of shape {self.shape} needs {len(self.shape)} indices"
             )
-        try:
-            return int(self._index[place])
-        except IndexError:
-            return self.size
+        inside = all(0 <= k < length for k, length in zip(place, self.shape, strict=True))
+        return int(self._index[place]) if inside else self.size
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:
         """Refuse probabilities (...) of outcomes that are outside of the shape.
@@ -70,7 +68,7 @@ class ExactProbabilities:
         parameters: all of its parameters, in the order of the values.
         bits: for each bit of an outcome, from the lowest, the qubit that it reads; None is always 0.
         outputs: what outcomes count for.
-        dtype: "complex64" or "complex128".
+        options: dtype and workers.
     """
 
     def __init__(
@@ -79,9 +77,9 @@ class ExactProbabilities:
         parameters: Sequence[Parameter],
         bits: Sequence[int | None],
         outputs: Outputs,
-        dtype: str,
+        options: Options,
     ) -> None:
-        self.simulation = Simulation(circuit, parameters, None, Options(dtype))
+        self.simulation = Simulation(circuit, parameters, None, options)
         full = self.simulation.outcomes()  # (amplitudes,)
         shown = np.zeros_like(full)
         for place, qubit in enumerate(bits):

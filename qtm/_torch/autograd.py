@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtm._errors import DtypeError
+from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
@@ -61,6 +61,13 @@ class _Expectation(torch.autograd.Function):
         pull = _Pullback.apply if torch.is_grad_enabled() or _in_transform() else _Pullback.forward
         by_angles, by_initial = pull(*arguments)
         return by_angles, by_initial, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise UnsupportedError(
+            "qtm computes derivatives in reverse mode only, and forward-mode differentiation was asked for "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward()"
+        )
 
     @staticmethod
     def vmap(
@@ -169,9 +176,14 @@ def _values(method: GradientMethod, inputs: Tensor | None, weights: Tensor, batc
         method = method.differentiating(by)
     angles = method.angles(inputs, weights, batch)
     initial = method.initial(inputs, weights)
-    if angles.requires_grad or (initial is not None and initial.requires_grad) or _in_transform():
+    if angles.requires_grad or (initial is not None and initial.requires_grad) or _may_be_differentiated():
         return _Expectation.apply(angles, initial, method, _Memo())
     return torch.from_numpy(method.values(_array(angles), _array(initial), False)[0])  # type: ignore[arg-type]
+
+
+def _may_be_differentiated() -> bool:
+    """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
+    return _in_transform() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _in_transform() -> bool:
