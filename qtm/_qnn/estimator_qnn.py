@@ -15,7 +15,8 @@ from qiskit.primitives import BaseEstimatorV2
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
-from qtm._primitives.ideal_primitives import is_exact_estimator
+from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
@@ -107,16 +108,24 @@ class EstimatorQNN(QuantumNetwork):
     def _make_method(self, dtype: str) -> GradientMethod:
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
-        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators)
+        own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
+        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         return without_measurements(circuit)
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        points = {slots: values[:, None, :] for slots, values in bindings.items()}
-        job = self.estimator.run([(circuit, self._on_run, points)], precision=self._default_precision)
-        return np.asarray(job_result(job)[0].data.evs).reshape(-1, len(self._on_run))
+        circuit = circuit_for(self.estimator, circuit, is_isa=True)
+        if is_ideal(self.estimator):
+            # A PUB for each point: a seed gives the same noise to every PUB, and so it cancels in differences.
+            count = len(next(iter(bindings.values()), [0]))
+            points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
+        else:
+            points = [{slots: values[:, None, :] for slots, values in bindings.items()}]
+        job = self.estimator.run([(circuit, self._on_run, p) for p in points], precision=self._default_precision)
+        parts = [np.asarray(part.data.evs).reshape(-1, len(self._on_run)) for part in job_result(job)]
+        return np.concatenate(parts)
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)
