@@ -71,7 +71,7 @@ def test_networks_compute_with_the_threads_of_their_primitive() -> None:
     case = random_case(1)
     estimator = EstimatorQNN(**case.arguments(), estimator=FastEstimator(num_threads=1))
     sampler = SamplerQNN(**case.arguments(), sampler=FastSampler(num_threads=1))
-    assert estimator.exact_method("complex128").forward.engine.options.num_threads == 1
+    assert estimator.exact_method("complex128").simulation.engine.options.num_threads == 1
     assert sampler.exact_method("complex128").simulation.engine.options.num_threads == 1
 
 

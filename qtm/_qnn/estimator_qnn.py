@@ -116,16 +116,28 @@ class EstimatorQNN(QuantumNetwork):
         return without_measurements(circuit)
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        circuit = circuit_for(self.estimator, circuit, is_isa=True)
         if is_ideal(self.estimator):
-            # A PUB for each point: a seed gives the same noise to every PUB, and so it cancels in differences.
-            count = len(next(iter(bindings.values()), [0]))
-            points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
-        else:
-            points = [{slots: values[:, None, :] for slots, values in bindings.items()}]
-        job = self.estimator.run([(circuit, self._on_run, p) for p in points], precision=self._default_precision)
-        parts = [np.asarray(part.data.evs).reshape(-1, len(self._on_run)) for part in job_result(job)]
-        return np.concatenate(parts)
+            # A seeded simulator gives every PUB the same noise: one PUB an observable, as qiskit-machine-learning.
+            found = self._estimated(circuit, [(observable, bindings) for observable in self._on_run])
+            return np.stack([values.reshape(-1) for values in found], axis=-1)
+        points = {slots: values[:, None, :] for slots, values in bindings.items()}
+        (values,) = self._estimated(circuit, [(self._on_run, points)])
+        return values.reshape(-1, len(self._on_run))
+
+    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        if not is_ideal(self.estimator):
+            return self._run(circuit, bindings)
+        # One PUB a point, so that the noise of a seed cancels in differences.
+        count = len(next(iter(bindings.values()), [0]))
+        points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
+        return np.stack(self._estimated(circuit, [(self._on_run, point) for point in points]))
+
+    def _estimated(self, circuit: QuantumCircuit, requests: list[tuple[Any, Any]]) -> list[np.ndarray]:
+        """Values of PUBs of the circuit, each with its observables and points."""
+        circuit = circuit_for(self.estimator, circuit, is_isa=True)
+        pubs = [(circuit, observables, points) for observables, points in requests]
+        job = self.estimator.run(pubs, precision=self._default_precision)
+        return [np.asarray(result.data.evs) for result in job_result(job)]
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)
