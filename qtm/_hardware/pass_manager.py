@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from uuid import uuid4
 
 from qiskit import QuantumCircuit, qpy
+from qiskit.circuit import Parameter
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
 from qtm._hardware.fingerprint import circuit_content
@@ -62,7 +64,10 @@ def _read(data: bytes) -> QuantumCircuit:
 def _with_parameters_of(source: QuantumCircuit, circuit: QuantumCircuit) -> QuantumCircuit:
     """Put the parameters of this process in place of those of the process that wrote the circuit."""
     mine = {parameter.name: parameter for parameter in source.parameters}
-    other = {p: mine[p.name] for p in circuit.parameters if p != mine[p.name]}
-    named = circuit.assign_parameters(other) if other else circuit
+    other = {p: Parameter(uuid4().hex) for p in circuit.parameters}
+    # In two steps: Qiskit exchanges one parameter at a time, and refuses, as a conflict of names, a global
+    # phase that holds some of the new parameters and some of the old ones.
+    apart = circuit.assign_parameters(other)
+    named = apart.assign_parameters({apart_one: mine[p.name] for p, apart_one in other.items()})
     named.name, named.metadata = source.name, source.metadata
     return named

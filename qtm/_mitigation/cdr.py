@@ -101,6 +101,7 @@ class Template:
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.circuit = circuit.copy_empty_like()
+        self.circuit.global_phase = 0  # no effect on expectation values; of a transpiled circuit it holds parameters
         self._source = list(circuit.parameters)
         self._expressions: list[object] = []
         steps: list[float] = []

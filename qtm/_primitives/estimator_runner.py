@@ -83,7 +83,10 @@ class EstimatorRunner:
         self.estimator, self.precision, self.max_points = estimator, precision, max_points
         laid_out = _transpiled(circuit, pass_manager) if pass_manager is not None else None
         self.observables = ObservablesArray([_operator(o, laid_out) for o in observables])
-        circuit = circuit if laid_out is None else laid_out
+        # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
+        # values, and parameters that only the phase holds would have to be told to the estimator.
+        circuit = (circuit if laid_out is None else laid_out).copy()
+        circuit.global_phase = 0
         # What is in the instructions of a device stays in them.
         self.circuit = _bindable(circuit) if laid_out is None or _runs_on_aer(estimator) else circuit
         # Transpiling may remove a parameter that nothing depends on; estimators refuse to be told its value.
