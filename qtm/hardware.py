@@ -220,15 +220,17 @@ def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
 
 
 def _connected(device: BackendV2, service: Any, settings: Settings, path: str | Path | None) -> Connection:
-    journal = Journal(path)
+    journal: Journal | None = None
     try:
+        journal = Journal(path)
         connection = Connection(device, service, settings, journal)
         journal.set_setting("settings", dataclasses.asdict(settings))
         return connection
     except BaseException:
-        journal.close()
-        if path is not None:
-            Path(path).unlink()
+        if journal is not None:
+            journal.close()
+        if path is not None:  # it did not exist before, and nothing was submitted
+            Path(path).unlink(missing_ok=True)
         raise
 
 
@@ -288,10 +290,12 @@ class Connection:
 
     def close(self) -> None:
         """Close the session and the journal; submitted jobs go on, and a resumed run fetches them."""
-        if self._mode is not None:
-            self._mode.close()
+        try:
+            if self._mode is not None:
+                self._mode.close()
+        finally:
             self._mode = None
-        self.journal.close()
+            self.journal.close()
 
     def __enter__(self) -> Connection:
         return self

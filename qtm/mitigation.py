@@ -73,11 +73,36 @@ class MitigatedEstimator(BaseEstimatorV2):
         self.estimator = estimator
         self.method_name = method
         self.method = _made(method, options)
+        _follow(estimator, method, self.method)
 
     @staticmethod
     def options(method: str) -> dict[str, Any]:
         """Options of a method with their defaults; ``...`` marks one that must be given."""
         return {f.name: _default(f) for f in fields(_known(method)) if f.init}  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later values depend on besides the options: fitted maps, readout factors, places in random sequences.
+
+        A connection's checkpoint saves it for every mitigated estimator on the device. Save it yourself where
+        the estimator is another one: ``checkpoint.save(step, mitigation=estimator)``.
+        """
+        inner = self.estimator.state_dict() if isinstance(self.estimator, MitigatedEstimator) else None
+        return {"method": self.method_name, "state": self.method.state_dict(), "estimator": inner}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`.
+
+        Raises:
+            ParameterError: the state is of other methods than this estimator's.
+        """
+        if state_dict["method"] != self.method_name:
+            raise ParameterError(
+                f"the state is of method {state_dict['method']!r}, and this estimator's is {self.method_name!r}; "
+                "make the estimator as it was made when the state was saved"
+            )
+        self.method.load_state_dict(state_dict["state"])
+        if isinstance(self.estimator, MitigatedEstimator):
+            self.estimator.load_state_dict(state_dict["estimator"])
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -128,6 +153,14 @@ class MitigatedEstimator(BaseEstimatorV2):
             "circuit_metadata": pub.circuit.metadata,
         }
         return PubResult(DataBin(evs=evs, stds=stds, shape=pub.shape), metadata=metadata)
+
+
+def _follow(estimator: Any, name: str, method: MitigationMethod) -> None:
+    """Have the journal of a device keep the method's state, however many estimators are in between."""
+    while isinstance(estimator, MitigatedEstimator):
+        estimator = estimator.estimator
+    if hasattr(estimator, "keep_state"):
+        estimator.keep_state(name, method)
 
 
 def _known(method: str) -> type[MitigationMethod]:

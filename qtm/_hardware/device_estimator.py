@@ -20,7 +20,7 @@ from qiskit.providers import BackendV2, JobStatus
 from qtm._errors import BudgetExceeded, JobError, QtmError
 from qtm._hardware.fingerprint import job_content
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, coerce_pubs, join, split
-from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal
+from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
 from qtm._hardware.result_codec import pack, problem_with, unpack
 from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
 from qtm._primitives.job_usage import Usage
@@ -90,6 +90,10 @@ class DeviceEstimator(BaseEstimatorV2):
     def usage(self) -> Usage:
         """What the run has used so far, over every process that took part in it."""
         return self.journal.usage()
+
+    def keep_state(self, name: str, part: Kept) -> None:
+        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
+        self.journal.keep(name, part)
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> DeviceJob:
         """Submit PUBs; what the journal has already is not submitted again.

@@ -10,6 +10,7 @@ from qiskit import QuantumCircuit, qpy
 from qiskit.circuit import Parameter
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
+from qtm._errors import QtmError
 from qtm._hardware.fingerprint import circuit_content
 from qtm._hardware.journal import Journal
 
@@ -58,7 +59,13 @@ def _write(circuit: QuantumCircuit) -> bytes:
 
 
 def _read(data: bytes) -> QuantumCircuit:
-    return qpy.load(io.BytesIO(data))[0]
+    try:
+        return qpy.load(io.BytesIO(data))[0]
+    except Exception as error:  # Qiskit raises a dozen kinds for bytes that it cannot read
+        raise QtmError(
+            f"a transpiled circuit in the journal cannot be read ({type(error).__name__}: {error}); continue the run "
+            "with the version of Qiskit that began it, or begin a run with another file"
+        ) from error
 
 
 def _with_parameters_of(source: QuantumCircuit, circuit: QuantumCircuit) -> QuantumCircuit:

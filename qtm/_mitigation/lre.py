@@ -9,11 +9,11 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
 from qtm._mitigation.folding import fold_chunks, folding_gates, layers
-from qtm._mitigation.method import Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
+from qtm._mitigation.method import Floats, Memoryless, Mitigated, Steps, linear_combination, stacked, with_circuit
 
 
 @dataclass(frozen=True)
-class LayerwiseRichardson:
+class LayerwiseRichardson(Memoryless):
     """Layer-wise Richardson extrapolation (Russo, Mari, arXiv:2402.04000), coefficients by mitiq.
 
     Args:

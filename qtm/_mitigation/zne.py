@@ -12,7 +12,16 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, QtmError, require
 from qtm._mitigation.folding import FOLDS, achieved_scale, folding_gates
-from qtm._mitigation.method import Floats, Mitigated, Steps, check_scales, linear_combination, stacked, with_circuit
+from qtm._mitigation.method import (
+    Drawing,
+    Floats,
+    Mitigated,
+    Steps,
+    check_scales,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
 
 # Name -> (mitiq's factory, the options it takes, whether its limit is linear in the values).
 FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {
@@ -26,7 +35,7 @@ FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {
 
 
 @dataclass(frozen=True)
-class ZeroNoise:
+class ZeroNoise(Drawing):
     """Zero-noise extrapolation (Temme, Bravyi, Gambetta, arXiv:1612.02058; Li, Benjamin, arXiv:1611.09301).
 
     Args:
@@ -51,6 +60,7 @@ class ZeroNoise:
         _choose("fold", self.fold, FOLDS)
         check_scales(self.scale_factors)
         require("mitiq", extra="mitigation")
+        self._start()
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit at each scale; extrapolate."""
@@ -67,7 +77,7 @@ class ZeroNoise:
         return Mitigated(limits, errors, evs[0], metadata)
 
     def _circuits(self, circuit: QuantumCircuit) -> list[QuantumCircuit]:
-        rng = np.random.default_rng(self.seed)
+        rng = self._draws.next()
         return [FOLDS[self.fold](circuit, scale, rng) for scale in self.scale_factors]
 
     def _limit(self, scales: Sequence[float]) -> Callable[[Any], float]:
