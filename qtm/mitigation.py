@@ -8,7 +8,7 @@ it composes: readout mitigation inside zero-noise extrapolation is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from qtm._mitigation.pec import ErrorCancellation
 from qtm._mitigation.real_time_cdr import RealTime
 from qtm._mitigation.rem import Readout
 from qtm._mitigation.zne import ZeroNoise
+from qtm._primitives.estimator_runner import shot_noise
+from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -79,6 +81,22 @@ class MitigatedEstimator(BaseEstimatorV2):
     def options(method: str) -> dict[str, Any]:
         """Options of a method with their defaults; ``...`` marks one that must be given."""
         return {f.name: _default(f) for f in fields(_known(method)) if f.init}  # type: ignore[arg-type]
+
+    def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
+        """Return what ``run`` would ask of the estimator below, mitigation included; nothing is submitted.
+
+        It is what the first round takes. "real-time-cdr" takes a second one, of its training circuits, when a
+        check finds that its map has drifted.
+        """
+        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        state = self.method.state_dict()
+        wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
+        self.method.load_state_dict(state)  # as if nothing had been drawn
+        if hasattr(self.estimator, "estimate_usage"):
+            return self.estimator.estimate_usage(wanted, precision=precision)
+        noise = shot_noise(self.estimator)
+        each = [simulated_usage(measured_circuits(pub), pub.precision or noise) for pub in wanted]
+        return replace(sum(each, Usage()), jobs=min(1, len(each)))
 
     def state_dict(self) -> dict[str, Any]:
         """What later values depend on besides the options: fitted maps, readout factors, places in random sequences.

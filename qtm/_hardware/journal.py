@@ -316,6 +316,11 @@ class Journal:
         name = f"{self.run_id}:{entry.content}:{entry.occurrence}:{entry.attempt}"
         return "qtm-" + hashlib.sha256(name.encode()).hexdigest()
 
+    @property
+    def run_tag(self) -> str:
+        """The tag that all jobs of the run carry at the service."""
+        return f"qtm-run-{self.run_id}"
+
     def submitted(self, entry: Entry, job_id: str) -> None:
         """Write the id that the service gave to a job."""
         self._change(entry, state=SUBMITTED, job_id=job_id)

@@ -33,6 +33,11 @@ class DevicePassManager:
             return self._one(circuits)
         return [self._one(circuit) for circuit in circuits]
 
+    @property
+    def epoch(self) -> int:
+        """How often the run was recalibrated: modules transpile again when it changes."""
+        return self._journal.epoch
+
     def next_epoch(self) -> None:
         """Transpile anew from now on."""
         self._journal.epoch, self._passes = self._journal.epoch + 1, None

@@ -20,7 +20,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qtm._circuit.observables import Observable
 from qtm._errors import CircuitError, JobError, ObservableError, ParameterError, QtmError
 from qtm._locks import cached_property
-from qtm._primitives.job_usage import Usage, measured_circuits
+from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 
 logger = logging.getLogger("qtm")
 
@@ -81,20 +81,41 @@ class EstimatorRunner:
     ) -> None:
         _check_options(precision, max_points)
         self.estimator, self.precision, self.max_points = estimator, precision, max_points
-        laid_out = _transpiled(circuit, pass_manager) if pass_manager is not None else None
-        self.observables = ObservablesArray([_operator(o, laid_out) for o in observables])
+        self._source, self._parameters, self._wanted = circuit, tuple(parameters), tuple(observables)
+        self._pass_manager = pass_manager
+        self._num_coordinates = len(self._parameters)
+        self.usage = Usage()
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Transpile the circuit, and lay the observables out on its qubits."""
+        self._epoch = self._latest_epoch()
+        laid_out = _transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
+        self.observables = ObservablesArray([_operator(o, laid_out) for o in self._wanted])
         # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
         # values, and parameters that only the phase holds would have to be told to the estimator.
-        circuit = (circuit if laid_out is None else laid_out).copy()
+        circuit = (self._source if laid_out is None else laid_out).copy()
         circuit.global_phase = 0
         # What is in the instructions of a device stays in them.
-        self.circuit = _bindable(circuit) if laid_out is None or _runs_on_aer(estimator) else circuit
+        self.circuit = _bindable(circuit) if laid_out is None or _runs_on_aer(self.estimator) else circuit
         # Transpiling may remove a parameter that nothing depends on; estimators refuse to be told its value.
         used = set(self.circuit.parameters)
-        self._columns = [k for k, parameter in enumerate(parameters) if parameter in used]
-        self._bound = tuple(parameters[k] for k in self._columns)
-        self._num_coordinates = len(parameters)
-        self.usage = Usage()
+        self._columns = [k for k, parameter in enumerate(self._parameters) if parameter in used]
+        self._bound = tuple(self._parameters[k] for k in self._columns)
+        self.__dict__.pop("_bases", None)
+
+    def _latest_epoch(self) -> int:
+        """How often the device was recalibrated, where the pass manager is of a device."""
+        return int(getattr(self._pass_manager, "epoch", 0))
+
+    def _follow_calibration(self) -> None:
+        if self._epoch != self._latest_epoch():
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s is transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def noise(self) -> float:
@@ -109,6 +130,7 @@ class EstimatorRunner:
         Raises:
             JobError: the estimator failed, or its result is not what it was asked for; names the job.
         """
+        self._follow_calibration()
         shape = (*points.shape[:-1], self.observables.size)
         flat = points.reshape(math.prod(points.shape[:-1]), self._num_coordinates).astype(float, copy=False)
         pubs = list(self._pubs(flat))
@@ -123,6 +145,7 @@ class EstimatorRunner:
 
     def preview(self, points: int) -> Usage:
         """What ``values`` of so many points would use; nothing is submitted."""
+        self._follow_calibration()
         pubs = self._pubs(np.zeros((points, self._num_coordinates)))
         return sum((self._usage_of(pub) for pub in pubs), Usage())
 
@@ -167,9 +190,7 @@ class EstimatorRunner:
     def _usage_of(self, pub: EstimatorPub) -> Usage:
         if hasattr(self.estimator, "estimate_usage"):  # a service that knows its limits and its prices
             return self.estimator.estimate_usage([pub], precision=self.precision)
-        circuits = pub.parameter_values.size * self._bases
-        shots = math.ceil(1 / self.noise**2 - 1e-6) if self.noise else 1  # the square is off by rounding
-        return Usage(jobs=1, pubs=1, circuits=circuits, executions=circuits * shots)
+        return simulated_usage(pub.parameter_values.size * self._bases, self.noise)
 
     @cached_property
     def _bases(self) -> int:
