@@ -48,6 +48,7 @@ class QuantumModule(nn.Module):
             added to the values while "reverse" gradients stay exact.
         gradient: how outputs are differentiated, by name or as a pair of name and options:
 
+            * "auto": "reverse" where the estimator is qtm's own, "param-shift" on any other.
             * "reverse": exact, where the estimator is qtm's own.
             * "param-shift": exact on any estimator that is; every gate angle that needs a gradient is shifted.
               Options: ``precision``, the standard deviation to ask the estimator for, and ``max_points``, the
