@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from qiskit.circuit import CircuitInstruction
 
 from qtm._circuit.channels import Channel
+from qtm._circuit.gates import Primitive
 
-# Channels on local qubit numbers, by the qubits of the gate; None stands for all others.
-ByQubits = Mapping[tuple[int, ...] | None, tuple[Channel, ...]]
+Operations = tuple[Primitive | Channel, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class NoiseMap:
-    """Channels after gates, and readout errors.
+    """Operations after gates, and readout errors. Immutable, compared by identity.
 
     Attributes:
-        gates: for the name of an instruction, the channels after it.
-        free: names of further instructions, after which there is no noise.
+        gates: for the name of a gate, what follows it, on local qubit numbers, by the qubits of the gate; None
+            stands for all others.
+        free: names of further gates, which no noise follows.
         readout: for a qubit (None: all others) the probability of reading 1 for 0, and of reading 0 for 1.
-        delay: channels of a delay on a qubit, from the instruction; None: a delay has no noise.
     """
 
-    gates: Mapping[str, ByQubits]
+    gates: Mapping[str, Mapping[tuple[int, ...] | None, Operations]] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
     readout: Mapping[int | None, tuple[float, float]] = field(default_factory=dict)
-    delay: Callable[[CircuitInstruction, int], tuple[Channel, ...]] | None = None
 
     @property
     def basis(self) -> frozenset[str]:
-        """Names of all gates whose noise is known."""
-        return self.free.union(self.gates) - {"measure"}
+        """Names of the gates whose noise is known."""
+        return self.free.union(self.gates)
 
     def knows(self, name: str) -> bool:
-        """Whether the noise of this instruction is known; what it is made of then has none of its own."""
-        return name in self.gates or name in self.free or (name == "delay" and self.delay is not None)
+        """Whether the noise of this gate is known; what it is made of then has none of its own."""
+        return name in self.gates or name in self.free
 
-    def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> tuple[Channel, ...]:
-        """The channels after an instruction on these qubits of the circuit."""
-        if instruction.name == "delay" and self.delay is not None:
-            return self.delay(instruction, qubits[0])
+    def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
+        """What follows an instruction on these qubits of the circuit."""
         found = self.gates.get(instruction.name, {})
-        channels = found.get(qubits, found.get(None, ()))
-        return tuple(replace(c, qubits=tuple(qubits[q] for q in c.qubits)) for c in channels)
+        operations = found.get(qubits, found.get(None, ()))
+        return tuple(replace(o, qubits=tuple(qubits[q] for q in o.qubits)) for o in operations)
 
     def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
         """The readout errors of qubits 0, 1, ...; empty where no qubit has one."""
@@ -55,6 +52,6 @@ class NoiseMap:
     def unknown(self, name: str) -> str:
         """The message about a gate that the noise does not know, where it has to be simulated."""
         return (
-            f"the noise model has no entry for {name!r}; it knows {', '.join(sorted(self.basis))}. Transpile the "
-            "circuit to these gates (basis_gates=...), or give this gate an error too"
+            f"the noise has no entry for {name!r}; it knows {', '.join(sorted(self.basis))}. Transpile the circuit "
+            "to these gates (basis_gates=...), or give this gate an error too"
         )
