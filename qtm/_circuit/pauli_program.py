@@ -26,7 +26,8 @@ from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpress
 
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.flatten import FlatCircuit, flatten
-from qtm._circuit.gates import Clifford
+from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_span import LastClash
 
 _NEAR = 64  # strings and phases that are compared one by one before the trees are asked
@@ -192,6 +193,7 @@ def program_of(flat: FlatCircuit) -> PauliProgram:
         if isinstance(operation, Clifford):
             frame.absorb(operation)
         else:
+            assert isinstance(operation, PauliRotation)  # channels are refused by methods without noise
             turn = frame.z[operation.qubits[0]][2]
             generators.append(Generator(*frame.image(operation), turn, operation.terms, operation.offset))
     return PauliProgram(flat, tuple(generators), frame)
@@ -236,17 +238,18 @@ def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
     return (circuit.num_qubits, tuple(circuit.parameters), tuple(rows)), alive
 
 
-def flattened(circuit: QuantumCircuit) -> FlatCircuit:
-    """A circuit as primitives: the same object as for an equal circuit before.
+def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
+    """A circuit as primitives, with noise: the same object as for an equal circuit with the same noise before.
 
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
-    key, alive = _structure(circuit)
+    structure, alive = _structure(circuit)
+    key = structure, noise
     with _LOCK:
         found = _CACHE.get(key)
         if found is None:
-            found = _CACHE[key] = alive, flatten(circuit)
+            found = _CACHE[key] = alive, flatten(circuit, noise)
             if len(_CACHE) > _CACHE_SIZE:
                 _CACHE.popitem(last=False)
         else:

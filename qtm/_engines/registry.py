@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.engine import SimulationMethod
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
@@ -14,6 +15,7 @@ from qtm._errors import ParameterError, UnsupportedError
 
 METHODS: dict[str, type[SimulationMethod]] = {
     "statevector": StateVector,
+    "density_matrix": DensityMatrix,
 }
 AUTO = "auto"
 

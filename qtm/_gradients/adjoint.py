@@ -16,6 +16,7 @@ from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError
 from qtm._gradients.settings import MethodSettings
+from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
 
 
@@ -61,13 +62,21 @@ class EngineMethod:
 
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
     """Exact expectation values and their derivatives from the engine that the settings name."""
-    observables = coerce_observables(settings.observables, settings.circuit.num_qubits)
+    circuit = settings.circuit
+    observables = coerce_observables(settings.observables, circuit.num_qubits)
+    noise = settings.noise
+    if noise is None:  # that of an estimator of qtm
+        noise = noise_of(settings.estimator)
+    if noise is not None and settings.pass_manager is not None:
+        circuit = settings.pass_manager.run(circuit)
+        observables = tuple(o.apply_layout(circuit) for o in observables)
     options = Options(
         dtype,
         settings.threads_forward,
         settings.executor,
         backward_threads=settings.threads_backward,
         method=settings.method,
+        noise=noise,
     )
-    simulation = Simulation(settings.circuit, settings.parameters, Expectation(observables), options)
+    simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
     return EngineMethod(simulation, len(observables))

@@ -158,6 +158,19 @@ def read_noise(noise: Noise) -> NoiseMap | None:
     )
 
 
+def check_one_noise(primitive: object, noise: Noise) -> None:
+    """Refuse noise beside a primitive, which has its own.
+
+    Raises:
+        ParameterError: both are given.
+    """
+    if primitive is not None and noise is not None:
+        raise ParameterError(
+            f"noise= is for qtm's own simulator, and {type(primitive).__name__} has noise of its own: leave one of "
+            "the two out"
+        )
+
+
 def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     """The circuit in gates whose noise is known, translated (without optimisation) where it is not.
 

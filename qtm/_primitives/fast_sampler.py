@@ -21,6 +21,7 @@ from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
+from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.readout import Readout
 
@@ -41,6 +42,7 @@ class FastSampler(BaseSamplerV2):
         seed: of the shots; an integer gives every parameter set the same random numbers.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
+        noise: an Aer ``NoiseModel`` or a backend: shots of the exact distribution under its noise.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -63,10 +65,11 @@ class FastSampler(BaseSamplerV2):
         seed: Seed = None,
         dtype: Any = "complex128",
         num_threads: int = 0,
+        noise: Noise = None,
     ) -> None:
         self._default_shots = default_shots
         self._seed = seed
-        self._simulations = Simulations(checked_options(dtype, num_threads, None))
+        self._simulations = Simulations(checked_options(dtype, num_threads, None, noise=read_noise(noise)))
 
     @property
     def default_shots(self) -> int:

@@ -37,6 +37,12 @@ _IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
 _IGNORES_PRECISION = "QMLEstimator"
 
 
+def noise_of(primitive: Any) -> Any:
+    """The noise of a primitive of qtm's own; None where it has none."""
+    options = getattr(primitive, "options", None) if type(primitive).__module__.split(".")[0] == "qtm" else None
+    return getattr(options, "noise", None)
+
+
 def is_exact_sampler(sampler: Any) -> bool:
     """Whether a sampler stands for exact probabilities."""
     kind = type(sampler)

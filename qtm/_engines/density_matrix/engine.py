@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class DensityMatrix(SimulationMethod):
     """
 
     name: ClassVar[str] = "density_matrix"
+    simulates_noise: ClassVar[bool] = True
     gives: ClassVar[Mapping[type, frozenset[str]]] = {
         Expectation: frozenset({VALUES, VJP}),
         Probabilities: frozenset({VALUES, VJP}),
@@ -53,7 +55,9 @@ class DensityMatrix(SimulationMethod):
     }
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
-        """The predicted cost of one sample."""
+        """The predicted cost of one sample; without noise a state vector always costs less."""
+        if not circuit.is_noisy:
+            return Cost(inf, inf)
         bits, turns, scales = extent(circuit, _terms(circuit, output))
         size = real_dtype(options.dtype).itemsize
         return Cost(2.0**bits * (3.5 * turns + 3.0 * scales), 2.0 * 2.0**bits * size)
