@@ -51,11 +51,12 @@ def aer_values(circuit: QuantumCircuit, values: np.ndarray, model: object, label
 
 
 def module(circuit: QuantumCircuit, noise: object, labels: list[str], **options: object) -> qtm.QuantumModule:
-    initial = values_of(circuit)
-    return qtm.QuantumModule(
-        circuit, None, list(circuit.parameters), observables=labels, noise=noise, variational_params_initial=initial,
-        **options,
-    ).double()  # fmt: skip
+    net = qtm.QuantumModule(
+        circuit, None, list(circuit.parameters), observables=labels, noise=noise, **options
+    ).double()
+    with torch.no_grad():
+        net.variational.copy_(torch.tensor(values_of(circuit)))
+    return net
 
 
 MODELS = {

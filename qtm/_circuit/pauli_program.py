@@ -25,6 +25,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpression
 
 from qtm._circuit.clifford_frame import Frame
+from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.noise_map import NoiseMap
@@ -244,6 +245,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
+    circuit = static_circuit(circuit, noisy=noise is not None)
     structure, alive = _structure(circuit)
     key = structure, noise
     with _LOCK:

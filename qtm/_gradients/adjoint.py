@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
 from qtm._circuit.expressions import check_angles
-from qtm._circuit.observables import coerce_observables
+from qtm._circuit.observables import Observable, coerce_observables
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
@@ -60,6 +62,13 @@ class EngineMethod:
         return self.simulation.engine.vjp(angles, prepared, cotangent, residuals, by_prepared=by_prepared)
 
 
+def _laid_out(observable: Observable, circuit: QuantumCircuit) -> SparsePauliOp:
+    """An observable on the physical qubits of a transpiled circuit."""
+    labels = observable.labels() or ["I" * observable.num_qubits]
+    coefficients = observable.coeffs if observable.num_terms else [0.0]
+    return SparsePauliOp(labels, coefficients).apply_layout(circuit.layout, circuit.num_qubits)
+
+
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
     """Exact expectation values and their derivatives from the engine that the settings name."""
     circuit = settings.circuit
@@ -69,7 +78,7 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
         noise = noise_of(settings.estimator)
     if noise is not None and settings.pass_manager is not None:
         circuit = settings.pass_manager.run(circuit)
-        observables = tuple(o.apply_layout(circuit) for o in observables)
+        observables = coerce_observables([_laid_out(o, circuit) for o in observables], circuit.num_qubits)
     options = Options(
         dtype,
         settings.threads_forward,

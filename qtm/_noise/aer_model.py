@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Noise = Any  # an Aer NoiseModel, a BackendV2, a NoiseMap, or None
 _FREE_OF_NOISE = frozenset({"barrier", "delay", "measure", "global_phase"})
 _MEASURE = "measure"
+_NO_GATES = {_MEASURE, "for_loop", "if_else", "switch_case", "while_loop"}
+_TRANSPILE = "transpile first, with pass_manager=generate_preset_pass_manager(optimization_level=1, backend=...)"
 
 
 class AerNoise(NoiseMap):
@@ -52,7 +54,7 @@ class AerNoise(NoiseMap):
     @property
     def basis(self) -> frozenset[str]:
         """Names of the gates that the model knows."""
-        return frozenset(self.model.basis_gates) - {_MEASURE}
+        return frozenset(self.model.basis_gates) - _NO_GATES
 
     def knows(self, name: str) -> bool:
         """Whether a gate runs as it is."""
@@ -73,11 +75,16 @@ class AerNoise(NoiseMap):
                     found += self._convert(relaxed, name, qubits)
         return _on(tuple(found), qubits)
 
+    def unknown(self, name: str) -> str:
+        """The message about a gate that the model does not know."""
+        message = super().unknown(name)
+        return message if self.backend is None else f"{message}. For {self.backend.name}, {_TRANSPILE}"
+
     def _require_supported(self, name: str, qubits: tuple[int, ...]) -> None:
         if self.backend is not None and not self.backend.target.instruction_supported(name, qubits):
             raise CircuitError(
                 f"{name!r} on qubits {qubits} is not an instruction of {self.backend.name}, so its noise is not known: "
-                "transpile first, with pass_manager=generate_preset_pass_manager(optimization_level=1, backend=...)"
+                f"{_TRANSPILE}"
             )
 
     def _operations(self, error: Any, name: str, qubits: tuple[int, ...]) -> Operations:
