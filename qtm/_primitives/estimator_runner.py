@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +19,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qtm._circuit.observables import Observable
 from qtm._errors import CircuitError, JobError, ObservableError, ParameterError, QtmError
+from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits
 
 logger = logging.getLogger("qtm")
