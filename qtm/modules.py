@@ -69,7 +69,8 @@ class QuantumModule(nn.Module):
 
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
             errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
-            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides.
+            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.

@@ -39,10 +39,8 @@ ORACLES: dict[str, Callable[..., object]] = {
 @pytest.mark.parametrize("name", CHANNELS)
 def test_a_row_is_what_aer_calls_it(name: str) -> None:
     own = qiskit_order(pauli_transfer_matrix(name, STRENGTHS[name]))
-    if name in ORACLES:
-        oracle = PTM(SuperOp(ORACLES[name](*STRENGTHS[name]))).data.real
-    else:
-        oracle = _by_definition(name)
+    known = name in ORACLES
+    oracle = PTM(SuperOp(ORACLES[name](*STRENGTHS[name]))).data.real if known else _by_definition(name)
     np.testing.assert_allclose(own, oracle, atol=1e-12)
 
 

@@ -116,6 +116,8 @@ CHANNELS: dict[str, ChannelRow] = {
     ),
 }
 
+_PROBABILITIES = ("pauli", "two_qubit_pauli", "reset")  # whose strengths sum to at most 1
+
 
 def channel(name: str, qubits: Sequence[int], *strengths: float) -> Channel:
     """A channel with strengths that are numbers, checked.
@@ -138,9 +140,8 @@ def channel(name: str, qubits: Sequence[int], *strengths: float) -> Channel:
     for what, value, upper in zip(row.strengths, strengths, row.upper or (), strict=False):
         if not 0 <= value <= upper * (1 + 1e-12):
             raise ParameterError(f"{what} of {name!r} must lie in [0, {upper}], not be {value}")
-    if name == "pauli" or name == "two_qubit_pauli" or name == "reset":
-        if sum(strengths) > 1 + 1e-12:
-            raise ParameterError(f"the probabilities of {name!r} sum to {sum(strengths)}, which is more than 1")
+    if name in _PROBABILITIES and sum(strengths) > 1 + 1e-12:
+        raise ParameterError(f"the probabilities of {name!r} sum to {sum(strengths)}, which is more than 1")
     return Channel(name, tuple(qubits), tuple(map(float, strengths)))
 
 

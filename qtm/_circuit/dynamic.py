@@ -35,7 +35,7 @@ from qtm._errors import CircuitError
 
 
 def is_dynamic(circuit: QuantumCircuit) -> bool:
-    """Whether something follows a measurement on its qubit or bit, or a used qubit is reset, or there is control flow."""
+    """Whether there is control flow, a used qubit is reset, or something follows a measurement on its qubit or bit."""
     used: set[Qubit] = set()
     measured: set[Any] = set()
     for instruction in circuit.data:
@@ -179,7 +179,7 @@ class _Deferral:
 
     # Conditions
 
-    def flag(self, target: Any, wanted: Callable[[int], bool], flag: Qubit | None) -> Qubit | None | bool:
+    def flag(self, target: Any, wanted: Callable[[int], bool], flag: Qubit | None) -> Qubit | bool | None:
         """A qubit that is 1 where a condition holds and ``flag`` is 1; None: always; False: never."""
         bits, states = assignments(target, wanted)
         holders = [self.holder.get(bit) for bit in bits]

@@ -110,6 +110,7 @@ class SimulationMethod(ABC):
 
     name: ClassVar[str]  # as Qiskit Aer calls it, where Aer has it
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls them
+    is_exact: ClassVar[bool] = True  # methods that are not are never chosen by "auto"
     simulates_noise: ClassVar[bool] = False  # whether it takes circuits with channels and readout errors
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
 

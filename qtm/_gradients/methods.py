@@ -60,8 +60,8 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
         )
     if gradient != "reverse":
         raise ParameterError(
-            f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a device, "
-            "give estimator=qtm.noisy_estimator(noise) instead"
+            f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a "
+            "device, give estimator=qtm.noisy_estimator(noise) instead"
         )
 
 

@@ -105,9 +105,9 @@ class AerNoise(NoiseMap):
             found = operations(from_qiskit_order(PTM(channel).data))
         if found is None:
             raise CircuitError(
-                f"the error of {name!r} on qubits {qubits} is neither a Pauli error, relaxation, a product of errors of "
-                "one qubit, nor unitary, and is not simulated exactly; use qtm.noisy_estimator(noise), which runs on "
-                "Qiskit Aer"
+                f"the error of {name!r} on qubits {qubits} is neither a Pauli error, relaxation, a product of errors "
+                "of one qubit, nor unitary, and is not simulated exactly; use qtm.noisy_estimator(noise), which runs "
+                "on Qiskit Aer"
             )
         return found
 
@@ -195,4 +195,3 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
             f"the circuit cannot be written in the gates of the noise model, {basis} ({error}); give those of its "
             "gates an error, or build the model with more basis_gates"
         ) from error
-

@@ -44,6 +44,7 @@ class EstimatorQNN(QuantumNetwork):
         input_gradients: whether `backward` differentiates by the inputs as well.
         default_precision: standard deviation to ask of an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.

@@ -54,6 +54,7 @@ class SamplerQNN(QuantumNetwork):
             one, or parameter shifts where the sampler is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.

@@ -186,7 +186,9 @@ class DensityMatrixEngine(Engine):
         if not self.schedule.numbers.learned:
             return numbers
         numbers = numbers.repeat(len(angles), 1)
-        for (_, first, count), values in zip(self.schedule.numbers.learned, self._strengths(angles.detach()), strict=True):
+        for (_, first, count), values in zip(
+            self.schedule.numbers.learned, self._strengths(angles.detach()), strict=True
+        ):
             numbers[:, first : first + count] = values
         return numbers
 
@@ -205,7 +207,9 @@ class DensityMatrixEngine(Engine):
         with torch.enable_grad():
             leaf = angles.detach().requires_grad_()
             values = self._strengths(leaf)
-            pulled = [by_numbers[:, first : first + count].double() for _, first, count in self.schedule.numbers.learned]
+            pulled = [
+                by_numbers[:, first : first + count].double() for _, first, count in self.schedule.numbers.learned
+            ]
             return torch.autograd.grad(values, leaf, pulled)[0]
 
     # Sweeps
@@ -278,7 +282,9 @@ class DensityMatrixEngine(Engine):
         if key not in _compiled:
             _compiled.add(key)
             if sum(kernel.stats.cache_misses.values()) > before:
-                _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key, time.perf_counter() - began)  # noqa: E501
+                _LOGGER.warning(
+                    "compiled the kernel %r for %s in %.1f s; later runs load it", *key, time.perf_counter() - began
+                )
         self._spare += works
 
     # Sharing and memory
@@ -309,7 +315,7 @@ class DensityMatrixEngine(Engine):
             raise OutOfMemory(
                 f"2**{self.schedule.row_bits} coordinates of {self.lanes} samples and their cotangents need "
                 f"{size / 2**30:.2f} GiB, and {budget / 2**30:.2f} GiB may be used; use fewer qubits, complex64, "
-                'or sample trajectories with method="statevector"'
+                'or sample trajectories with method="trajectories"'
             )
         return budget // size
 

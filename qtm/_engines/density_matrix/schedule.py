@@ -31,11 +31,11 @@ from qtm._engines.density_matrix.operations import (
     Operation,
     Rotation,
     Shift,
-    dual,
     lower,
     odd,
 )
-from qtm._errors import CircuitError, OutOfMemory
+from qtm._engines.density_matrix.rows import Rows, odd_rows
+from qtm._errors import OutOfMemory
 
 TILE_BITS = 8
 MAX_ROW_BITS = 26
@@ -99,7 +99,7 @@ def schedule(flat: FlatCircuit, terms: Terms, real_bytes: int) -> Schedule:
     if len(space.basis) > MAX_ROW_BITS:
         raise OutOfMemory(
             f"the density matrix needs 2**{len(space.basis)} coordinates for each sample; "
-            'use fewer qubits, or sample trajectories with method="statevector"'
+            'use fewer qubits, or sample trajectories with method="trajectories"'
         )
     builder = _Builder(space, len(start), n, real_bytes, coordinates.numbers)
     items: list[Item] = []
@@ -129,56 +129,6 @@ def extent(flat: FlatCircuit, terms: Terms) -> tuple[int, int, int]:
     return len(space.basis), sum(len(f.turns) for f in found), sum(bool(f.diagonals) for f in found)
 
 
-class _Rows:
-    """The coordinates that matter, numbered."""
-
-    def __init__(self, space: Span, num_qubits: int) -> None:
-        self.n, self.space = num_qubits, space
-        self.basis = space.basis
-        self.bits = len(self.basis)
-        used = 0
-        for string in self.basis:
-            used |= string >> num_qubits | string & (1 << num_qubits) - 1
-        qubits = [q for q in range(num_qubits) if used >> q & 1]
-        if len(qubits) > 62:
-            raise CircuitError(f"the observables see {len(qubits)} qubits; at most 62 are handled with noise")
-        self.x = combinations([_packed(s >> num_qubits, qubits) for s in self.basis])
-        self.z = combinations([_packed(s, qubits) for s in self.basis])
-        self.parity = (np.bitwise_count(self.x & self.z) & 1).astype(np.uint8)
-        self._coordinates: dict[int, int] = {}
-        self._reduced: dict[int, tuple[int, int]] = {}
-        for j, string in enumerate(self.basis):
-            rest, total = self._reduce(string, 1 << j)
-            self._reduced[rest.bit_length()] = rest, total
-
-    def _reduce(self, string: int, total: int) -> tuple[int, int]:
-        while string and (entry := self._reduced.get(string.bit_length())):
-            string ^= entry[0]
-            total ^= entry[1]
-        return string, total
-
-    def row(self, string: int) -> int | None:
-        """The row of a string; None where its coordinate is 0."""
-        rest, total = self._reduce(string, 0)
-        return None if rest else total
-
-    def functional(self, mask: int) -> int:
-        """The row mask whose parity is that of a string & ``mask``."""
-        return sum(odd(string & mask) << j for j, string in enumerate(self.basis))
-
-    def against(self, string: int) -> int:
-        """The row mask whose parity says whether a row anticommutes with a string."""
-        return self.functional(dual(string, self.n))
-
-
-def _packed(mask: int, qubits: list[int]) -> int:
-    return sum((mask >> q & 1) << i for i, q in enumerate(qubits))
-
-
-def _odd(rows: np.ndarray, mask: int) -> np.ndarray:
-    return (np.bitwise_count(rows & mask) & 1).astype(np.int64)
-
-
 @dataclass(slots=True)
 class _Pass:
     items: list[Item]
@@ -188,7 +138,7 @@ class _Pass:
 
 class _Builder:
     def __init__(self, space: Span, start_bits: int, n: int, real_bytes: int, numbers: Numbers) -> None:
-        self.rows = _Rows(space, n)
+        self.rows = Rows(space, n)
         self.n, self.start_bits, self.numbers = n, start_bits, numbers
         self.least = _LEAST_FACTOR[real_bytes]
         self.index = np.arange(1 << self.rows.bits, dtype=np.int64)
@@ -216,7 +166,7 @@ class _Builder:
         """For every row, which string of the diagonal's qubits it is on."""
         number = np.zeros(len(self.index), np.int64)
         for place, image in enumerate(diagonal.images):
-            number |= _odd(self.index, self.rows.against(image)) << (place ^ 1)
+            number |= odd_rows(self.index, self.rows.against(image)) << (place ^ 1)
         return number
 
     def product(self, diagonals: list[Diagonal]) -> np.ndarray:
@@ -270,8 +220,8 @@ class _Builder:
     def acts(self, item: Rotation | Shift, rows: np.ndarray) -> np.ndarray:
         """Which rows a rotation turns, or a shift takes from or adds to (more or less: I or Z on its qubit)."""
         if isinstance(item, Rotation):
-            return _odd(rows, self.rows.against(item.string)) == 1
-        return _odd(rows, self.rows.against(item.string)) == 0
+            return odd_rows(rows, self.rows.against(item.string)) == 1
+        return odd_rows(rows, self.rows.against(item.string)) == 0
 
     def partition(self, items: list[Item]) -> list[_Pass]:
         passes = []
@@ -397,9 +347,9 @@ class _Tile:
         for turn in reversed(turns):
             after.append(seen)
             seen = seen if turn is None else turn.spread(seen)
-        for item, turn, visible in zip(items, turns, after[::-1], strict=True):
+        for item, turn, after_it in zip(items, turns, after[::-1], strict=True):
             if turn is not None:
-                self.builder.ops.append(turn.row(self.support, visible))
+                self.builder.ops.append(turn.row(self.support, after_it))
                 self.support = turn.spread(self.support)
             else:
                 assert isinstance(item, Scale)
@@ -431,8 +381,8 @@ class _Turn:
         rotates = isinstance(item, Rotation)
         # A rotation turns what anticommutes with its string; a shift takes what commutes with X and Z of its qubit.
         self.tests = [rows.against(image) for image in ([item.string] * 2 if rotates else item.images)]
-        bits = [_odd(comb, test) for test in self.tests]
-        cases = set((_odd(reps, self.tests[0]) | _odd(reps, self.tests[1]) << 1).tolist())
+        bits = [odd_rows(comb, test) for test in self.tests]
+        cases = set((odd_rows(reps, self.tests[0]) | odd_rows(reps, self.tests[1]) << 1).tolist())
         self.hits: dict[int, np.ndarray] = {}  # by the parities of a tile's first row
         for case in cases:
             hit = [bit ^ (case >> place & 1) == int(rotates) for place, bit in enumerate(bits)]
@@ -460,7 +410,7 @@ class _Turn:
             sign, quadratic, constant = b.rows.functional(x), own, int(item.sign < 0)
             kind, number = SHIFT, item.number
         lists = []
-        flips = _odd(self.comb, sign) ^ constant
+        flips = odd_rows(self.comb, sign) ^ constant
         for case in range(4):
             pairs = self.pairs(case, support, seen)
             lists += [len(b.pairs), len(pairs)]

@@ -1,8 +1,8 @@
 """Sweeps over the coordinates of as many samples as a vector has lanes, forward and reverse.
 
-Arrays in, arrays out; the GIL is not held and nothing is allocated. Cost of a rotation in real multiply-adds per pair of
-rows: 4 forward; 10 in reverse, 4 to undo it on the state and on the cotangent each and 2 for its derivative. Half of the
-rows turn in pairs.
+Arrays in, arrays out; the GIL is not held and nothing is allocated. Cost of a rotation in real multiply-adds per pair
+of rows: 4 forward; 10 in reverse, 4 to undo it on the state and on the cotangent each and 2 for its derivative. Half of
+the rows turn in pairs.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ def reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, checkpo
             for place in range(step[5] - 1, step[4] - 1 + kept, -1):
                 _undo(recipe, work, recipe.ops[place], first, step[0])
             if kept:
-                vectors.gather(
-                    work.state, checkpoints[step[6] * size : (step[6] + 1) * size], work.rows, step[0]
-                )
+                vectors.gather(work.state, checkpoints[step[6] * size : (step[6] + 1) * size], work.rows, step[0])
                 _undo_from_checkpoint(recipe, work, recipe.ops[step[4]], step[0])
             vectors.scatter(state, work.state, work.rows, step[0])
             vectors.scatter(cotangent, work.cotangent, work.rows, step[0])

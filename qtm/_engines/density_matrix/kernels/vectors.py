@@ -71,9 +71,7 @@ def unturn_pairs(typing, state, cotangent, pairs, first, count, cosine, sine, un
             cotangent.store(e.fnma(s, p, e.mul(c, q)), pair.second)
         sums.store(total.get(), slot)
 
-    return step(
-        emit, state, cotangent, pairs, first, count, cosine, sine, units, sums, slot, parities, quadratic, flip
-    )
+    return step(emit, state, cotangent, pairs, first, count, cosine, sine, units, sums, slot, parities, quadratic, flip)
 
 
 @intrinsic(prefer_literal=True)
