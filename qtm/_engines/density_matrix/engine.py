@@ -25,9 +25,10 @@ from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
+from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.kernels import simd
-from qtm._engines.statevector.sweeps import MEMORY_SHARE, aligned
-from qtm._engines.statevector.thread_pool import BEGUN, run_together
+from qtm._engines.statevector.sweeps import MEMORY_SHARE
+from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
 _LOGGER = logging.getLogger("qtm")
@@ -117,8 +118,7 @@ class DensityMatrixEngine(Engine):
         self.threads = _executors.resolve_threads(options.num_threads)
         self.numbers = np.array([plan.numbers.constants], np.float64)  # (1, numbers)
         self._size = self.lanes << plan.row_bits  # numbers of one tile's state
-        self._spare: list[Workspace] = []
-        self._spare_states: list[np.ndarray] = []
+        self._workspace_kind = "density_matrix", plan.recipe.tile_rows, len(plan.recipe.slot_offset), self.real.str
 
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = self.schedule, self.output, self.options, self.start, self.matrices, self.num_angles
@@ -235,7 +235,7 @@ class DensityMatrixEngine(Engine):
         def run(place: int, work: Workspace) -> None:
             evaluate(
                 self.schedule.recipe, work, angles, numbers, start, kept.states[place], kept.checkpoints[place],
-                values, *shares[place], _NOBODY if place else BEGUN,
+                values, *shares[place], _NOBODY if place else KERNEL_STARTED,
             )  # fmt: skip
 
         self._run(evaluate, len(shares), run)
@@ -266,7 +266,7 @@ class DensityMatrixEngine(Engine):
             differentiate(
                 self.schedule.recipe, work, angles, numbers, start, states[place], checkpoints[place], again,
                 cotangent, pulled[place][0], by_angles, by_numbers, by_start, *shares[place],
-                _NOBODY if place else BEGUN,
+                _NOBODY if place else KERNEL_STARTED,
             )  # fmt: skip
 
         self._run(differentiate, len(shares), run)
@@ -285,7 +285,8 @@ class DensityMatrixEngine(Engine):
                 _LOGGER.warning(
                     "compiled the kernel %r for %s in %.1f s; later runs load it", *key, time.perf_counter() - began
                 )
-        self._spare += works
+        for work in works:
+            POOL.give((*self._workspace_kind, self.numbers.shape), work, sum(array.nbytes for array in work))
 
     # Sharing and memory
 
@@ -320,30 +321,27 @@ class DensityMatrixEngine(Engine):
         return budget // size
 
     def _states(self, tiles: int) -> np.ndarray:
-        for place, array in enumerate(self._spare_states):
-            if len(array) == tiles:
-                try:
-                    return self._spare_states.pop(place)
-                except IndexError:
-                    break
-        return aligned((tiles, self._size), self.real)
+        shape = tiles, self._size
+        spare: np.ndarray | None = POOL.take((shape, self.real.str))
+        return aligned(shape, self.real) if spare is None else spare
 
     def _recycle(self, arrays: list[np.ndarray]) -> None:
-        self._spare_states = [*self._spare_states, *(a for a in arrays if a.nbytes < _SMALL)][-4 * self.threads :]
+        for array in arrays:
+            POOL.give((array.shape, self.real.str), array, array.nbytes)
 
     def _checkpoints(self, tiles: int) -> np.ndarray:
         return aligned((max(tiles, 1), self._size * self.schedule.checkpoints if tiles else 0), self.real)
 
     def _workspace(self) -> Workspace:
-        try:
-            return self._spare.pop()
-        except IndexError:
-            recipe, real = self.schedule.recipe, self.real
-            slots, numbers, rows = max(len(recipe.slot_offset), 1), max(self.numbers.shape[1], 1), recipe.tile_rows
-            sizes = (slots, slots, 2 * slots, slots, slots, 2 * numbers, numbers, 2, rows, rows)
-            dtypes = (np.float64, *[real] * 9)
-            arrays = [aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)]
-            return Workspace(*arrays, np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
+        spare: Workspace | None = POOL.take((*self._workspace_kind, self.numbers.shape))
+        if spare is not None:
+            return spare
+        recipe, real = self.schedule.recipe, self.real
+        slots, numbers, rows = max(len(recipe.slot_offset), 1), max(self.numbers.shape[1], 1), recipe.tile_rows
+        sizes = (slots, slots, 2 * slots, slots, slots, 2 * numbers, numbers, 2, rows, rows)
+        dtypes = (np.float64, *[real] * 9)
+        arrays = [aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)]
+        return Workspace(*arrays, np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -9,17 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from qtm._engines.density_matrix.kernels import vectors
+from qtm._engines.density_matrix.kernels.compilation import inlined, jit
 from qtm._engines.density_matrix.kernels.recipe import ROTATE, SCALE, SHIFT, Recipe, Workspace
 from qtm._engines.statevector.kernels import simd
-
-_OPTIONS: dict[str, Any] = {
-    "nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "_nrt": False
-}  # fmt: skip
-jit = njit(cache=True, **_OPTIONS)
-inlined = njit(inline="always", **_OPTIONS)
 
 
 @jit
@@ -211,7 +204,7 @@ def evaluate(
     values: Any, first: int, last: int, begun: Any,
 ) -> None:  # fmt: skip
     """Values (batch, values) of the samples of tiles ``first`` .. ``last``; one state for each tile, or one for all."""
-    simd.count(begun)
+    simd.atomic_increment(begun)
     lanes = work.units.size // 2
     for tile in range(first, last):
         place = min(tile - first, states.shape[0] - 1)
@@ -232,7 +225,7 @@ def differentiate(
 
     ``by_numbers`` and ``by_start`` may have no rows: then they are not wanted. ``pulled`` is room for one state.
     """
-    simd.count(begun)
+    simd.atomic_increment(begun)
     lanes = work.units.size // 2
     for tile in range(first, last):
         place = min(tile - first, states.shape[0] - 1)
