@@ -311,3 +311,11 @@ def test_what_is_refused() -> None:
         static_circuit(circuit)
     with pytest.raises(CircuitError, match="noise in circuits"):
         static_circuit(circuit, noisy=True)
+
+
+def test_networks_do_not_take_their_measurements_for_final_ones() -> None:
+    circuit = resets()
+    for network in (qtm.EstimatorQNN, qtm.SamplerQNN):
+        made = network(circuit=circuit, weight_params=circuit.parameters)
+        with pytest.raises(CircuitError, match="mid-circuit"):
+            made.forward(None, np.zeros(circuit.num_parameters))

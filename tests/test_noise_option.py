@@ -10,6 +10,7 @@ import torch
 from circuit_cases import differences
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import ParameterVector
+from qiskit.circuit.library import XGate
 from qiskit.quantum_info import PTM, Kraus, Operator, Pauli, SuperOp, random_unitary
 from qiskit.transpiler import generate_preset_pass_manager
 
@@ -257,3 +258,12 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
         module(circuit, model, ["ZZ"])
     with pytest.raises(qtm.ParameterError, match="leave one"):
         qtm.EstimatorQNN(circuit=circuit, estimator=qtm.FastEstimator(), noise=model)
+
+
+def test_errors_of_labels_are_not_left_out() -> None:
+    model = aer_noise.NoiseModel(basis_gates=["x", "noisy"])
+    model.add_all_qubit_quantum_error(aer_noise.depolarizing_error(0.1, 1), "noisy")
+    circuit = QuantumCircuit(1)
+    circuit.append(XGate(label="noisy"), [0])
+    with pytest.raises(qtm.CircuitError, match="label 'noisy'"):
+        qtm.FastEstimator(noise=model).run([(circuit, "Z")]).result()

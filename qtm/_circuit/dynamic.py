@@ -54,6 +54,19 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
     return False
 
 
+def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
+    """Raise where ``who`` would take measurements in mid-circuit for final ones.
+
+    Raises:
+        CircuitError: the circuit is dynamic.
+    """
+    if is_dynamic(circuit):
+        raise CircuitError(
+            f"{who} simulates no circuit with control flow, reset or mid-circuit measurement; QuantumModule, "
+            "FastEstimator and FastSampler do"
+        )
+
+
 def static_circuit(circuit: QuantumCircuit, *, noisy: bool = False) -> QuantumCircuit:
     """A circuit without control flow, resets, and measurements in mid-circuit, with the same final state.
 

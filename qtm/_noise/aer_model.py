@@ -184,6 +184,13 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     Raises:
         CircuitError: it cannot be written in these gates.
     """
+    for item in circuit.data:
+        label = getattr(item.operation, "label", None)
+        if label is not None and label != item.operation.name and noise.knows(label):
+            raise CircuitError(
+                f"the noise model has an error for the label {label!r} of a {item.operation.name!r} gate, and errors "
+                "of labels are not simulated; name the gate so, or use qtm.noisy_estimator"
+            )
     names = set(circuit.count_ops())
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:
         return circuit

@@ -12,6 +12,7 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
@@ -109,6 +110,7 @@ class EstimatorQNN(QuantumNetwork):
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
             return make_method(
                 MethodSettings(

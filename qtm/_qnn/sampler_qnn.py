@@ -13,6 +13,7 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._engines.options import Options
 from qtm._errors import ShapeError
 from qtm._gradients.method import GradientMethod
@@ -130,6 +131,7 @@ class SamplerQNN(QuantumNetwork):
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "SamplerQNN")
         if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
             circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
             return ExactProbabilities(circuit, self._parameters, bits, self._outputs, Options(dtype, noise=noise))
