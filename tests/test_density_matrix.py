@@ -248,6 +248,21 @@ def test_pickling_threads_and_memory() -> None:
     torch.testing.assert_close(one.vjp(angles, (), torch.ones_like(values), kept)[0], gradient, rtol=0, atol=1e-13)
 
 
+def test_shifts_with_the_same_string_need_not_commute() -> None:
+    """After a CX the control's Z is the same string, and its X is not."""
+    flat = _chain(2, 0, "pauli", (0.0, 0.0, 0.0))
+    operations = []
+    for _ in range(2):
+        operations += [Channel("amplitude_damping", (q,), (0.3, 0.1)) for q in (0, 1)]
+        operations += [PauliRotation("X", (0,), (), 0.3), Clifford("cx", (0, 1))]
+        operations += [Channel("factors", (0,), (1.0, 1.0, 1.0, 0.2)), Clifford("cx", (0, 1))]
+        operations += [Channel("factors", (0,), (1.0, 1.0, 1.0, 0.3)), PauliRotation("Y", (1,), (), 0.7)]
+    flat = replace(flat, operations=tuple(operations))
+    angles = angles_of(flat, 1)
+    found = compiled(flat, Expectation(observed(2, 2))).forward(angles, ())[0]
+    np.testing.assert_allclose(found, oracle(flat, angles, 2), atol=1e-12)
+
+
 def test_idle_qubits_cost_nothing() -> None:
     flat = replace(noisy(4, 3, 10), num_qubits=60)
     labels = coerce_observables([{"I" * 57 + "ZIX": 1.0}], 60)

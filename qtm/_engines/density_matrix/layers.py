@@ -102,8 +102,11 @@ def commute(a: Operation, b: Operation, num_qubits: int) -> bool:
         a, b = b, a
     if isinstance(a, Diagonal):
         return isinstance(b, Rotation) and a.factors is not None and _same_factors(a, b.string, num_qubits)
-    # On I and Z of a qubit, a rotation about its Z does nothing; so a shift and a shift.
-    return a.string == b.string
+    if a.string != b.string:
+        return False
+    if isinstance(a, Shift) and isinstance(b, Shift):  # of the same qubit, and not only with the same Z
+        return a.images[0] ^ b.images[0] in (0, a.string)
+    return True  # a rotation about Z does nothing to I and Z, with which a shift deals
 
 
 def _same_factors(diagonal: Diagonal, string: int, num_qubits: int) -> bool:
