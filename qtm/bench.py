@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernels, training
+from qtm._bench import kernels, noise, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"])
     threads.set_defaults(run=_run_threads)
+    noisy = commands.add_parser("noise", help=noise.TITLE, description=noise.TITLE)
+    _common(noisy, repeats=7)
+    noisy.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    noisy.add_argument("--batch", type=_at_least(1), default=noise.BATCH, help=f"samples (default {noise.BATCH})")
+    noisy.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, noise.SIZES))}")
+    noisy.set_defaults(run=_run_noise, plot=None)
     tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
     tables.set_defaults(run=_run_tables)
@@ -184,6 +190,17 @@ def _run_threads(options: argparse.Namespace) -> int:
         for x in sizes:
             for count in range(2, settings.threads + 1):
                 _recorder(report, bar)(_threads_row(workload, x, count, settings))
+    return _finish(report, options)
+
+
+def _run_noise(options: argparse.Namespace) -> int:
+    threads = resolve_threads(options.threads)
+    head = {"title": noise.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
+    report = Report("noise", options.json, head)
+    with _progress("noise") as bar:
+        for num_qubits in options.qubits or (noise.QUICK if options.quick else noise.SIZES):
+            for row in noise.rows(num_qubits, options.batch, threads, 2 if options.quick else options.repeats):
+                _recorder(report, bar)(row)
     return _finish(report, options)
 
 

@@ -20,6 +20,7 @@ from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
+from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
 from qtm._torch.parameter_sets import ParameterSets, initial_values
@@ -69,6 +70,11 @@ class QuantumModule(nn.Module):
         method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
 
+        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
+            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
+            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
+
     Raises:
         CircuitError: the circuit cannot be simulated.
         ParameterError: a parameter is unknown, missing, in two sets, or its initial value does not fit.
@@ -103,6 +109,7 @@ class QuantumModule(nn.Module):
         encoding_gradients_flag: bool | None = None,
         pass_manager: BasePassManager | None = None,
         method: Method = "auto",
+        noise: Noise = None,
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
@@ -125,6 +132,7 @@ class QuantumModule(nn.Module):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
+            noise=read_noise(noise),
             group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
         )
         self._encoding_gradients_flag = encoding_gradients_flag

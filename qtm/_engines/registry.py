@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.engine import SimulationMethod
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.statevector.engine import StateVector
+from qtm._engines.trajectories.engine import Trajectories
 from qtm._errors import ParameterError, UnsupportedError
 
 METHODS: dict[str, type[SimulationMethod]] = {
     "statevector": StateVector,
+    "density_matrix": DensityMatrix,
+    "trajectories": Trajectories,
 }
 AUTO = "auto"
 
@@ -58,7 +62,7 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
     able, refusals = [], []
     for kind in METHODS.values():
         candidate = kind()
-        why = candidate.refuses(circuit, output, options)
+        why = candidate.refuses(circuit, output, options) if kind.is_exact else "is not exact, and has to be named"
         if why is None:
             able.append(candidate)
         else:
