@@ -16,10 +16,11 @@ from qtm._engines.matrix_product_state.blocks import BlockMatrices, Matrices
 from qtm._engines.matrix_product_state.chain import Tensors, bond_dimensions, overlap_gradients
 from qtm._engines.matrix_product_state.columns import apply, apply_adjoint, pull_back
 from qtm._engines.matrix_product_state.evolution import Chain, Limits, advance, normalized
-from qtm._engines.matrix_product_state.gate_columns import GateColumns
+from qtm._engines.matrix_product_state.gate_columns import GateColumns, Segment
 from qtm._engines.matrix_product_state.initial_chain import Register, initial_chain
 from qtm._engines.matrix_product_state.readouts import Readout
 from qtm._engines.matrix_product_state.sampling import sample_sites
+from qtm._engines.matrix_product_state.sketch import compress_product
 from qtm._engines.outputs import Output, Samples
 from qtm._errors import UnsupportedError
 
@@ -204,15 +205,26 @@ class MatrixProductStateEngine(Engine):
             traces = apply(self._columns.segments[0], blocks, evolution.entering[0])[1]
             return by_blocks, pull_back(traces, blocks, gradients, by_blocks)
         limits = self._truncation.adjoint
-        adjoint = Chain.start(readout.adjoint_state(final, residuals.output, cotangent))
-        if limits.exceeded(bond_dimensions(adjoint.tensors)):
-            adjoint = adjoint.truncated(limits)
-        for segment, entering in zip(reversed(self._columns.segments), reversed(evolution.entering), strict=True):
-            after, traces = apply(segment, blocks, entering)
-            pull_back(traces, blocks, overlap_gradients(adjoint.tensors, after), by_blocks)
-            _, adjoint, _ = advance(adjoint, segment, lambda t, s=segment: apply_adjoint(s, blocks, t), limits)
+        adjoint = Chain.start(readout.adjoint_state(final, residuals.output, cotangent, limits.max_bond))
         initial = [t.expand(len(blocks), -1, -1, -1) for t in evolution.initial]
+        for index in reversed(range(len(self._columns.segments))):
+            segment = self._columns.segments[index]
+            after, traces = apply(segment, blocks, evolution.entering[index])
+            by_entering = pull_back(traces, blocks, overlap_gradients(adjoint.tensors, after), by_blocks)
+            if index == 0 and not evolution.truncated[0]:
+                return by_blocks, by_entering
+            adjoint = self._back(adjoint, segment, blocks)
         return by_blocks, overlap_gradients(adjoint.tensors, initial)
+
+    def _back(self, adjoint: Chain, segment: Segment, blocks: Tensor) -> Chain:
+        """The adjoint state before a segment, compressed."""
+        limits = self._truncation.adjoint
+        if limits.max_bond is None:
+            return advance(adjoint, segment, lambda t: apply_adjoint(segment, blocks, t), limits)[1]
+        tensors = apply_adjoint(segment, blocks, adjoint.tensors)
+        if limits.exceeded(bond_dimensions(tensors)):
+            tensors = compress_product(None, tensors, limits.max_bond)
+        return Chain.start(tensors)
 
     def _by_prepared(self, prepared: Sequence[Tensor], by_initial: Tensors) -> tuple[Tensor, ...]:
         """Gradients by the prepared amplitudes: the initial chain is linear in each."""

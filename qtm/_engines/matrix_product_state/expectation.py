@@ -65,13 +65,13 @@ class ExpectationNetwork:
         left = [tensors[0].new_ones(len(tensors[0]), 1, 1, 1)]
         transitions = []
         for site, a in enumerate(tensors):
-            entered = _enter(left[site], a)  # (batch, bra, states, 2, ket)
+            entered = enter(left[site], a)  # (batch, bra, states, 2, ket)
             # conj(a)[bra, bra qubit, bra'] right[bra', ket] -> (batch, bra, bra qubit, ket)
             closing = (a.conj() @ right[site + 1][:, None]).permute(0, 2, 1, 3).flatten(2)
             opened = entered.permute(0, 2, 3, 1, 4).flatten(3)  # (batch, states, 2, bra * ket)
             transitions.append(opened @ closing.mT[:, None])  # (batch, states, ket qubit, bra qubit)
             if site + 1 < len(tensors):
-                left.append(_leave(_operate(self.inner[site][None], entered), a))
+                left.append(leave(operate_entered(self.inner[site][None], entered), a))
         matrices = torch.cat(transitions, 1)
         ends = torch.einsum("bkts,pst->bkp", matrices, self.paulis).real.flatten(1)  # (batch, all (state, letter))
         values = self.constants.repeat(len(ends), 1)
@@ -85,7 +85,7 @@ class ExpectationNetwork:
         right = self._right(tensors, kept, operators)
         gradients = []
         for site, a in enumerate(tensors):
-            operated = _operate(operators[site], _enter(left[site], a))  # (batch, bra, 2, states, ket)
+            operated = operate_entered(operators[site], enter(left[site], a))  # (batch, bra, 2, states, ket)
             gradient = operated.flatten(3).flatten(1, 2) @ right[site + 1].flatten(2).mT
             gradients.append(2 * gradient.unflatten(1, a.shape[1:3]))
         return gradients
@@ -117,8 +117,8 @@ class ExpectationNetwork:
         finished = torch.zeros_like(kept.left[0][:, :, :1])
         left = [torch.cat([kept.left[0], finished], 2)]
         for site, a in enumerate(tensors[:-1]):
-            operated = _operate(operators[site][:, :, -1:], _enter(left[site], a))
-            left.append(torch.cat([kept.left[site + 1], _leave(operated, a)], 2))
+            operated = operate_entered(operators[site][:, :, -1:], enter(left[site], a))
+            left.append(torch.cat([kept.left[site + 1], leave(operated, a)], 2))
         return left
 
     def _right(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
@@ -131,25 +131,25 @@ class ExpectationNetwork:
         right = [current]
         for a, operator, identity in zip(flipped, reversed(operators), reversed(kept.right[:-1]), strict=True):
             turned = operator.transpose(2, 3)[:, :, :-1]
-            left = _leave(_operate(turned, _enter(right[-1], a)), a)
+            left = leave(operate_entered(turned, enter(right[-1], a)), a)
             right.append(torch.cat([left, identity[:, :, None]], 2))
         return right[::-1]
 
 
-def _enter(environment: Tensor, a: Tensor) -> Tensor:
+def enter(environment: Tensor, a: Tensor) -> Tensor:
     """Contract the ket: (batch, bra, states, ket) and (batch, ket, 2, ket') to (batch, bra, states, 2, ket')."""
     product = environment.flatten(1, 2) @ a.flatten(2)
     return product.view(len(product), *environment.shape[1:3], *a.shape[2:])
 
 
-def _operate(operator: Tensor, entered: Tensor) -> Tensor:
+def operate_entered(operator: Tensor, entered: Tensor) -> Tensor:
     """Apply (batch, 2, states', states, 2) to (batch, bra, states, 2, ket): (batch, bra, 2, states', ket)."""
     _, _, after, before, _ = operator.shape
     product = operator.reshape(-1, 1, 2 * after, 2 * before) @ entered.flatten(2, 3)
     return product.unflatten(2, (2, after))
 
 
-def _leave(operated: Tensor, a: Tensor) -> Tensor:
+def leave(operated: Tensor, a: Tensor) -> Tensor:
     """Contract the bra: (batch, bra, 2, states, ket) and conj of (batch, bra, 2, bra') to (batch, bra', states, ket)."""
     product = a.flatten(1, 2).mH @ operated.flatten(3).flatten(1, 2)
     return product.unflatten(2, operated.shape[3:])

@@ -19,6 +19,7 @@ from qtm._engines.matrix_product_state.chain import Tensors, dense
 from qtm._engines.matrix_product_state.expectation import ExpectationNetwork, operate
 from qtm._engines.matrix_product_state.initial_chain import chain_of_state
 from qtm._engines.matrix_product_state.pauli_mpo import PauliMPO, pauli_mpo
+from qtm._engines.matrix_product_state.sketch import compress_product
 
 
 class Readout(ABC):
@@ -33,8 +34,10 @@ class Readout(ABC):
         """Gradients of ``Re sum(conj(cotangent) * output)`` by the site tensors."""
 
     @abstractmethod
-    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor) -> Tensors:
-        """The chain of lambda."""
+    def adjoint_state(
+        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
+    ) -> Tensors:
+        """The chain of lambda, compressed to bonds of at most ``bond`` unless that is None."""
 
 
 class ExpectationReadout(Readout):
@@ -60,11 +63,14 @@ class ExpectationReadout(Readout):
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
         return self.network(tensors[0]).gradients(tensors, kept, cotangent)
 
-    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor) -> Tensors:
+    def adjoint_state(
+        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
+    ) -> Tensors:
         network = self.network(tensors[0])
         # 2 (O - <O>) psi: the multiple of psi changes no derivative, and truncation has less to keep.
         mean = (cotangent * (output - network.constants)).sum(1)
-        return operate(network.operators(2 * cotangent, -2 * mean), tensors)
+        operators = network.operators(2 * cotangent, -2 * mean)
+        return operate(operators, tensors) if bond is None else compress_product(operators, tensors, bond)
 
 
 class ProbabilityReadout(Readout):
@@ -88,10 +94,12 @@ class ProbabilityReadout(Readout):
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
         return self.expectation.gradients(tensors, kept, cotangent @ self._matrix(cotangent))
 
-    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor) -> Tensors:
+    def adjoint_state(
+        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
+    ) -> Tensors:
         size = output.shape[1]
         matrix = self._matrix(cotangent)
-        return self.expectation.adjoint_state(tensors, output @ matrix * size, cotangent @ matrix)
+        return self.expectation.adjoint_state(tensors, output @ matrix * size, cotangent @ matrix, bond)
 
 
 def _z_product(qubits: Sequence[int], num_qubits: int) -> Observable:
@@ -119,7 +127,10 @@ class StateReadout(Readout):
             output = self._amplitudes(leaves)
         return list(torch.autograd.grad(output, leaves, cotangent))
 
-    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor) -> Tensors:
+    def adjoint_state(
+        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
+    ) -> Tensors:
         # Truncation normalises: take out the part along psi.
         along = (output.conj() * cotangent).sum(1, keepdim=True).real
-        return chain_of_state(cotangent - along * output, self.site_of)
+        chain = chain_of_state(cotangent - along * output, self.site_of)
+        return chain if bond is None else compress_product(None, chain, bond)
