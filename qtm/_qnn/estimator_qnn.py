@@ -107,7 +107,7 @@ class EstimatorQNN(QuantumNetwork):
     def _make_method(self, dtype: str) -> GradientMethod:
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
-        settings = MethodSettings(circuit, self._parameters, operators, None, "reverse", 0, 0, None, None)
+        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators)
         return make_method(settings, dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:

@@ -13,6 +13,7 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 
+from qtm._engines.options import Options
 from qtm._errors import ShapeError
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.ideal_primitives import is_exact_sampler
@@ -129,7 +130,7 @@ class SamplerQNN(QuantumNetwork):
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
         places = [None if q is None else number[q] for q in bits]
-        return ExactProbabilities(circuit, self._parameters, places, self._outputs, dtype)
+        return ExactProbabilities(circuit, self._parameters, places, self._outputs, Options(dtype))
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """The circuit, with a single register that shows an outcome as it is."""

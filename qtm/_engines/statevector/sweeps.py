@@ -90,14 +90,14 @@ class Sweeps:
 
     def alone(self) -> Sweeps:
         """The same for a worker elsewhere: without the program, which its arrays do not need, on one thread."""
-        return Sweeps(self.schedule.without_program(), self.dtype, 1, self.memory)
+        return Sweeps(self.schedule, self.dtype, 1, self.memory)
 
     # Sweeps
 
     def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
         """Values (batch, observables), and the final states if ``keep``."""
         parts = self._parts(len(angles))
-        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_observables), angles.dtype)
+        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_outputs), angles.dtype)
         states = [self._buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
 
         def run(part: Part, work: Workspace) -> None:
@@ -172,7 +172,7 @@ class Sweeps:
 
     # Whole states, for probabilities
 
-    def weights(self, kept: Kept | None, batch: int) -> np.ndarray:
+    def probabilities(self, kept: Kept | None, batch: int) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of kept states."""
         assert kept is not None
         pieces = []
