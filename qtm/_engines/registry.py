@@ -7,6 +7,7 @@ from typing import Any
 
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.engine import SimulationMethod
+from qtm._engines.matrix_product_state.method import MatrixProductState
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.statevector.engine import StateVector
@@ -14,6 +15,7 @@ from qtm._errors import ParameterError, UnsupportedError
 
 METHODS: dict[str, type[SimulationMethod]] = {
     "statevector": StateVector,
+    "matrix_product_state": MatrixProductState,
 }
 AUTO = "auto"
 

@@ -62,9 +62,7 @@ def truncate(
     return last, weight
 
 
-def _split(
-    tensors: Tensors, site: int, bound: int, max_bond: int | None, cutoff: float, *, leftward: bool
-) -> Tensor:
+def _split(tensors: Tensors, site: int, bound: int, max_bond: int | None, cutoff: float, *, leftward: bool) -> Tensor:
     """Truncate the bond on one side of the center ``site``, move the center over it; the discarded weight."""
     a = tensors[site]
     matrix = a.flatten(2) if leftward else a.flatten(1, 2)

@@ -53,9 +53,7 @@ def apply_adjoint(segment: Segment, blocks: Tensor, tensors: Sequence[Tensor]) -
     return result
 
 
-def pull_back(
-    traces: Sequence[Trace], blocks: Tensor, gradients: Sequence[Tensor], by_blocks: Tensor
-) -> Tensors:
+def pull_back(traces: Sequence[Trace], blocks: Tensor, gradients: Sequence[Tensor], by_blocks: Tensor) -> Tensors:
     """Gradients by the tensors after a segment to those before it; those by the blocks are added to ``by_blocks``.
 
     A gradient G of a real number S by a tensor A means dS = Re sum(conj(G) dA).

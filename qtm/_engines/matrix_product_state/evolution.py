@@ -51,9 +51,7 @@ class Chain:
         """
         tensors, (first, last) = list(self.tensors), span or (0, len(self.tensors) - 1)
         leftward = span is None or self.center == first
-        center, lost = truncate(
-            tensors, first, last, limits.bound, limits.max_bond, limits.cutoff, leftward=leftward
-        )
+        center, lost = truncate(tensors, first, last, limits.bound, limits.max_bond, limits.cutoff, leftward=leftward)
         return Chain(tensors, center, self.discarded + lost)
 
     def centered_near(self, span: tuple[int, int]) -> Chain:

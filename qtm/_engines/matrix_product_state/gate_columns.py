@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qtm._circuit.gates import PauliRotation, Primitive
+from qtm._circuit.gates import Clifford, PauliRotation, Primitive
 
 ROTATE, OPEN, CLOSE, PASS = "rotate", "open", "close", "pass"
 
@@ -124,8 +124,8 @@ class GateColumns:
 class _Builder:
     """One pass over the operations."""
 
-    def __init__(self, num_sites: int, initial_bits: Sequence[int], limit_bits: int) -> None:
-        self.num_sites = num_sites
+    def __init__(self, num_sites: int, initial_bits: Sequence[int], limit_bits: int, rename: bool) -> None:
+        self.num_sites, self.rename = num_sites, rename
         self.site_of = list(range(num_sites))
         self.entering_bits, self.limit_bits = initial_bits, limit_bits
         self.columns: list[list[list[_Block]]] = []  # segments, sites, blocks
@@ -144,6 +144,10 @@ class _Builder:
         sites = [self.site_of[q] for q in operation.qubits]
         if isinstance(operation, PauliRotation):
             self.rotate(operation, sites)
+        elif operation.name == "swap" and not self.rename:
+            a, b = operation.qubits
+            for pair in ((a, b), (b, a), (a, b)):
+                self.add(Clifford("cx", pair))
         elif operation.name == "swap":
             a, b = operation.qubits
             self.site_of[a], self.site_of[b] = sites[1], sites[0]
@@ -214,7 +218,12 @@ class _Builder:
 
 
 def gate_columns(
-    num_qubits: int, operations: Iterable[Primitive], initial_bits: Sequence[int], limit_bits: int
+    num_qubits: int,
+    operations: Iterable[Primitive],
+    initial_bits: Sequence[int],
+    limit_bits: int,
+    *,
+    rename: bool = True,
 ) -> GateColumns:
     """Compile operations on ``num_qubits`` qubits.
 
@@ -223,8 +232,9 @@ def gate_columns(
         operations: in time order.
         initial_bits: log2 of the bond dimensions at the start, rounded up, (qubits - 1,).
         limit_bits: log2 of the bond dimension that a segment may reach.
+        rename: swaps rename sites; otherwise they are applied, and qubit q ends on site q.
     """
-    builder = _Builder(num_qubits, initial_bits, limit_bits)
+    builder = _Builder(num_qubits, initial_bits, limit_bits, rename)
     for operation in operations:
         builder.add(operation)
     builder.flush()

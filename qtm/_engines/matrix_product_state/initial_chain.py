@@ -33,9 +33,7 @@ def initial_bits(num_sites: int, registers: Sequence[Register]) -> tuple[int, ..
     return tuple(sum(r.bond(site).bit_length() - 1 for r in registers) for site in range(num_sites - 1))
 
 
-def initial_chain(
-    num_sites: int, registers: Sequence[Register], prepared: Sequence[Tensor], like: Tensor
-) -> Tensors:
+def initial_chain(num_sites: int, registers: Sequence[Register], prepared: Sequence[Tensor], like: Tensor) -> Tensors:
     """Site tensors (batch or 1, left, 2, right) of prepared registers, all other sites being 0.
 
     Args:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
-from qtm._circuit.observables import Observable
-from qtm._engines.matrix_product_state.chain import Tensors, dense
+from qtm._circuit.observables import Observable, coerce_observables
+from qtm._engines.matrix_product_state.chain import Tensors, dense, overlap, overlap_gradients
 from qtm._engines.matrix_product_state.expectation import ExpectationNetwork, operate
 from qtm._engines.matrix_product_state.initial_chain import chain_of_state
 from qtm._engines.matrix_product_state.pauli_mpo import PauliMPO, pauli_mpo
 from qtm._engines.matrix_product_state.sketch import compress_product
+from qtm._engines.matrix_product_state.states import MPS
 
 
 class Readout(ABC):
@@ -34,9 +37,7 @@ class Readout(ABC):
         """Gradients of ``Re sum(conj(cotangent) * output)`` by the site tensors."""
 
     @abstractmethod
-    def adjoint_state(
-        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
-    ) -> Tensors:
+    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
         """The chain of lambda, compressed to bonds of at most ``bond`` unless that is None."""
 
 
@@ -63,9 +64,7 @@ class ExpectationReadout(Readout):
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
         return self.network(tensors[0]).gradients(tensors, kept, cotangent)
 
-    def adjoint_state(
-        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
-    ) -> Tensors:
+    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
         network = self.network(tensors[0])
         # 2 (O - <O>) psi: the multiple of psi changes no derivative, and truncation has less to keep.
         mean = (cotangent * (output - network.constants)).sum(1)
@@ -78,7 +77,9 @@ class ProbabilityReadout(Readout):
 
     def __init__(self, qubits: Sequence[int], site_of: Sequence[int]) -> None:
         count = len(qubits)
-        observables = [_z_product([qubits[j] for j in range(count) if s >> j & 1], len(site_of)) for s in range(2**count)]
+        observables = [
+            _z_product([qubits[j] for j in range(count) if s >> j & 1], len(site_of)) for s in range(2**count)
+        ]
         self.expectation = ExpectationReadout(pauli_mpo(observables, site_of))
         index = np.arange(2**count)
         signs = 1 - 2 * (np.bitwise_count(index[:, None] & index) % 2).astype(float)
@@ -94,17 +95,15 @@ class ProbabilityReadout(Readout):
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
         return self.expectation.gradients(tensors, kept, cotangent @ self._matrix(cotangent))
 
-    def adjoint_state(
-        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
-    ) -> Tensors:
+    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
         size = output.shape[1]
         matrix = self._matrix(cotangent)
         return self.expectation.adjoint_state(tensors, output @ matrix * size, cotangent @ matrix, bond)
 
 
 def _z_product(qubits: Sequence[int], num_qubits: int) -> Observable:
-    mask = np.array([sum(1 << q for q in qubits)], np.uint64)
-    return Observable(num_qubits, np.ones(1), np.zeros(1, np.uint64), mask, np.zeros(1, np.uint8))
+    label = "".join("Z" if q in qubits else "I" for q in reversed(range(num_qubits)))
+    return coerce_observables(SparsePauliOp(label), num_qubits)[0]
 
 
 class StateReadout(Readout):
@@ -127,10 +126,33 @@ class StateReadout(Readout):
             output = self._amplitudes(leaves)
         return list(torch.autograd.grad(output, leaves, cotangent))
 
-    def adjoint_state(
-        self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None
-    ) -> Tensors:
-        # Truncation normalises: take out the part along psi.
-        along = (output.conj() * cotangent).sum(1, keepdim=True).real
-        chain = chain_of_state(cotangent - along * output, self.site_of)
+    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
+        chain = chain_of_state(cotangent, self.site_of)
         return chain if bond is None else compress_product(None, chain, bond)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """<target|psi>: complex, (batch, 1)."""
+
+    target: MPS
+
+
+class OverlapReadout(Readout):
+    """The overlap with another matrix product state; site q has to be qubit q."""
+
+    def __init__(self, target: MPS) -> None:
+        self.target = target
+
+    def _bra(self, like: Tensor) -> Tensors:
+        return [t.to(like) for t in self.target.tensors]
+
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+        return overlap(self._bra(tensors[0]), tensors)[:, None], None
+
+    def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
+        return [cotangent[:, :, None, None] * g for g in overlap_gradients(self._bra(tensors[0]), tensors)]
+
+    def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
+        first, *rest = self._bra(tensors[0])
+        return [cotangent[:, :, None, None] * first, *[t.expand(len(cotangent), -1, -1, -1) for t in rest]]
