@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_executors",),
     ("_circuit",),
     ("_engines",),
-    ("_primitives",),
+    ("_primitives", "mps"),
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),

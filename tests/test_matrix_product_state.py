@@ -11,7 +11,7 @@ import torch
 from circuit_cases import UNITARY, expectation_values, random_circuit, random_observables, random_values, states
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.circuit.library import Initialize, get_standard_gate_name_mapping
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from qtm import QuantumModule
@@ -25,9 +25,9 @@ from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError, ShapeError, UnsupportedError
 from qtm.mps import MPS, TruncationWarning, overlap, simulate
 
-# One segment without truncation; several; every gate on its own.
-METHODS = (MatrixProductState(), MatrixProductState(max_bond=4), MatrixProductState(max_bond=4, cutoff=0.0))
-each_method = pytest.mark.parametrize("method", METHODS, ids=["free", "segments", "no-cutoff"])
+# Few segments, and many.
+METHODS = (MatrixProductState(), MatrixProductState(max_bond=4))
+each_method = pytest.mark.parametrize("method", METHODS, ids=["free", "segments"])
 
 
 def simulation(circuit, output, method=METHODS[0], dtype="complex128"):
@@ -53,16 +53,13 @@ def check_vjp(run, values, seed=0, tolerance=1e-7):
     by_angles, _ = run.engine.vjp(angles, prepared, cotangent, kept)
     again, _ = run.engine.vjp(angles, prepared, cotangent)
     torch.testing.assert_close(by_angles, again)
-    for _ in range(2):
-        direction = torch.randn(angles.shape, generator=generator, dtype=angles.dtype)
-        expected = slope(
-            lambda a: (cotangent.conj() * run.engine.forward(a, prepared)[0]).real.sum(1), angles, direction
-        )
-        torch.testing.assert_close((by_angles * direction).sum(1), expected, atol=tolerance, rtol=tolerance)
+    direction = torch.randn(angles.shape, generator=generator, dtype=angles.dtype)
+    expected = slope(lambda a: (cotangent.conj() * run.engine.forward(a, prepared)[0]).real.sum(1), angles, direction)
+    torch.testing.assert_close((by_angles * direction).sum(1), expected, atol=tolerance, rtol=tolerance)
 
 
 @each_method
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_circuits_give_the_values_and_derivatives_of_the_state_vector(method, seed):
     circuit, observables = random_circuit(seed, 4, 12), random_observables(seed, 4)
     values = random_values(circuit, 3, seed)
@@ -95,15 +92,16 @@ def test_batches_and_dtypes(batch, dtype):
     run = simulation(circuit, expectation(observables, 4), dtype=dtype)
     exact = simulation(circuit, expectation(observables, 4), "statevector")
     single = dtype == "complex64"
-    values = values.astype(np.float32 if single else np.float64)
-    found, kept = run.engine.forward(*run.arguments(values), keep=True)
-    expected, kept_exact = exact.engine.forward(*exact.arguments(values.astype(np.float64)), keep=True)
+    tolerance = 1e-4 if single else 1e-9
+    angles, _ = exact.arguments(values)
+    expected, kept_exact = exact.engine.forward(angles, [], keep=True)
+    by_exact, _ = exact.engine.vjp(angles, [], torch.ones_like(expected), kept_exact)
+    angles = angles.float() if single else angles
+    found, kept = run.engine.forward(angles, [], keep=True)
     assert found.dtype == (torch.float32 if single else torch.float64)
     assert found.shape == (batch, 3)
-    tolerance = 1e-4 if single else 1e-9
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=0)
-    by_angles, _ = run.engine.vjp(*run.arguments(values), torch.ones_like(found), kept)
-    by_exact, _ = exact.engine.vjp(*exact.arguments(values.astype(np.float64)), torch.ones_like(expected), kept_exact)
+    by_angles, _ = run.engine.vjp(angles, [], torch.ones_like(found), kept)
     torch.testing.assert_close(by_angles.double(), by_exact, atol=10 * tolerance, rtol=0)
 
 
@@ -117,11 +115,8 @@ def test_probabilities_states_and_overlaps_have_derivatives(method):
     np.testing.assert_allclose(chosen.values(values), [s.probabilities([2, 0]) for s in exact], atol=1e-9)
     check_vjp(chosen, values)
     check_vjp(simulation(circuit, State(), method), values)
-    target = simulate(
-        random_circuit(8, 4, 6, symbolic=False).assign_parameters(
-            [0.3] * random_circuit(8, 4, 6, symbolic=False).num_parameters
-        )
-    )
+    other = random_circuit(8, 4, 6, symbolic=False)
+    target = simulate(other, np.full(other.num_parameters, 0.3))
     reached = simulation(circuit, Overlap(target), method)
     expected = [abs(np.vdot(target.statevector()[0].numpy(), s.data)) for s in exact]
     np.testing.assert_allclose(np.abs(reached.values(values)[:, 0]), expected, atol=1e-9)
@@ -171,7 +166,7 @@ def test_fifty_qubits_in_a_chain_against_values_worked_out_by_hand():
 
 def test_mpo_of_a_nearest_neighbour_model_has_five_states_and_one_output_each():
     sites = tuple(range(20))
-    for observables in (coerce_observables(xxz(20), 20), coerce_observables([t for t in xxz(20)], 20)):
+    for observables in (coerce_observables(xxz(20), 20), coerce_observables(list(xxz(20)), 20)):
         # 0, three inside a string, and "finished", which is kept apart
         assert max(pauli_mpo(observables, sites).num_states) == 4
     # Sums of equal long strings share a state: (X0 + Y0) Z1 Z2 (X3 - Z3)
@@ -182,14 +177,10 @@ def test_mpo_of_a_nearest_neighbour_model_has_five_states_and_one_output_each():
 def test_preparations_on_scattered_qubits_and_their_derivatives():
     rng = np.random.default_rng(3)
     circuit = QuantumCircuit(5)
-    amplitudes = ParameterVector("a", 8)
     fixed = rng.normal(size=4) + 1j * rng.normal(size=4)
-    from qiskit.circuit.library import Initialize
-
     circuit.append(Initialize(fixed / np.linalg.norm(fixed)), [4, 1])
     circuit = circuit.compose(chain(5, 1))
     values = random_values(circuit, 2)
-    del amplitudes
     observables = random_observables(3, 5)
     for method in (*METHODS, MatrixProductState(max_bond=1, tolerance=2.0)):
         run = simulation(circuit, expectation(observables, 5), method)
@@ -218,8 +209,8 @@ def test_preparations_on_scattered_qubits_and_their_derivatives():
 def test_truncation_is_reported_and_warned_of():
     circuit = chain(8, 4)
     values = random_values(circuit, 2)
+    run = simulation(circuit, expectation(xxz(8), 8), MatrixProductState(max_bond=3))
     with pytest.warns(TruncationWarning, match="discarded a weight of"):
-        run = simulation(circuit, expectation(xxz(8), 8), MatrixProductState(max_bond=3))
         run.values(values)
     assert 1e-6 < run.engine.discarded_weight < 1
     assert "discarded" in str(run.plan(2))

@@ -1,7 +1,7 @@
 """Expectation values of a matrix product operator in a matrix product state, their gradients, and O|psi>.
 
-An environment (batch, bra bond, states, ket bond) is the contraction of all that lies on one side of a bond. Written for
-the left; the right is the left of the mirrored chain.
+An environment (batch, bra bond, states, ket bond) is the contraction of all that lies on one side of a bond. The
+functions are written for the left; the right is the left of the mirrored chain.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def operate_entered(operator: Tensor, entered: Tensor) -> Tensor:
 
 
 def leave(operated: Tensor, a: Tensor) -> Tensor:
-    """Contract the bra: (batch, bra, 2, states, ket) and conj of (batch, bra, 2, bra') to (batch, bra', states, ket)."""
+    """Contract the bra (batch, bra, 2, bra'): (batch, bra, 2, states, ket) to (batch, bra', states, ket)."""
     product = a.flatten(1, 2).mH @ operated.flatten(3).flatten(1, 2)
     return product.unflatten(2, operated.shape[3:])
 

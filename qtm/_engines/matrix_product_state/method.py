@@ -96,8 +96,8 @@ class MatrixProductState(SimulationMethod):
         return (
             f"needs a bond of dimension 2^{log2(prediction.bonds[most]):.0f} between qubits {most} and {most + 1}, "
             f"which {prediction.crossings[most]} gates cross, and {_bytes(prediction.memory)} a sample, of which "
-            f'{_bytes(memory)} are free; truncate the bonds, as in ("{self.name}", {{"max_bond": 64}}), or order the qubits '
-            "so that fewer gates cross"
+            f'{_bytes(memory)} are free; truncate the bonds, as in ("{self.name}", {{"max_bond": 64}}), or order the '
+            "qubits so that fewer gates cross"
         )
 
     def _refuses_shape(self, circuit: FlatCircuit, output: Output) -> str | None:
