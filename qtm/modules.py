@@ -44,6 +44,8 @@ class QuantumModule(nn.Module):
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
             observables that Qiskit knows.
         estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+            A `FastEstimator` is that simulator with its dtype, workers and ``default_precision``, whose noise is
+            added to the values while "reverse" gradients stay exact.
         gradient: how outputs are differentiated, by name or as a pair of name and options:
 
             * "reverse": exact, where the estimator is qtm's own.

@@ -32,11 +32,11 @@ from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
+from qtm._engines.statevector.buffer_pool import aligned
 from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.kernels import peak, simd
 from qtm._engines.statevector.kernels.rotations import BITS, COUNT, KIND
 from qtm._engines.statevector.kernels.sweep import PHASE, Recipe
-from qtm._engines.statevector.sweeps import aligned
 
 NOMINAL = 16 + 44
 ROTATION, PHASED = 4 + 12, 8 + 16

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from qtm._circuit.gf2 import bits_of
 from qtm._circuit.light_cone import Seen
 from qtm._circuit.pauli_program import Generator, PauliProgram, Phase, place
+from qtm._locks import cached_property
 
 Mask = tuple[int, int]  # of X and of Z
 MAX_BITS = 62  # of a program of 64-bit masks

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import pi
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford
 from qtm._circuit.pauli_span import LastClash
+from qtm._locks import fork_safe_lock
 
 _NEAR = 64  # strings and phases that are compared one by one before the trees are asked
 
@@ -199,7 +199,7 @@ def program_of(flat: FlatCircuit) -> PauliProgram:
 
 _CACHE: OrderedDict[Any, tuple[Any, FlatCircuit]] = OrderedDict()
 _CACHE_SIZE = 256
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
 def _parameter_key(parameter: Any) -> Any:

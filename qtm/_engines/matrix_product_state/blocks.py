@@ -49,6 +49,7 @@ class BlockMatrices:
 
     def forward(self, angles: Tensor) -> Matrices:
         """The matrices at angles (batch, angles)."""
+        angles = angles.to(self.offsets.dtype)
         turns = self.offsets.expand(len(angles), -1)
         turns = turns.index_add(1, self.term_rotation, angles[:, self.term_angle] * self.coefficients)
         turns = torch.cat([turns / 2, turns.new_zeros(len(angles), 1)], 1)

@@ -117,9 +117,10 @@ class MatrixProductStateEngine(Engine):
             _, residuals = self.forward(angles, prepared, keep=True)
         assert isinstance(residuals, _Residuals)
         with torch.no_grad():
-            by_blocks, by_initial = self._pull_back(residuals, cotangent)
+            by_blocks, by_initial = self._pull_back(residuals, cotangent.to(residuals.output.dtype))
             matrices = residuals.evolution.matrices
             by_angles = self._table(angles.device).vjp(matrices, by_blocks, angles.shape[1])
+        by_angles = by_angles.to(angles.dtype)
         return by_angles, self._by_prepared(prepared, by_initial) if by_prepared else None
 
     def sample(

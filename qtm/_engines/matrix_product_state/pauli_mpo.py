@@ -82,7 +82,7 @@ class _Automaton:
     def __init__(self, strings: dict[int, list[tuple[str, int, float]]]) -> None:
         self.strings = strings
         self.columns: list[tuple[str, int]] = []  # what is still to come: letters, observable
-        self.weights = np.zeros((1, 0))  # (states, columns)
+        self.weights: np.ndarray = np.zeros((1, 0))  # (states, columns)
 
     def sites(self, count: int) -> list[SiteWeights]:
         return [self.step(site) for site in range(count)]

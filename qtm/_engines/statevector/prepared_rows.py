@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from qtm._circuit.flatten import Preparation
 from qtm._circuit.gf2 import odd_bits
 from qtm._engines.statevector.column_sums import ColumnSums
+from qtm._locks import cached_property
 
 
 class PreparedRows:

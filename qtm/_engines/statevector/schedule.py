@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
-from threading import Lock
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from qtm._engines.statevector.kernels.sweep import GROW, PHASE, ROTATE, TURN_LAN
 from qtm._engines.statevector.pauli_groups import Groups
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
+from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
 _GROUP = 3  # rotations in one pass
@@ -312,7 +312,7 @@ def _schedule(program: ConeProgram, lane_bits: int) -> Schedule:
     return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
 
 
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
 def schedule(program: ConeProgram, lane_bits: int = 0) -> Schedule:
