@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_circuit",),
     ("_noise",),
     ("_engines",),
-    ("_primitives", "engines"),
+    ("_primitives", "engines", "mps"),
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),

@@ -8,6 +8,7 @@ from typing import Any
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.engine import SimulationMethod
+from qtm._engines.matrix_product_state.method import MatrixProductState
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.statevector.engine import StateVector
@@ -18,6 +19,7 @@ METHODS: dict[str, type[SimulationMethod]] = {
     "statevector": StateVector,
     "density_matrix": DensityMatrix,
     "trajectories": Trajectories,
+    "matrix_product_state": MatrixProductState,
 }
 AUTO = "auto"
 
