@@ -23,7 +23,7 @@ MAX_LINES = 450
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_machine"),
     ("_executors",),
-    ("_circuit",),
+    ("_circuit", "_parts"),
     ("_engines",),
     ("_primitives",),
     ("primitives",),
