@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
+    from qtm.sklearn import QuantumClassifier, QuantumRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,7 +52,9 @@ __all__ = [
     "OutOfMemory",
     "ParameterError",
     "QtmError",
+    "QuantumClassifier",
     "QuantumModule",
+    "QuantumRegressor",
     "SamplerQNN",
     "ShapeError",
     "TorchConnector",
@@ -68,6 +71,8 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "QuantumClassifier": "sklearn",
+    "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",
     "depolarizing_noise": "noise",
