@@ -29,6 +29,7 @@ from qtm.primitives import FastEstimator, FastSampler
 
 if TYPE_CHECKING:
     from qtm import hardware
+    from qtm.comparison import compare_models
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.mitigation import MitigatedEstimator
@@ -60,6 +61,7 @@ __all__ = [
     "TorchConnector",
     "UnsupportedError",
     "WorkerError",
+    "compare_models",
     "depolarizing_noise",
     "hardware",
     "local_pauli_noise",
@@ -75,6 +77,7 @@ _LAZY = {
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",
+    "compare_models": "comparison",
     "depolarizing_noise": "noise",
     "local_pauli_noise": "noise",
     "noisy_estimator": "noise",

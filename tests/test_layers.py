@@ -31,12 +31,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gradients", "_torch"),
     ("modules",),
     ("_qnn", "_mitigation", "circuits"),
+    ("symmetry",),
     ("connectors", "mitigation"),
     ("_hardware", "noise"),
     ("hardware",),
-    ("_models",),
+    ("_models", "_serve"),
     ("sklearn",),
-    ("_demo", "_bench"),
+    ("comparison",),
+    ("_demo", "_bench", "_commands"),
     ("bench",),
     ("__init__",),
     ("__main__",),
@@ -47,7 +49,11 @@ KERNEL_FREE_OF = {"qiskit", "qiskit_algorithms", "torch"}
 # Packages that a core dependency itself requires, and so are always there.
 IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
 # Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
-ADAPTERS = {"qtm/sklearn.py": {"sklearn"}, "qtm/_models/learner.py": {"sklearn"}}
+ADAPTERS = {
+    "qtm/sklearn.py": {"sklearn"},
+    "qtm/_models/learner.py": {"sklearn"},
+    "qtm/_serve/app.py": {"fastapi", "pydantic"},
+}
 MAY_PRINT = {"__main__", "bench"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -32,7 +32,9 @@ BRIEF: dict[str, Any] = {"num_qubits": 2, "epochs": 2, "batch_size": 64, "num_th
 @pytest.mark.parametrize("kind", [QuantumClassifier, QuantumRegressor])
 def test_the_checks_of_scikit_learn(kind: type) -> None:
     """All of them; with two uploads, since one cannot tell the three blobs of one check apart."""
-    results = check_estimator(kind(layers=2, epochs=25, learning_rate=0.05, num_threads=1, random_state=0), on_skip=None)
+    results = check_estimator(
+        kind(layers=2, epochs=25, learning_rate=0.05, num_threads=1, random_state=0), on_skip=None
+    )
     assert len(results) > 40
     assert {r["check_name"] for r in results if r["status"] != "passed"} <= {"check_array_api_input"}
 
@@ -140,7 +142,9 @@ def test_noise_and_estimators() -> None:
         noisy.network_.quantum.load_state_dict(clean.network_.quantum.state_dict())
         values = [m.network_.quantum(inputs).abs().sum().item() for m in (clean, noisy)]
     assert values[1] < 0.9 * values[0], "noise damps expectation values"
-    exact = QuantumClassifier(2, encoding="angle", epochs=1, num_threads=1, estimator=qtm.FastEstimator(), random_state=0).fit(*few)
+    exact = QuantumClassifier(
+        2, encoding="angle", epochs=1, num_threads=1, estimator=qtm.FastEstimator(), random_state=0
+    ).fit(*few)
     np.testing.assert_allclose(exact.predict_proba(X), clean.predict_proba(X), atol=1e-4)
     assert "param-shift" in repr(exact.network_.quantum)
 

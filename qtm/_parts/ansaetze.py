@@ -141,7 +141,7 @@ def hamming_weight_ansatz(
 
     The gates turn |01> and |10> into each other (reconfigurable beam splitters). From a state of weight k the
     circuit stays in a space of `binomial(n, k)` dimensions, and the variance of its gradients falls with that
-    number, polynomially for fixed k (L. Monbroussou et al., Physical Review Research 7, 023100 (2025)).
+    number, polynomially for fixed k (L. Monbroussou et al., arXiv:2309.15547).
 
     Args:
         num_qubits: Number of qubits `n`.

@@ -1,0 +1,101 @@
+"""What a request to the service may ask for, and the answers to those that ask for more."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass
+
+from qiskit import QuantumCircuit, qasm3, qpy
+from qiskit.exceptions import QiskitError
+
+from qtm._errors import CircuitError, QtmError
+
+# Older files of Qiskit could hold expressions whose reading runs code (CVE-2025-2000); these are never opened.
+OLDEST_QPY = 13
+_QPY_MAGIC = b"QISKIT"
+
+
+class LimitError(QtmError, ValueError):
+    """A request exceeds a limit of the service; ``limit`` names it."""
+
+    def __init__(self, limit: str, asked: float, allowed: float) -> None:
+        super().__init__(f"{limit}: {asked:g} asked for, at most {allowed:g} allowed")
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest requests.
+
+    Attributes:
+        qubits: Of a circuit.
+        depth: Of a circuit.
+        batch: Samples in a request.
+        seconds: For a prediction, a gradient or a training.
+        models: Kept in all.
+        queue: Trainings that run or wait.
+        body: Bytes of a request.
+    """
+
+    qubits: int = 16
+    depth: int = 2000
+    batch: int = 4096
+    seconds: float = 60.0
+    models: int = 1000
+    queue: int = 16
+    body: int = 2**24
+
+    def check(self, limit: str, asked: float) -> None:
+        """Refuse more than the limit of this name.
+
+        Raises:
+            LimitError: ``asked`` is more than allowed.
+        """
+        allowed = getattr(self, limit)
+        if asked > allowed:
+            raise LimitError(limit, asked, allowed)
+
+    def circuit(self, text: str, form: str) -> QuantumCircuit:
+        """The circuit of a request, within the limits.
+
+        Args:
+            text: OpenQASM 3, or a QPY file in base64.
+            form: "qasm3" or "qpy".
+
+        Raises:
+            CircuitError: It cannot be read.
+            LimitError: It has too many qubits or is too deep.
+        """
+        circuit = _read_qasm3(text) if form == "qasm3" else _read_qpy(text)
+        self.check("qubits", circuit.num_qubits)
+        self.check("depth", circuit.depth())
+        return circuit
+
+
+def _read_qasm3(text: str) -> QuantumCircuit:
+    try:
+        return qasm3.loads(text)
+    except (QiskitError, ValueError, TypeError) as error:
+        raise CircuitError(f"not an OpenQASM 3 circuit that Qiskit reads: {error}") from error
+
+
+def _read_qpy(text: str) -> QuantumCircuit:
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise CircuitError(f"the QPY file is not in base64: {error}") from error
+    if content[:6] != _QPY_MAGIC or len(content) < 7:
+        raise CircuitError("not a QPY file: it has another header")
+    if content[6] < OLDEST_QPY:
+        raise CircuitError(
+            f"QPY version {content[6]} is not accepted, only {OLDEST_QPY} and later; save it with Qiskit 2"
+        )
+    try:
+        circuits = qpy.load(io.BytesIO(content))
+    except (QiskitError, ValueError, TypeError, KeyError, EOFError, OSError, MemoryError) as error:
+        raise CircuitError(f"Qiskit cannot read the QPY file: {error}") from error
+    if len(circuits) != 1 or not isinstance(circuits[0], QuantumCircuit):
+        raise CircuitError(f"the QPY file holds {len(circuits)} programs; expected one circuit")
+    return circuits[0]
