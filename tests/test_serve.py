@@ -132,13 +132,24 @@ def test_limits_are_named(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["limit"]) == (413, "body")
 
 
+def test_gates_inside_of_gates_are_counted(client: TestClient) -> None:
+    """40 definitions, each of two of the one before: 2**40 gates, counted without expanding them."""
+    nested = "gate g0 a { h a; }" + "".join(f"gate g{k} a {{ g{k - 1} a; g{k - 1} a; }}" for k in range(1, 41))
+    program = f'OPENQASM 3.0; include "stdgates.inc"; {nested} qubit[1] q; g40 q[0];'
+    answer = client.post("/models", json={"circuit": program})
+    assert (answer.status_code, answer.json()["limit"]) == (422, "gates")
+    looped = 'OPENQASM 3.0; include "stdgates.inc"; qubit[1] q; for int i in [0:9] { h q[0]; }'
+    answer = client.post("/models", json={"circuit": looped})
+    assert answer.status_code == 422 and "control flow" in answer.text
+
+
 def test_a_request_that_takes_too_long_is_answered(tmp_path: Path) -> None:
     with TestClient(create_app(tmp_path / "m.sqlite", TOKEN, Limits(seconds=1e-6)), headers=HEADERS) as client:
         answer = client.post("/models", json=NEW)
         assert (answer.status_code, answer.json()["limit"]) == (408, "seconds")
     with TestClient(create_app(tmp_path / "n.sqlite", TOKEN), headers=HEADERS) as client:
         model = created(client)
-        object.__setattr__(client.app.state.models, "limits", Limits(seconds=0))
+        client.app.state.models.limits = Limits(seconds=0)
         request = {"inputs": [[0.0, 0.0]], "targets": [[0.0, 0.0]]}
         job = client.post(f"/models/{model['id']}/train", json=request).json()["job"]
         assert "seconds" in finished(client, job)["error"]
@@ -165,8 +176,13 @@ def test_bad_requests_are_explained(client: TestClient) -> None:
         ("/models", {"circuit": QASM, "observables": ["ZZ"]}, 422, "qubit"),
         (f"/models/{model}/predict", {"inputs": [[0.0]]}, 422, "does not have 2 features"),
         (f"/models/{model}/predict", {"inputs": [["a", "b"]]}, 422, "number"),
-        (f"/models/{model}/gradient", {"inputs": [[0, 0]], "cotangents": [[1]]}, 422, "cotangents have shape (1, 1)"),
-        (f"/models/{model}/train", {"inputs": [[0, 0]], "targets": [[1]]}, 422, "targets have shape (1, 1)"),
+        (
+            f"/models/{model}/gradient",
+            {"inputs": [[0, 0]], "cotangents": [[1]]},
+            422,
+            "cotangents do not have the shape (1, 2)",
+        ),
+        (f"/models/{model}/train", {"inputs": [[0, 0]], "targets": [[1]]}, 422, "targets do not have the shape (1, 2)"),
         ("/models/unknown/predict", {"inputs": [[0, 0]]}, 404, "no model 'unknown'"),
     ]
     for path, request, status, words in cases:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qtm._errors import ParameterError
+from qtm._parts.model_circuit import check_sizes
 from qtm.circuits import (
     ModelCircuit,
     Part,
@@ -112,6 +113,8 @@ def circuit_parts(num_features: int, num_qubits: int | None, layers: int, encodi
     Raises:
         ParameterError: an encoding or ansatz is unknown, or does not fit the features.
     """
+    if num_qubits is not None:
+        check_sizes(num_qubits=num_qubits)
     if isinstance(encoding, ModelCircuit):
         whole = Part(_of_features(encoding, num_features))
         return _repeated([whole], encoding.circuit.num_qubits, layers, ansatz)

@@ -121,7 +121,8 @@ def pauli_encoding(
 
     Args:
         num_qubits: Number of qubits = number of features.
-        paulis: Pauli strings whose evolutions encode products of features, as for Qiskit's `pauli_feature_map`.
+        paulis: Pauli strings whose evolutions encode products of features, as for Qiskit's `pauli_feature_map`;
+            strings of more letters than there are qubits are left out.
         repetitions: How often the map is repeated.
         entanglement: Which qubits the strings of several letters act on, as for Qiskit's `pauli_feature_map`.
 
@@ -129,7 +130,7 @@ def pauli_encoding(
         `n` encoding parameters.
 
     Raises:
-        CircuitError: A size is below 1.
+        CircuitError: A size is below 1, or no string fits the qubits.
 
     Example:
         >>> from qtm.circuits import pauli_encoding
@@ -137,7 +138,10 @@ def pauli_encoding(
         {'h': 2, 'p': 2}
     """
     check_sizes(num_qubits=num_qubits, repetitions=repetitions)
-    circuit = pauli_feature_map(num_qubits, reps=repetitions, entanglement=entanglement, paulis=list(paulis))
+    fitting = [pauli for pauli in paulis if len(pauli) <= num_qubits]
+    if not fitting:
+        raise CircuitError(f"none of the strings {list(paulis)} fits {num_qubits} qubits; give a shorter one")
+    circuit = pauli_feature_map(num_qubits, reps=repetitions, entanglement=entanglement, paulis=fitting)
     return as_encoding(circuit, list(circuit.parameters))
 
 

@@ -7,18 +7,19 @@ import hmac
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from qtm._errors import QtmError, require
+from qtm._machine import available_cores
 from qtm._serve.limits import LimitError, Limits
 from qtm._serve.models import Models, UnknownModelError
 from qtm._serve.store import Store
 
 require("fastapi", "serve")
 from fastapi import FastAPI, Request, Response  # noqa: E402 (require names the extra where the package is missing)
-from fastapi.concurrency import run_in_threadpool  # noqa: E402
 from fastapi.responses import JSONResponse, PlainTextResponse  # noqa: E402
 from pydantic import BaseModel, Field, FiniteFloat  # noqa: E402
 
@@ -93,16 +94,18 @@ def create_app(database: Path, token: str, limits: Limits | None = None) -> Fast
     """
     limits = limits or Limits()
     models, metrics = Models(Store(database), limits), _Metrics()
+    workers = ThreadPoolExecutor(2 * available_cores(), thread_name_prefix="qtm-serve")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         models.close()
+        workers.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title="qtm", lifespan=lifespan)
     app.state.models = models
     _add_guards(app, token, limits, metrics)
-    _add_models(app, models, limits)
+    _add_models(app, models, limits, workers)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -150,11 +153,12 @@ def _add_guards(app: FastAPI, token: str, limits: Limits, metrics: _Metrics) -> 
         return JSONResponse({"detail": str(error), **limit}, status)
 
 
-def _add_models(app: FastAPI, models: Models, limits: Limits) -> None:
+def _add_models(app: FastAPI, models: Models, limits: Limits, workers: ThreadPoolExecutor) -> None:
     async def within_time(function: Callable[..., Any], *arguments: Any) -> Any:
         # The thread goes on to its end; the limits on qubits, depth and batch bound how long that is.
+        call = asyncio.get_running_loop().run_in_executor(workers, function, *arguments)
         try:
-            return await asyncio.wait_for(run_in_threadpool(function, *arguments), limits.seconds)
+            return await asyncio.wait_for(call, limits.seconds)
         except TimeoutError:
             return JSONResponse({"detail": f"seconds: at most {limits.seconds:g} allowed", "limit": "seconds"}, 408)
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
 from dataclasses import dataclass
 
 from qiskit import QuantumCircuit, qasm3, qpy
 from qiskit.exceptions import QiskitError
 
-from qtm._errors import CircuitError, QtmError
+from qtm._errors import CircuitError, QtmError, require
 
 # Older files of Qiskit could hold expressions whose reading runs code (CVE-2025-2000); these are never opened.
 OLDEST_QPY = 13
 _QPY_MAGIC = b"QISKIT"
+# What reading a damaged file can raise.
+_DAMAGED = (
+    QiskitError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError,
+    RecursionError, struct.error,
+)  # fmt: skip
 
 
 class LimitError(QtmError, ValueError):
@@ -32,6 +38,7 @@ class Limits:
     Attributes:
         qubits: Of a circuit.
         depth: Of a circuit.
+        gates: Of a circuit, those inside the definitions of its gates counted one by one.
         batch: Samples in a request.
         seconds: For a prediction, a gradient or a training.
         models: Kept in all.
@@ -41,6 +48,7 @@ class Limits:
 
     qubits: int = 16
     depth: int = 2000
+    gates: int = 20_000
     batch: int = 4096
     seconds: float = 60.0
     models: int = 1000
@@ -65,19 +73,40 @@ class Limits:
             form: "qasm3" or "qpy".
 
         Raises:
-            CircuitError: It cannot be read.
-            LimitError: It has too many qubits or is too deep.
+            CircuitError: It cannot be read, or has control flow.
+            LimitError: It has too many qubits or gates, or is too deep.
         """
         circuit = _read_qasm3(text) if form == "qasm3" else _read_qpy(text)
         self.check("qubits", circuit.num_qubits)
         self.check("depth", circuit.depth())
+        if circuit.has_control_flow_op():
+            raise CircuitError("the circuit has control flow, which the service does not run; unroll it")
+        self.check("gates", _count_gates(circuit, {}))
         return circuit
 
 
+def _count_gates(circuit: QuantumCircuit, known: dict[str, int]) -> int:
+    """Gates of the circuit with definitions expanded; ``known`` holds the counts of definitions by name.
+
+    Gates that are defined by one another can stand for more gates than could ever be expanded, so these are counted
+    once for each name.
+    """
+    total = 0
+    for instruction in circuit.data:
+        name = instruction.name
+        if not instruction.is_standard_gate() and name not in known:
+            known[name] = 1  # while its definition is counted; no definition contains itself
+            definition = instruction.operation.definition
+            known[name] = 1 if definition is None else max(1, _count_gates(definition, known))
+        total += 1 if instruction.is_standard_gate() else known[name]
+    return total
+
+
 def _read_qasm3(text: str) -> QuantumCircuit:
+    parsing_error = require("openqasm3.parser", "serve").QASM3ParsingError
     try:
         return qasm3.loads(text)
-    except (QiskitError, ValueError, TypeError) as error:
+    except (QiskitError, parsing_error, ValueError, TypeError, RecursionError) as error:
         raise CircuitError(f"not an OpenQASM 3 circuit that Qiskit reads: {error}") from error
 
 
@@ -94,7 +123,7 @@ def _read_qpy(text: str) -> QuantumCircuit:
         )
     try:
         circuits = qpy.load(io.BytesIO(content))
-    except (QiskitError, ValueError, TypeError, KeyError, EOFError, OSError, MemoryError) as error:
+    except _DAMAGED as error:
         raise CircuitError(f"Qiskit cannot read the QPY file: {error}") from error
     if len(circuits) != 1 or not isinstance(circuits[0], QuantumCircuit):
         raise CircuitError(f"the QPY file holds {len(circuits)} programs; expected one circuit")

@@ -73,9 +73,7 @@ class Models:
         points = self._inputs(module, inputs).requires_grad_(module.input_size > 0)
         weights = module.variational_[0]
         outputs = _evaluated(module, points)
-        seeds = torch.ones_like(outputs) if cotangents is None else torch.tensor(cotangents, dtype=outputs.dtype)
-        if seeds.shape != outputs.shape:
-            raise ShapeError(f"cotangents have shape {tuple(seeds.shape)}; expected {tuple(outputs.shape)}")
+        seeds = torch.ones_like(outputs) if cotangents is None else _like(cotangents, outputs.shape, "cotangents")
         wanted = [t for t in (points, weights) if t.requires_grad and t.numel()]
         found = dict(zip(map(id, wanted), torch.autograd.grad(outputs, wanted, seeds) if wanted else (), strict=True))
         by = {name: found.get(id(t)) for name, t in (("inputs", points), ("weights", weights))}
@@ -84,9 +82,8 @@ class Models:
     def train(self, identity: str, request: dict[str, Any]) -> str:
         """Begin a training in the background; the id of the job."""
         module = self._module(identity)
-        inputs, targets = self._inputs(module, request["inputs"]), torch.tensor(request["targets"], dtype=torch.float64)
-        if targets.shape != (len(inputs), module.output_size):
-            raise ShapeError(f"targets have shape {tuple(targets.shape)}; expected {(len(inputs), module.output_size)}")
+        inputs = self._inputs(module, request["inputs"])
+        targets = _like(request["targets"], (len(inputs), module.output_size), "targets")
         self.limits.check("queue", self.store.count("jobs", "status IN ('waiting', 'running')") + 1)
         job = self.store.add_job(identity, request["epochs"])
         self._trainer.submit(self._run, job, identity, inputs, targets, request)
@@ -169,6 +166,15 @@ def _evaluated(module: QuantumModule, inputs: Tensor) -> Tensor:
     """Outputs (batch, outputs); without features every sample is the same state."""
     outputs: Tensor = module(inputs) if module.input_size else module().expand(len(inputs), -1)
     return outputs
+
+
+def _like(rows: list[list[float]], shape: tuple[int, ...], name: str) -> Tensor:
+    """Rows as a tensor of this shape (batch, outputs)."""
+    if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+        raise ShapeError(
+            f"{name} do not have the shape {tuple(shape)}, a row for each sample, a number for each output"
+        )
+    return torch.tensor(rows, dtype=torch.float64).reshape(shape)
 
 
 def _weights_of(module: QuantumModule) -> NDArray[np.float64]:
