@@ -52,14 +52,14 @@ def train(terms: list[SparsePauliOp], data: np.ndarray, steps: int) -> tuple[lis
     on_system = [SparsePauliOp("I" * QUBITS).tensor(term) for term in terms]  # the system is the lower qubits
     gibbs = qtm.QuantumModule(gibbs_circuit.circuit, gibbs_circuit.encoding_params, [], observables=on_system).double()
     pure = qtm.QuantumModule(data_circuit.circuit, data_circuit.encoding_params, [], observables=terms).double()
-    target = pure(torch.tensor(data)).numpy()
+    target = pure(torch.tensor(data)).detach().numpy()
     weights, errors = np.zeros(len(terms)), []
     for _ in range(steps):
         energies, states = eigh(np.tensordot(weights, matrices, 1))
         boltzmann = np.exp(-(energies - energies.min()))
         probabilities = boltzmann / boltzmann.sum()
         root = (states * np.sqrt(probabilities)) @ states.T  # the square root of the Gibbs state, a purification
-        difference = gibbs(torch.tensor(root.ravel())).numpy() - target
+        difference = gibbs(torch.tensor(root.ravel())).detach().numpy() - target
         weights += 0.3 * difference  # H grows where the Gibbs state has more of a term than the data
         errors.append(float(np.abs(difference).max()))
     return errors, np.diag(root @ root)

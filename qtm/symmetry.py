@@ -92,7 +92,7 @@ class Representation:
             elements = self.matrices()
             matrix = observable.to_matrix()
             mean = sum(r @ matrix @ r.conj().T for r in elements) / len(elements)
-            return SparsePauliOp.from_operator(Operator(mean)).simplify(atol=_SMALL)
+            return _from_matrix(mean)
         total: dict[str, complex] = {}
         for label, coefficient in zip(observable.paulis.to_labels(), observable.coeffs, strict=True):
             orbit = self._orbit(label)
@@ -152,7 +152,7 @@ class Representation:
         if self._cliffords is None:
             self._check_width()
             r, matrix = Operator(self.circuits[generator]).data, observable.to_matrix()
-            difference = SparsePauliOp.from_operator(Operator(r @ matrix @ r.conj().T - matrix))
+            difference = _from_matrix(r @ matrix @ r.conj().T - matrix)
         else:
             moved = observable.paulis.evolve(self._cliffords[generator], frame="s")
             difference = (SparsePauliOp(moved, observable.coeffs) - observable).simplify(atol=0)
@@ -359,6 +359,14 @@ def _cliffords(circuits: tuple[QuantumCircuit, ...]) -> tuple[Clifford, ...] | N
         return tuple(Clifford(circuit) for circuit in circuits)
     except QiskitError:
         return None
+
+
+def _from_matrix(matrix: NDArray[np.complex128]) -> SparsePauliOp:
+    """The Pauli sum of a matrix (2**n, 2**n); a zero matrix, which has no terms, is 0 times the identity."""
+    found = SparsePauliOp.from_operator(Operator(matrix))
+    if len(found) == 0:
+        return SparsePauliOp("I" * (len(matrix).bit_length() - 1), 0.0)
+    return found.simplify(atol=_SMALL)
 
 
 def _acted(action: Action, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -94,6 +94,7 @@ def test_a_symmetry_that_flips_a_sign_leaves_nothing() -> None:
     twirled = Representation(["XX"]).twirl(SparsePauliOp(["IZ", "ZZ"]))
     assert twirled.paulis.to_labels() == ["ZZ"]
     assert np.abs(Representation(["XX"]).twirl(SparsePauliOp("IZ")).coeffs).max() == 0
+    assert np.abs(Representation([turn(np.pi / 3)]).twirl(SparsePauliOp("IX")).coeffs).max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["cyclic", "symmetric", "dihedral"])
