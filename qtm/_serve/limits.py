@@ -7,6 +7,7 @@ import binascii
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from qiskit import QuantumCircuit, qasm3, qpy
 from qiskit.exceptions import QiskitError
@@ -76,7 +77,7 @@ class Limits:
             CircuitError: It cannot be read, or has control flow.
             LimitError: It has too many qubits or gates, or is too deep.
         """
-        circuit = _read_qasm3(text) if form == "qasm3" else _read_qpy(text)
+        circuit = _read_qasm3(text, self) if form == "qasm3" else _read_qpy(text)
         self.check("qubits", circuit.num_qubits)
         self.check("depth", circuit.depth())
         if circuit.has_control_flow_op():
@@ -102,10 +103,29 @@ def _count_gates(circuit: QuantumCircuit, known: dict[str, int]) -> int:
     return total
 
 
-def _read_qasm3(text: str) -> QuantumCircuit:
-    parsing_error = require("openqasm3.parser", "serve").QASM3ParsingError
+def _check_definitions(program: Any, limits: Limits) -> None:
+    """Refuse gates defined by too many others, which Qiskit's reader would expand.
+
+    Raises:
+        LimitError: A definition stands for more gates than are allowed.
+    """
+    syntax = require("openqasm3.ast", "serve")
+    gates: dict[str, int] = {}
+    for statement in program.statements:
+        if isinstance(statement, syntax.QuantumGateDefinition):
+            calls = [call for call in statement.body if isinstance(call, syntax.QuantumGate)]
+            gates[statement.name.name] = sum(gates.get(call.name.name, 1) for call in calls)
+            limits.check("gates", gates[statement.name.name])
+
+
+def _read_qasm3(text: str, limits: Limits) -> QuantumCircuit:
+    parser = require("openqasm3.parser", "serve")
+    parsing_error = parser.QASM3ParsingError
     try:
+        _check_definitions(parser.parse(text), limits)
         return qasm3.loads(text)
+    except LimitError:
+        raise
     except (QiskitError, parsing_error, ValueError, TypeError, RecursionError) as error:
         raise CircuitError(f"not an OpenQASM 3 circuit that Qiskit reads: {error}") from error
 
