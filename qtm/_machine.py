@@ -1,21 +1,121 @@
-"""What this machine offers: cores and memory."""
+"""What this process may use: cores and memory of the machine, or of the container it runs in.
+
+A container (Docker, Kubernetes, a batch system, systemd) limits its processes by Linux control groups, which the
+machine's own figures do not show. Version 1 mounts every controller by itself, version 2 all of them together; a limit
+of any group above the process holds for it too [1], [2].
+
+[1] https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+[2] https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
 
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/")
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
+def available_cores(root: Path = _ROOT) -> int:
+    """Cores that this process may use, at least one.
+
+    Of a fraction of a core that a quota grants, nothing is used: a thread more would be stopped for most of the time,
+    while the others wait for it.
+
+    Args:
+        root: the folder that holds ``proc`` and ``sys``.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = [_quota(folder) for folder in _groups(root, "cpu")]
+    return max(1, min([count, *(int(quota) for quota in quotas if quota is not None)]))
 
 
-def free_memory() -> int:
-    """Bytes of memory that could be had now."""
+def free_memory(root: Path = _ROOT) -> int:
+    """Bytes of memory that this process can still get, at least 0.
+
+    Args:
+        root: the folder that holds ``proc`` and ``sys``.
+    """
+    rooms = [_room(folder) for folder in _groups(root, "memory")]
+    return max(0, min([_free_on_machine(root), *(room for room in rooms if room is not None)]))
+
+
+def _free_on_machine(root: Path) -> int:
+    available = _rows(root / "proc/meminfo").get("MemAvailable")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if available is None else available * 1024
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a file; none where it cannot be read, because the system does not have it."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            rows = dict(line.split(":") for line in file)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _rows(path: Path) -> dict[str, int]:
+    """Numbers by name, of a file with lines such as ``name 5`` or ``name: 5 kB``."""
+    words = (line.replace(":", " ").split() for line in _lines(path))
+    return {row[0]: int(row[1]) for row in words if len(row) > 1 and row[1].isdecimal()}
+
+
+# --- Control groups -----------------------------------------------------------------------------------------------
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores that a group may keep busy; None: no limit."""
+    both = " ".join(_lines(folder / "cpu.max")).split()  # "max 100000" or "150000 100000"
+    if len(both) == 2:
+        quota, period = (int(word) if word.isdecimal() else None for word in both)
+    else:
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None  # -1: no limit
+
+
+def _room(folder: Path) -> int | None:
+    """Bytes that a group may still take; None: no limit. Cached files count as free: the kernel gives them up."""
+    for limit, usage, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, used = _number(folder / limit), _number(folder / usage)
+        if most is not None and used is not None:
+            return most - used + min(_rows(folder / "memory.stat").get(files, 0), used)
+    return None
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no such file, or it says "max"."""
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+@cache
+def _groups(root: Path, controller: str) -> tuple[Path, ...]:
+    """Folders of the groups that this process is in, from its own up to the topmost that it can see."""
+    members = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") >= 2]
+    mounts = [line.split(" - ") for line in _lines(root / "proc/self/mountinfo")]
+    folders: list[Path] = []
+    for before, after in (mount for mount in mounts if len(mount) == 2):
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2":
+            paths = [path for _, names, path in members if not names]
+        elif kind == "cgroup" and controller in options.split(","):
+            paths = [path for _, names, path in members if controller in names.split(",")]
+        else:
+            continue
+        top, point = before.split(" ")[3:5]
+        for path in paths:
+            folders += _chain(root / point.lstrip("/"), top, path)
+    return tuple(folders)
+
+
+def _chain(mounted: Path, top: str, path: str) -> list[Path]:
+    """The folder of group ``path`` and those above it, where group ``top`` is mounted at ``mounted``."""
+    inside = PurePosixPath(path)
+    # In a container the path may be that of the host, and what is mounted the container's own group.
+    below = inside.relative_to(top).parts if inside.is_relative_to(top) and ".." not in inside.parts else ()
+    chain = [mounted.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
+    return [folder for folder in chain if folder.is_dir()]

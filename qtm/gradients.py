@@ -14,11 +14,14 @@ from qiskit.quantum_info import SparseObservable
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit_algorithms.gradients import BaseEstimatorGradient, DerivativeType, EstimatorGradientResult
 
+from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.observables import NAMED, Observable, coerce_observables
-from qtm._circuit.pauli_program import PauliProgram, lower
+from qtm._circuit.pauli_program import flattened
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation, check_finite
 from qtm._engines.simulation_cache import Simulations
 from qtm._errors import ParameterError, ShapeError
+from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.jacobian import doubled_simulation, imaginary, jacobian
 from qtm._primitives.finished_job import FinishedJob
 from qtm.primitives import FastEstimator
@@ -35,14 +38,14 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
     Args:
         derivative_type: ``REAL`` is the derivative of <O>, that is 2 Re <psi|O|d psi>; ``IMAG`` is
             2 Im <psi|O|d psi> and ``COMPLEX`` both, with global phases left out: each gate counts as the
-            product of Pauli rotations that it is (``p`` as ``rz``), as in qiskit-algorithms.
+            product of Pauli rotations that it is (``p`` as ``rz``), as in qiskit-algorithms. Also by name: "real".
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
-        ParameterError: ``num_threads`` or ``executor`` is unusable.
+        ParameterError: ``derivative_type``, ``num_threads`` or ``executor`` is unusable.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -61,13 +64,13 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         executor: Executor | None = None,
     ) -> None:
         estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor)
-        super().__init__(estimator, derivative_type=derivative_type)
+        super().__init__(estimator, derivative_type=_derivative_type(derivative_type))
         self._simulations = Simulations(estimator.options)
 
     @BaseEstimatorGradient.derivative_type.setter
     def derivative_type(self, derivative_type: DerivativeType) -> None:
         """Choose what `run` computes from now on."""
-        self._derivative_type = derivative_type
+        self._derivative_type = _derivative_type(derivative_type)
 
     def run(
         self,
@@ -113,11 +116,11 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         **options: Any,
     ) -> EstimatorGradientResult:
         gradients: list[Any] = [None] * len(circuits)
-        for (program, operators), points in _batches(circuits, observables).items():
+        for (flat, operators), points in _batches(circuits, observables).items():
             values = np.array([parameter_values[i] for i in points], float)  # (points, parameters)
             circuit = circuits[points[0]]
             several = operators if isinstance(operators, tuple) else (operators,)
-            total = self._derivative(circuit, program, several, values)
+            total = self._derivative(circuit, flat, several, values)
             place = {p: k for k, p in enumerate(circuit.parameters)}
             chosen = {id(parameters[i]): parameters[i] for i in points}
             columns = {i: [place[p] for p in own] for i, own in chosen.items()}
@@ -128,21 +131,32 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         return EstimatorGradientResult(gradients=gradients, metadata=metadata, precision=0.0)
 
     def _derivative(
-        self, circuit: QuantumCircuit, program: PauliProgram, operators: tuple[Observable, ...], values: np.ndarray
+        self, circuit: QuantumCircuit, flat: FlatCircuit, operators: tuple[Observable, ...], values: np.ndarray
     ) -> np.ndarray:
         """Derivatives (points, observables, parameters) of the type chosen, of one circuit's points."""
-        make = partial(Simulation, circuit, circuit.parameters, operators)
-        simulation = self._simulations.find((program, operators), make)
+        make = partial(Simulation, circuit, circuit.parameters, Expectation(operators))
+        simulation = self._simulations.find((flat, operators), make)
+        method = EngineMethod(simulation, len(operators))
         if self._derivative_type == DerivativeType.REAL:
-            total = jacobian(simulation, values)
+            total = jacobian(method, values)
         else:
             double = partial(doubled_simulation, circuit, operators)
-            doubled = self._simulations.find((program, operators, "doubled"), double)
-            total = imaginary(simulation, doubled, values)
+            doubled = self._simulations.find((flat, operators, "doubled"), double)
+            total = imaginary(method, EngineMethod(doubled, len(operators)), values)
             if self._derivative_type == DerivativeType.COMPLEX:
-                total = jacobian(simulation, values) + 1j * total
+                total = jacobian(method, values) + 1j * total
         check_finite(total, values, simulation.parameters)
         return total
+
+
+def _derivative_type(given: Any) -> DerivativeType:
+    if isinstance(given, DerivativeType):
+        return given
+    if isinstance(given, str) and given.lower() in {t.value for t in DerivativeType}:
+        return DerivativeType(given.lower())
+    raise ParameterError(
+        f"derivative_type is {given!r}; use DerivativeType.REAL, IMAG or COMPLEX, or 'real', 'imag' or 'complex'"
+    )
 
 
 def _check_lengths(expected: int, **arguments: Any) -> None:
@@ -184,13 +198,13 @@ def _read(circuits: Sequence[QuantumCircuit], entries: Sequence[Any]) -> list[An
 
 def _batches(
     circuits: Sequence[QuantumCircuit], observables: Sequence[Any]
-) -> dict[tuple[PauliProgram, Any], list[int]]:
+) -> dict[tuple[FlatCircuit, Any], list[int]]:
     """Points that have equal circuits and equal observables."""
     same: dict[tuple[int, int], list[int]] = {}
     for i, pair in enumerate(zip(circuits, observables, strict=True)):
         same.setdefault((id(pair[0]), id(pair[1])), []).append(i)
-    batches: dict[tuple[PauliProgram, Any], list[int]] = {}
+    batches: dict[tuple[FlatCircuit, Any], list[int]] = {}
     for points in same.values():
-        key = lower(circuits[points[0]]), observables[points[0]]
+        key = flattened(circuits[points[0]]), observables[points[0]]
         batches.setdefault(key, []).extend(points)
     return batches

@@ -13,7 +13,10 @@ from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor, nn
 
-from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError
+from qtm._engines.engine import Plan
+from qtm._engines.registry import Method
+from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError, UnsupportedError
+from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
@@ -42,6 +45,8 @@ class QuantumModule(nn.Module):
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
             observables that Qiskit knows.
         estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+            A `FastEstimator` is that simulator with its dtype, workers and ``default_precision``, whose noise is
+            added to the values while "reverse" gradients stay exact.
         gradient: how outputs are differentiated, by name or as a pair of name and options:
 
             * "reverse": exact, where the estimator is qtm's own.
@@ -61,11 +66,14 @@ class QuantumModule(nn.Module):
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
+        method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
         ParameterError: a parameter is unknown, missing, in two sets, or its initial value does not fit.
         ObservableError: an observable is not Hermitian or has the wrong number of qubits.
+        UnsupportedError: the simulation method refuses the circuit; the message says why.
 
     Example:
         >>> import torch
@@ -94,6 +102,7 @@ class QuantumModule(nn.Module):
         executor: Executor | None = None,
         encoding_gradients_flag: bool | None = None,
         pass_manager: BasePassManager | None = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
@@ -106,13 +115,21 @@ class QuantumModule(nn.Module):
                 raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
             self.register_parameter(name, nn.Parameter(value))
         self._settings = MethodSettings(
-            circuit, self._sets.order, observables, estimator, gradient,
-            num_threads_forward, num_threads_backward, executor, pass_manager,
-            (len(self._sets.encoding), *map(len, self._sets.sets)),
-        )  # fmt: skip
+            circuit=circuit,
+            parameters=self._sets.order,
+            observables=observables,
+            estimator=estimator,
+            gradient=gradient,
+            threads_forward=num_threads_forward,
+            threads_backward=num_threads_backward,
+            executor=executor,
+            pass_manager=pass_manager,
+            method=method,
+            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
+        )
         self._encoding_gradients_flag = encoding_gradients_flag
         self._methods: dict[str, GradientMethod] = {}
-        self._output_size = self._method(torch.get_default_dtype()).num_observables  # type: ignore[attr-defined]
+        self._output_size = self._method(torch.get_default_dtype()).num_outputs
 
     @classmethod
     def from_parts(
@@ -272,6 +289,26 @@ class QuantumModule(nn.Module):
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
+
+    def plan(self, batch: int = 1) -> Plan:
+        """The simulation method, its states, memory and multiply-adds for a batch of samples; nothing is run.
+
+        Raises:
+            UnsupportedError: an estimator computes the values, so that qtm simulates nothing.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> ansatz = real_amplitudes(4, reps=1)
+            >>> print(QuantumModule(ansatz, None, ansatz.parameters).plan(batch=16))
+            statevector: 1 state of 2^4 amplitudes a sample, 8.0 KiB, 3.1e+04 multiply-adds
+        """
+        method = self._method(torch.get_default_dtype())
+        if not isinstance(method, EngineMethod):
+            raise UnsupportedError(
+                "the values come from an estimator, and nothing is simulated here; see estimate_usage() for what "
+                "it is asked, or build the module with gradient='reverse' and without estimator"
+            )
+        return method.plan(batch)
 
     def extra_repr(self) -> str:
         """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""

@@ -15,8 +15,9 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
 from qtm._circuit.observables import coerce_observables
-from qtm._circuit.pauli_program import lower
+from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._primitives.fast_sampler import FastSampler, Seed
@@ -115,13 +116,13 @@ class FastEstimator(BaseEstimatorV2):
         evs = np.zeros(pub.size)
         if not pub.size:
             return evs
-        program, values = lower(pub.circuit), parameter_rows(pub.parameter_values, pub.circuit)
+        flat, values = flattened(pub.circuit), parameter_rows(pub.parameter_values, pub.circuit)
         plan = _Plan(pub)
         for sets, observables, pairs in plan.blocks():
             keys = tuple(plan.keys[m] for m in observables)
             operators = [plan.operators[m] for m in observables]
             make = partial(_simulation, pub.circuit, operators)
-            table = self._simulations.find((program, keys), make).values(values[sets])  # (sets, observables)
+            table = self._simulations.find((flat, keys), make).values(values[sets])  # (sets, observables)
             rows, columns = (
                 np.searchsorted(sets, plan.set[pairs]),
                 np.searchsorted(observables, plan.column[pairs]),
@@ -130,9 +131,9 @@ class FastEstimator(BaseEstimatorV2):
         return evs
 
 
-def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable] | None, options: Options) -> Simulation:
-    observables = None if operators is None else coerce_observables(operators, circuit.num_qubits)
-    return Simulation(circuit, circuit.parameters, observables, options)
+def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable], options: Options) -> Simulation:
+    output = Expectation(coerce_observables(operators, circuit.num_qubits))
+    return Simulation(circuit, circuit.parameters, output, options)
 
 
 def _content(operator: SparseObservable) -> Hashable:
@@ -156,7 +157,7 @@ class _Plan:
         self.set = np.broadcast_to(sets, pub.shape).ravel()  # (pairs,)
         self.column = np.broadcast_to(columns, pub.shape).ravel()  # (pairs,)
         terms = max(operator.num_terms for operator in self.operators)
-        self.cheap = (_CHEAP >> pub.circuit.num_qubits) // max(terms, 1)
+        self.cheap = (_CHEAP >> min(pub.circuit.num_qubits, 62)) // max(terms, 1)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Parameter sets and observables to compute together, ascending, and the pairs found there.

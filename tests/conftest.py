@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qtm._engines.statevector.engine import Engine
+from qtm._engines.statevector.cone_engine import ConeEngine as Engine
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

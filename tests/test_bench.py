@@ -22,8 +22,8 @@ from qtm._bench.peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, parse
 from qtm._bench.tables import filled, results
 from qtm._bench.timing import Times, alternate
 from qtm._bench.workloads import WORKLOADS, QtmRunner, z_words
+from qtm._engines.statevector.buffer_pool import aligned
 from qtm._engines.statevector.kernels import peak, simd
-from qtm._engines.statevector.sweeps import aligned
 from qtm._errors import ParameterError, QtmError
 
 ROOT = Path(__file__).parent.parent

@@ -9,6 +9,7 @@ from math import acos, pi
 
 import numpy as np
 import pytest
+from array_simulation import ArraySimulation as Simulation
 from circuit_cases import differences, expectation_values, random_observables, states
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
@@ -17,7 +18,6 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
-from qtm._engines.simulation import Simulation
 from qtm._engines.statevector import sweeps as _sweeps
 from qtm._errors import DtypeError, OutOfMemory
 
@@ -160,7 +160,7 @@ def test_any_memory_budget_gives_the_same(any_case, config, memory):
         (engine.values(angles)[0], reference.values(angles)[0]),
         (engine.vjp(angles, cotangent)[0], reference.vjp(angles, cotangent)[0]),
         (engine.jacobian(angles[:9]), reference.jacobian(angles[:9])),
-        (engine.weights(angles), reference.weights(angles)),
+        (engine.probabilities(angles), reference.probabilities(angles)),
     )
     for found, expected in pairs:
         np.testing.assert_allclose(found, expected, atol=error, rtol=0)
@@ -177,33 +177,33 @@ def test_probabilities(any_case, config):
     simulation = any_case.simulation(observables=False, **options)
     found = states(any_case.circuit, any_case.parameters, any_case.values[:17])
     for batch in (1, 7, 17):
-        probabilities = simulation.probabilities(as_dtype(simulation, any_case.values[:batch]))
+        probabilities = simulation.values(as_dtype(simulation, any_case.values[:batch]))
         expected = [state.probabilities() for state in found[:batch]]
         np.testing.assert_allclose(probabilities, expected, atol=error, rtol=0)
 
 
-def test_weights_vjp(any_case, config):
+def test_probabilities_vjp(any_case, config):
     options, error = config
     engine = any_case.simulation(observables=False, **options).engine
     exact = any_case.simulation(observables=False, lane_kind="sample", num_threads=1).engine
     angles = any_case.values[:9]
-    cotangent = np.random.default_rng(1).normal(size=exact.weights(angles).shape)
-    slopes = differences(exact.weights, angles)
+    cotangent = np.random.default_rng(1).normal(size=exact.probabilities(angles).shape)
+    slopes = differences(exact.probabilities, angles)
     expected = np.einsum("br,brk->bk", cotangent, slopes)
     for batch in (1, 9):
         # Amplitudes are numbered alike in all lane kinds, or `basis` would not do for both.
-        pair = engine.weights_vjp(angles[:batch].astype(engine.real), cotangent[:batch].astype(engine.real))
+        pair = engine.probabilities_vjp(angles[:batch].astype(engine.real), cotangent[:batch].astype(engine.real))
         np.testing.assert_allclose(pair[0], expected[:batch], atol=max(1e-9, 10 * error), rtol=0)
         assert pair[1] is None
 
 
-def test_weights_are_numbered_by_the_basis(any_case, config):
+def test_probabilities_are_numbered_by_the_basis(any_case, config):
     options, error = config
     engine = any_case.simulation(observables=False, **options).engine
     exact = any_case.simulation(observables=False, lane_kind="sample", num_threads=1).engine
     assert engine.basis == exact.basis
-    found = engine.weights(any_case.values[:9].astype(engine.real))
-    np.testing.assert_allclose(found, exact.weights(any_case.values[:9]), atol=error, rtol=0)
+    found = engine.probabilities(any_case.values[:9].astype(engine.real))
+    np.testing.assert_allclose(found, exact.probabilities(any_case.values[:9]), atol=error, rtol=0)
 
 
 # Initial states
@@ -248,7 +248,7 @@ def test_gradient_by_the_initial_state(config):
     np.testing.assert_allclose(by_initial, np.concatenate([r for _, r in alone]), atol=10 * error)
 
 
-def test_gradient_of_weights_by_the_initial_state(config):
+def test_gradient_of_probabilities_by_the_initial_state(config):
     options, error = config
     circuit, _, values = prepared()
     exact = Simulation(circuit, list(circuit.parameters), None, Options(num_threads=1)).engine
@@ -256,10 +256,10 @@ def test_gradient_of_weights_by_the_initial_state(config):
     rng = np.random.default_rng(4)
     rows = rng.normal(size=(3, 2 ** (N + 1))) / 6
     angles, cotangent = values[:3], rng.normal(size=(3, 2**N))
-    by_rows = differences(lambda r: exact.weights(np.tile(angles, (len(r) // 3, 1)), r), rows)
+    by_rows = differences(lambda r: exact.probabilities(np.tile(angles, (len(r) // 3, 1)), r), rows)
     expected = np.einsum("bm,bmr->br", cotangent, by_rows)
     numbers = [a.astype(engine.real) for a in (angles, cotangent, rows)]
-    _, by_initial = engine.weights_vjp(*numbers, initial_gradient=True)
+    _, by_initial = engine.probabilities_vjp(*numbers, initial_gradient=True)
     np.testing.assert_allclose(by_initial, expected, atol=max(1e-8, 10 * error), rtol=0)
 
 
@@ -288,8 +288,8 @@ def test_empty_batch(case, config):
     assert engine.values(angles)[0].shape == (0, outputs)
     gradient, by_initial = engine.vjp(angles, np.zeros((0, outputs), engine.real), initial_gradient=True)
     assert gradient.shape == angles.shape and len(by_initial) == 0
-    assert engine.weights(angles).shape[0] == 0
-    gradient, by_initial = engine.weights_vjp(angles, engine.weights(angles), initial_gradient=True)
+    assert engine.probabilities(angles).shape[0] == 0
+    gradient, by_initial = engine.probabilities_vjp(angles, engine.probabilities(angles), initial_gradient=True)
     assert gradient.shape == angles.shape and len(by_initial) == 0
 
 
@@ -312,10 +312,12 @@ def test_a_team_of_threads(any_case, dtype, threads, monkeypatch):
         for states_or_none in (kept, None):
             gradient = engine.vjp(angles, cotangent, kept=states_or_none)[0]
             np.testing.assert_allclose(gradient, expected, atol=max(1e-9, 10 * error), rtol=0)
-        found, wanted = unmeasured.weights(angles), exact.weights(any_case.values[:batch])
+        found, wanted = unmeasured.probabilities(angles), exact.probabilities(any_case.values[:batch])
         np.testing.assert_allclose(found, wanted, atol=error, rtol=0)
-        by_weights = (e.weights_vjp(a, wanted)[0] for e, a in ((unmeasured, angles), (exact, angles.astype(float))))
-        np.testing.assert_allclose(*by_weights, atol=10 * error, rtol=0)
+        by_outcomes = (
+            e.probabilities_vjp(a, wanted)[0] for e, a in ((unmeasured, angles), (exact, angles.astype(float)))
+        )
+        np.testing.assert_allclose(*by_outcomes, atol=10 * error, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Operator, Pauli, PauliList, SparseObservable, SparsePauliOp
-from qiskit.transpiler import CouplingMap
 
 from qtm._circuit.observables import Observable, coerce_observables
 from qtm._errors import ObservableError
@@ -118,7 +116,6 @@ def test_terms_are_merged_sorted_and_zeros_dropped() -> None:
 def test_the_zero_operator_has_no_terms() -> None:
     zero = one(SparsePauliOp(["XX", "XX"], [1, -1]), 2)
     assert zero.num_terms == 0
-    assert zero.is_diagonal
     assert not matrix(zero).any()
     assert one(SparseObservable.zero(2), 2) == zero
 
@@ -131,11 +128,6 @@ def test_arrays() -> None:
     assert (observable.x.tolist(), observable.z.tolist(), observable.k.tolist()) == ([6, 6], [3, 6], [1, 2])
     with pytest.raises(ValueError, match="read-only"):
         observable.coeffs[0] = 3
-
-
-@pytest.mark.parametrize(("obj", "diagonal"), [("ZIZ", True), ("0Z1", True), ("IXI", False), ("IIY", False)])
-def test_is_diagonal(obj: str, diagonal: bool) -> None:
-    assert one(obj, 3).is_diagonal is diagonal
 
 
 def test_the_widest() -> None:
@@ -161,43 +153,6 @@ def test_copies(duplicate: Callable[[Any], Any]) -> None:
     assert not other.coeffs.flags.writeable
     assert observable != one("ZZZ", 3)
     assert observable != "ZZZ"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_layout_of_a_transpiled_circuit(seed: int, rng: np.random.Generator) -> None:
-    circuit = QuantumCircuit(3)
-    for pair in ((0, 1), (1, 2), (0, 2)):
-        circuit.cx(*pair)
-    routed = transpile(circuit, coupling_map=CouplingMap.from_line(5), seed_transpiler=seed)
-    operator = random_operator(rng, 3, 12)
-    expected = one(operator.apply_layout(routed.layout), 5)
-    assert one(operator, 3).apply_layout(routed) == expected
-    assert one(operator, 3).apply_layout(routed.layout) == expected
-
-
-def test_other_layouts() -> None:
-    observable = one({"XY": 2, "ZI": 1}, 2)
-    assert observable.apply_layout([2, 0]) == one({"YIX": 2, "IIZ": 1}, 3)
-    assert observable.apply_layout([1, 0], num_qubits=4) == one({"IIYX": 2, "IIIZ": 1}, 4)
-    assert observable.apply_layout(None, num_qubits=3) == one({"IXY": 2, "IZI": 1}, 3)
-    assert observable.apply_layout(QuantumCircuit(3)) == one({"IXY": 2, "IZI": 1}, 3)
-    assert observable.apply_layout(None) == observable
-
-
-@pytest.mark.parametrize(
-    ("layout", "num_qubits", "message"),
-    [
-        ([0, 1, 2], None, "places 3 qubits and the observable has 2"),
-        ([1, 1], None, "a different physical qubit"),
-        ([0, 5], 3, "below 3"),
-        ([0, -1], 3, "below 3"),
-        (None, 1, "below 1"),
-        ([0, 1], 64, "64 qubits are not handled"),
-    ],
-)
-def test_bad_layouts(layout: Any, num_qubits: int | None, message: str) -> None:
-    with pytest.raises(ObservableError, match=message):
-        one("ZZ", 2).apply_layout(layout, num_qubits)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +192,7 @@ def test_bad_observables(obj: Any, message: str) -> None:
         coerce_observables(obj, 2)
 
 
-def test_too_wide() -> None:
+def test_too_many_projectors() -> None:
     with pytest.raises(ObservableError, match="64 qubits are not handled; at most 63"):
         coerce_observables("Z" * 64, 64)
     with pytest.raises(ObservableError, match=r"expand to 1\.1e\+12 Pauli terms"):

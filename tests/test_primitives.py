@@ -272,7 +272,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     original = Simulation.values
 
     def values(self: Simulation, rows: np.ndarray) -> np.ndarray:
-        seen.append((len(rows), self.engine.num_observables))
+        seen.append((len(rows), len(self.engine.output.observables)))
         return original(self, rows)
 
     monkeypatch.setattr(Simulation, "values", values)

@@ -6,6 +6,7 @@ from math import pi
 
 import numpy as np
 import pytest
+from array_simulation import ArraySimulation as Simulation
 from circuit_cases import (
     REAL,
     STANDARD,
@@ -25,10 +26,11 @@ from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from qtm._circuit.gates import GATES
 from qtm._circuit.observables import coerce_observables
-from qtm._circuit.pauli_program import lower
+from qtm._circuit.pauli_program import flattened, lower
 from qtm._engines.options import Options
-from qtm._engines.simulation import Simulation
-from qtm._engines.statevector.schedule import schedule
+from qtm._engines.outputs import Expectation
+from qtm._engines.statevector.engine import StateVector
+from qtm._engines.statevector.schedule import Schedule, schedule
 from qtm._errors import ParameterError
 
 ERRORS = {"complex128": 1e-11, "complex64": 2e-4}
@@ -37,6 +39,13 @@ ERRORS = {"complex128": 1e-11, "complex64": 2e-4}
 def simulate(circuit, parameters, observables, dtype="complex128", **options) -> Simulation:
     measured = None if observables is None else coerce_observables(observables, circuit.num_qubits)
     return Simulation(circuit, parameters, measured, Options(dtype, 1, **options))
+
+
+def planned(circuit: QuantumCircuit, observables) -> Schedule:
+    """The schedule of a circuit whose observables share one state."""
+    measured = coerce_observables(observables, circuit.num_qubits)
+    (cone,) = StateVector().compile(flattened(circuit), Expectation(measured), Options()).cones
+    return schedule(cone.program)
 
 
 def agrees(circuit: QuantumCircuit, observables, seed: int = 0, batch: int = 4, error: float = 1e-11) -> None:
@@ -51,7 +60,7 @@ def agrees(circuit: QuantumCircuit, observables, seed: int = 0, batch: int = 4, 
     if angles.size and start is None:
         slopes = differences(lambda a: simulation.engine.values(a)[0], angles)
         np.testing.assert_allclose(jacobian, slopes, atol=1e-8, rtol=0)
-    probabilities = simulate(circuit, parameters, None).probabilities(values)
+    probabilities = simulate(circuit, parameters, None).values(values)
     found = [state.probabilities() for state in states(circuit, parameters, values)]
     np.testing.assert_allclose(probabilities, found, atol=error, rtol=0)
 
@@ -73,8 +82,7 @@ def test_random_real_circuits(seed):
     circuit = random_circuit(seed, num_qubits, 4 + 2 * seed, REAL)
     ys = ["Y" + "I" * (num_qubits - 1), "Y" * num_qubits, "YY".ljust(num_qubits, "Z"), "YX".rjust(num_qubits, "I")]
     agrees(circuit, [*random_observables(seed, num_qubits), *map(Pauli, ys)], seed)
-    program = lower(circuit)
-    recipe = schedule(program, coerce_observables(["Y" * num_qubits], num_qubits), 0).recipe
+    recipe = planned(circuit, ["Y" * num_qubits]).recipe
     assert recipe.parts == 1
 
 
@@ -287,7 +295,7 @@ def test_corners_in_wider_circuits(build):
 
 def test_what_is_not_seen_is_not_computed():
     circuit, observables = dead_end()
-    plan = schedule(lower(circuit), coerce_observables(observables, 2), 0)
+    plan = planned(circuit, observables)
     assert len(plan.recipe.slot_angle) == 0  # no parameter is left
 
 
@@ -391,11 +399,9 @@ def test_a_custom_gate_changed_after_use_is_lowered_again():
 
 def test_observables_have_schedules_of_their_own():
     circuit = turned(T)
-    program = lower(circuit)
     z, x = (coerce_observables([o], 2) for o in ("ZI", "XI"))
-    assert schedule(program, z, 0) is schedule(program, coerce_observables(["ZI"], 2), 0)
-    assert schedule(program, z, 0) is not schedule(program, x, 0)
-    assert schedule(program, z, 0) is not schedule(program, None, 0)
+    assert planned(circuit, z) is planned(circuit, coerce_observables(["ZI"], 2))
+    assert planned(circuit, z) is not planned(circuit, x)
     values = np.array([[0.7]])
     assert simulate(circuit, [T], ["ZI"]).values(values) == pytest.approx(np.cos(0.7))
     assert simulate(circuit, [T], ["XI"]).values(values) == pytest.approx(0)

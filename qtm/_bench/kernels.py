@@ -30,11 +30,13 @@ from qtm._bench.timing import Times, alternate, clock
 from qtm._bench.workloads import WORKLOADS, Case, QtmRunner
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
+from qtm._engines.statevector.buffer_pool import aligned
+from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.kernels import peak, simd
 from qtm._engines.statevector.kernels.rotations import BITS, COUNT, KIND
 from qtm._engines.statevector.kernels.sweep import PHASE, Recipe
-from qtm._engines.statevector.sweeps import aligned
 
 NOMINAL = 16 + 44
 ROTATION, PHASED = 4 + 12, 8 + 16
@@ -101,10 +103,11 @@ class Bare:
         circuit = case.model.circuit
         observables = coerce_observables(list(case.observables), circuit.num_qubits)
         parameters = [*case.model.encoding_params, *case.model.trainable_params]
-        simulation = Simulation(circuit, parameters, observables, Options(_COMPLEX[dtype], threads))
+        simulation = Simulation(circuit, parameters, Expectation(observables), Options(_COMPLEX[dtype], threads))
         weights = np.broadcast_to(case.data.weights, (case.batch, len(case.data.weights)))
         angles = simulation.numpy_angles(np.concatenate([case.data.inputs, weights], axis=1))
-        self.engine = simulation.engine
+        (batch,) = simulation.engine.arrays.batches  # type: ignore[attr-defined]
+        self.engine: ConeEngine = batch.engine
         self.angles = angles.astype(_REAL[dtype])
         self.cotangent = case.data.cotangent.astype(_REAL[dtype])
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._circuit.gf2 import bits_of
 
 PauliMask = tuple[int, int, int]
 
@@ -84,6 +85,8 @@ def conjugate(
     z: np.ndarray,  # (terms,) uint64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """F' P F for many strings at once: all X factors first, then all Z factors."""
+    if x.dtype == object:
+        return _conjugate_wide(frame, k, x, z)
     k_out = k.astype(np.int64).copy()
     x_out, z_out = np.zeros_like(x), np.zeros_like(z)
     for images, mask in ((frame.x, x), (frame.z, z)):
@@ -94,3 +97,17 @@ def conjugate(
             x_out ^= np.where(hit, np.uint64(xq), np.uint64(0))
             z_out ^= np.where(hit, np.uint64(zq), np.uint64(0))
     return k_out & 3, x_out, z_out
+
+
+def _conjugate_wide(
+    frame: Frame, k: np.ndarray, x: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for masks that are Python integers: string by string, over the bits that are set."""
+    out = np.empty((3, len(x)), object)
+    for term, (k_term, x_term, z_term) in enumerate(zip(k, x, z, strict=True)):
+        total: PauliMask = (int(k_term), 0, 0)
+        for images, mask in ((frame.x, x_term), (frame.z, z_term)):
+            for q in bits_of(mask):
+                total = multiply(total, images[q])
+        out[:, term] = total
+    return out[0].astype(np.int64), out[1], out[2]

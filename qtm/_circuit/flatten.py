@@ -42,7 +42,7 @@ class Preparation:
     normalize: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class FlatCircuit:
     """A circuit as primitives on circuit qubits, equal to it up to a global phase.
 

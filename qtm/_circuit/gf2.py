@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,14 @@ import numpy as np
 def odd_bits(masks: Any, other: Any) -> np.ndarray:
     """Parity of the overlap of bit masks, elementwise."""
     return np.bitwise_count(np.bitwise_and(masks, other)) & 1
+
+
+def bits_of(mask: int) -> Iterator[int]:
+    """The bits that are set, ascending."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
 
 
 def combinations(masks: Sequence[int]) -> np.ndarray:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Complex
 from typing import Any
 
 import numpy as np
-from qiskit.circuit import QuantumCircuit
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp
-from qiskit.transpiler.layout import TranspileLayout
 
 from qtm._errors import ObservableError
 
-MAX_QUBITS = 63
+_WORD = 63  # qubits whose masks fit 64-bit integers; wider masks are Python integers
 # Projectors ("01+-rl") expand to 2^(their number) Pauli terms.
 _MAX_TERMS = 1 << 22
 # An imaginary part this small against the largest coefficient is rounding.
@@ -32,13 +30,14 @@ class Observable:
     """A Hermitian operator ``sum_t coeffs[t] * i^k[t] X^x[t] Z^z[t]``; bit q of a mask stands for qubit q.
 
     Equal Paulis are merged, terms that are zero left out, and terms sorted by x, then z: equal operators have
-    equal arrays. The zero operator has no terms. Immutable, hashed by content.
+    equal arrays. The zero operator has no terms. Immutable, hashed by content. Above 63 qubits masks are Python
+    integers in arrays of objects.
     """
 
     num_qubits: int
     coeffs: np.ndarray  # (terms,) float64
-    x: np.ndarray  # (terms,) uint64
-    z: np.ndarray  # (terms,) uint64
+    x: np.ndarray  # (terms,) uint64, or object
+    z: np.ndarray  # (terms,) uint64, or object
     k: np.ndarray  # (terms,) uint8, in 0..3: how often Y occurs, as Y = i X Z
 
     def __post_init__(self) -> None:
@@ -49,6 +48,8 @@ class Observable:
         return (Observable, (self.num_qubits, self.coeffs, self.x, self.z, self.k))
 
     def _content(self) -> tuple[Any, ...]:
+        if self.num_qubits > _WORD:
+            return (self.num_qubits, self.coeffs.tobytes(), tuple(self.x), tuple(self.z))
         return (self.num_qubits, self.coeffs.tobytes(), self.x.tobytes(), self.z.tobytes())
 
     def __eq__(self, other: object) -> bool:
@@ -62,34 +63,9 @@ class Observable:
         """How many Paulis are in the sum."""
         return len(self.coeffs)
 
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether only I and Z occur, so that the expectation value needs the probabilities alone."""
-        return not self.x.any()
-
     def labels(self) -> list[str]:
         """Each term's Pauli in Qiskit's order, qubit 0 rightmost."""
         return [_label(int(x), int(z), self.num_qubits) for x, z in zip(self.x, self.z, strict=True)]
-
-    def apply_layout(
-        self, layout: QuantumCircuit | TranspileLayout | Sequence[int] | None, num_qubits: int | None = None
-    ) -> Observable:
-        """The observable on the physical qubits of a transpiled circuit.
-
-        Args:
-            layout: the transpiled circuit, its ``layout``, or for each qubit its physical qubit.
-            num_qubits: how many physical qubits there are; by default as many as the circuit or layout has.
-
-        Raises:
-            ObservableError: the layout does not fit this observable.
-        """
-        physical, width = _physical_qubits(layout, self.num_qubits)
-        width = width if num_qubits is None else num_qubits
-        _check_layout(physical, self.num_qubits, width)
-        x, z = (_unpack(mask, self.num_qubits) for mask in (self.x, self.z))
-        moved = np.zeros((2, self.num_terms, width), dtype=bool)
-        moved[0][:, physical], moved[1][:, physical] = x, z
-        return _merge((moved[0], moved[1], self.coeffs.astype(complex)), width)
 
 
 def _label(x: int, z: int, num_qubits: int) -> str:
@@ -100,22 +76,28 @@ def _label(x: int, z: int, num_qubits: int) -> str:
 
 
 def _pack(bits: np.ndarray) -> np.ndarray:
-    """Bits (terms, qubits) as masks (terms,) uint64."""
-    padded = np.zeros((len(bits), 8), dtype=np.uint8)
+    """Bits (terms, qubits) as masks (terms,): uint64, or Python integers where 64 bits are too few."""
     packed = np.packbits(bits, axis=1, bitorder="little")
+    if bits.shape[1] > _WORD:
+        masks = np.empty(len(bits), object)
+        masks[:] = [int.from_bytes(row.tobytes(), "little") for row in packed]
+        return masks
+    padded = np.zeros((len(bits), 8), dtype=np.uint8)
     padded[:, : packed.shape[1]] = packed
     return padded.view("<u8")[:, 0].astype(np.uint64)
 
 
-def _unpack(masks: np.ndarray, num_qubits: int) -> np.ndarray:
-    """Masks (terms,) as bits (terms, qubits)."""
-    return (masks[:, None] >> np.arange(num_qubits, dtype=np.uint64) & np.uint64(1)).astype(bool)
+def _order(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The permutation that sorts masks (terms,) by x, then z."""
+    if x.dtype == object:
+        return np.array(sorted(range(len(x)), key=lambda term: (x[term], z[term])), np.int64)
+    return np.lexsort((z, x))
 
 
 def _merge(terms: _Terms, num_qubits: int) -> Observable:
     """Sort terms, add up those of equal Pauli, drop the zeros."""
     x, z, coeffs = _pack(terms[0]), _pack(terms[1]), terms[2]
-    order = np.lexsort((z, x))
+    order = _order(x, z)
     x, z, coeffs = x[order], z[order], coeffs[order]
     _refuse(~np.isfinite(coeffs), "has a coefficient that is NaN or infinite", (x, z, coeffs), num_qubits)
     scale = np.abs(coeffs).max(initial=0.0)
@@ -126,42 +108,22 @@ def _merge(terms: _Terms, num_qubits: int) -> Observable:
     _refuse(is_complex, "is not Hermitian", (x, z, coeffs), num_qubits)
     kept = coeffs.real != 0
     x, z, coeffs = x[kept], z[kept], coeffs.real[kept].astype(np.float64)
-    return Observable(num_qubits, coeffs, x, z, (np.bitwise_count(x & z) % 4).astype(np.uint8))
+    return Observable(num_qubits, coeffs, x, z, (_popcount(x & z) % 4).astype(np.uint8))
+
+
+def _popcount(masks: np.ndarray) -> np.ndarray:
+    if masks.dtype == object:
+        return np.array([mask.bit_count() for mask in masks], np.int64)
+    return np.bitwise_count(masks)
 
 
 def _refuse(bad: np.ndarray, problem: str, terms: _Terms, num_qubits: int) -> None:
     if bad.any():
-        x, z, coefficient = (array[np.argmax(bad)].item() for array in terms)
+        x, z, coefficient = (array[np.argmax(bad)] for array in terms)
         raise ObservableError(
-            f"the observable {problem}: term {_label(x, z, num_qubits)!r} has coefficient {coefficient}; "
+            f"the observable {problem}: term {_label(int(x), int(z), num_qubits)!r} has coefficient {coefficient}; "
             "coefficients must be real, finite numbers"
         )
-
-
-# ---------------------------------------------------------------- layouts
-
-
-def _physical_qubits(layout: Any, num_qubits: int) -> tuple[list[int], int]:
-    if isinstance(layout, QuantumCircuit):
-        if layout.layout is None:  # never transpiled: qubits stay where they are
-            return list(range(num_qubits)), layout.num_qubits
-        layout = layout.layout
-    if layout is None:
-        return list(range(num_qubits)), num_qubits
-    if isinstance(layout, TranspileLayout):
-        return layout.final_index_layout(), len(layout.initial_index_layout())
-    return [int(q) for q in layout], max(num_qubits, 1 + max(layout, default=-1))
-
-
-def _check_layout(physical: list[int], num_qubits: int, width: int) -> None:
-    _check_width(width)
-    if len(physical) != num_qubits:
-        raise ObservableError(
-            f"the layout places {len(physical)} qubits and the observable has {num_qubits}; "
-            "take the observable of the circuit before it was transpiled"
-        )
-    if len(set(physical)) != num_qubits or not all(0 <= q < width for q in physical):
-        raise ObservableError(f"the layout {physical} must give each qubit a different physical qubit below {width}")
 
 
 # ---------------------------------------------------------------- the forms of one observable
@@ -257,21 +219,15 @@ def _terms(obj: Any) -> _Terms:
 
 
 def _z_on(qubits: Iterable[int], num_qubits: int) -> Observable:
-    mask = sum(1 << q for q in qubits)
-    return Observable(
-        num_qubits, np.ones(1), np.zeros(1, np.uint64), np.array([mask], np.uint64), np.zeros(1, np.uint8)
-    )
+    bits = np.zeros((1, num_qubits), bool)
+    bits[0, list(qubits)] = True
+    return _merge((np.zeros_like(bits), bits, np.ones(1, complex)), num_qubits)
 
 
 NAMED: dict[str, Callable[[int], tuple[Observable, ...]]] = {
     "individualZ": lambda num_qubits: tuple(_z_on([q], num_qubits) for q in range(num_qubits)),
     "tensoredZ": lambda num_qubits: (_z_on(range(num_qubits), num_qubits),),
 }
-
-
-def _check_width(num_qubits: int) -> None:
-    if num_qubits > MAX_QUBITS:
-        raise ObservableError(f"observables on {num_qubits} qubits are not handled; at most {MAX_QUBITS} are")
 
 
 def _coerce(obj: Any, num_qubits: int) -> Observable:
@@ -329,7 +285,6 @@ def coerce_observables(obj: Any, num_qubits: int) -> tuple[Observable, ...]:
         >>> [observable.labels() for observable in coerce_observables([{"ZZ": 0.5, "XI": 2}, "IY"], 2)]
         [['ZZ', 'XI'], ['IY']]
     """
-    _check_width(num_qubits)
     if isinstance(obj, str) and obj in NAMED:
         return NAMED[obj](num_qubits)
     found = tuple(

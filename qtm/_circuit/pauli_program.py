@@ -12,19 +12,24 @@ when its cosine is divided out, and needs one real sum for its derivative instea
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import pi
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Barrier, Gate, Instruction, Measure, Parameter, ParameterExpression
+from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpression
 
 from qtm._circuit.clifford_frame import Frame
-from qtm._circuit.flatten import Preparation, flatten
-from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._circuit.flatten import FlatCircuit, flatten
+from qtm._circuit.gates import Clifford
+from qtm._circuit.pauli_span import LastClash
+from qtm._locks import fork_safe_lock
+
+_NEAR = 64  # strings and phases that are compared one by one before the trees are asked
 
 
 @dataclass(slots=True)
@@ -53,16 +58,33 @@ class Phase:
     rotations: list[tuple[int, int, Slot]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A rotation seen from the start of the circuit: about ``i^k X^x Z^z``, Clifford gates conjugated away."""
+
+    k: int
+    x: int
+    z: int
+    turn: int  # a mask of Z: the image of the first qubit's
+    terms: tuple[tuple[int, float], ...]  # (angle, coefficient)
+    offset: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class PauliProgram:
-    """A lowered circuit; compared by identity, because `lower` returns the same one for equal circuits."""
+    """A flat circuit with its Clifford gates in a frame; masks are as wide as the circuit.
 
-    num_qubits: int
-    parameters: tuple[Parameter, ...]
-    angles: tuple[ParameterExpression, ...]
-    phases: tuple[Phase, ...]
+    Compared by identity, because `program_of` makes one for a flat circuit.
+    """
+
+    flat: FlatCircuit
+    generators: tuple[Generator, ...]
     frame: Frame
-    initial: tuple[Preparation, ...]
+
+    @property
+    def num_qubits(self) -> int:
+        """Qubits of the circuit."""
+        return self.flat.num_qubits
 
 
 def _odd(mask: int) -> int:
@@ -72,59 +94,75 @@ def _odd(mask: int) -> int:
 class _Lowering:
     """Places every rotation as early as what it does not commute with allows."""
 
-    def __init__(self, num_qubits: int) -> None:
-        self.frame = Frame(num_qubits)
+    def __init__(self) -> None:
         self.phases = [Phase()]
+        self.last_diagonal: dict[int, int] = {}  # by mask: the phase it stands in last
+        self.last_real: dict[tuple[int, int], tuple[int, int]] = {}  # by masks: phase and index
+        self.clashes = LastClash()  # at 2 * phase its diagonals, at 2 * phase + 1 its rotations
+        self.clashes_within: defaultdict[int, LastClash] = defaultdict(LastClash)  # by phase: at the index
 
-    def rotate(self, rotation: PauliRotation) -> None:
-        k, x, z = self.frame.image(rotation)
-        if x == 0:
-            self._diagonal(z, rotation.terms, rotation.offset, 1 - k)
-        elif k & 1:
-            self._real(x, z, rotation.terms, rotation.offset, 2 - k)
+    def rotate(self, g: Generator) -> None:
+        if g.x == 0:
+            self._diagonal(g.z, g.terms, g.offset, 1 - g.k)
+        elif g.k & 1:
+            self._real(g.x, g.z, g.terms, g.offset, 2 - g.k)
         else:
-            # P = D Q D' with D = exp(-i pi/4 Z^turn) and Q = i Z^turn P, which is real.
-            turn = next(m for m in (self._own_mask(rotation), x & -x) if _odd(m & x))
+            # P = D Q D' with D = exp(-i pi/4 Z^turn) and Q = i Z^turn P, which is real. The image of the first
+            # qubit's Z comes first: that qubit's own diagonals have the same mask, and merge with the turns.
+            turn = next(m for m in (g.turn, g.x & -g.x) if _odd(m & g.x))
             self._diagonal(turn, (), -pi / 2, 1)
-            self._real(x, z ^ turn, rotation.terms, rotation.offset, 2 - ((k + 3) & 3))
+            self._real(g.x, g.z ^ turn, g.terms, g.offset, 2 - ((g.k + 3) & 3))
             self._diagonal(turn, (), pi / 2, 1)
 
-    def _own_mask(self, rotation: PauliRotation) -> int:
-        """The image of the first qubit's Z: its own diagonals have that mask, and merge with the turns."""
-        return self.frame.z[rotation.qubits[0]][2]
-
     def _diagonal(self, z: int, terms: Any, offset: float, sign: int) -> None:
-        place = 0
-        for number in range(len(self.phases) - 1, -1, -1):
-            phase = self.phases[number]
-            if any(_odd(z & x) for x, _, _ in phase.rotations):
-                place = number + 1
-                break
-            if z in phase.diagonal:
-                place = number
-                break
+        place = max(self._last_clash(0, z)[0] + 1, self.last_diagonal.get(z, 0))
         if place == len(self.phases):
             self.phases.append(Phase())
-        self.phases[place].diagonal.setdefault(z, Slot()).add(terms, offset, sign)
+        diagonal = self.phases[place].diagonal
+        if z not in diagonal:
+            diagonal[z] = Slot()
+            self.last_diagonal[z] = place
+            self.clashes.add(2 * place, 0, z)
+        diagonal[z].add(terms, offset, sign)
 
     def _real(self, x: int, w: int, terms: Any, offset: float, sign: int) -> None:
-        for phase in reversed(self.phases):
-            for other_x, other_w, slot in reversed(phase.rotations):
-                if (other_x, other_w) == (x, w):
-                    slot.add(terms, offset, sign)
-                    return
-                if _odd(other_x & w) ^ _odd(other_w & x):
-                    self._append(phase, x, w, terms, offset, sign)
-                    return
-            if any(_odd(z & x) for z in phase.diagonal):
-                self._append(phase, x, w, terms, offset, sign)
-                return
-        self._append(self.phases[0], x, w, terms, offset, sign)
-
-    def _append(self, phase: Phase, x: int, w: int, terms: Any, offset: float, sign: int) -> None:
-        slot = Slot()
+        clash, (place, index) = self._last_clash(x, w), self.last_real.get((x, w), (-1, -1))
+        if place >= 0 and (place, index) > clash:
+            self.phases[place].rotations[index][2].add(terms, offset, sign)
+            return
+        place = max(clash[0], 0)
+        rotations, slot = self.phases[place].rotations, Slot()
         slot.add(terms, offset, sign)
-        phase.rotations.append((x, w, slot))
+        self.last_real[x, w] = place, len(rotations)
+        self.clashes.add(2 * place + 1, x, w)
+        self.clashes_within[place].add(len(rotations), x, w)
+        rotations.append((x, w, slot))
+
+    def _last_clash(self, x: int, z: int) -> tuple[int, int]:
+        """The last phase that holds what this does not commute with, and the index there: -1 for a diagonal.
+
+        (-1, -1) if there is none. Most are near the end: the trees are for those that are not.
+        """
+        left = _NEAR
+        for number in range(len(self.phases) - 1, -1, -1):
+            phase = self.phases[number]
+            for index in range(len(phase.rotations) - 1, -1, -1):
+                other_x, other_w, _ = phase.rotations[index]
+                if _odd(other_x & z) ^ _odd(other_w & x):
+                    return number, index
+                left -= 1
+                if left < 0:
+                    return self._far_clash(x, z)
+            if x and any(_odd(other & x) for other in phase.diagonal):
+                return number, -1
+            left -= 1
+        return -1, -1
+
+    def _far_clash(self, x: int, z: int) -> tuple[int, int]:
+        place, in_rotations = divmod(self.clashes.find(x, z), 2)
+        if place < 0:
+            return -1, -1
+        return place, self.clashes_within[place].find(x, z) if in_rotations else -1
 
 
 def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
@@ -137,21 +175,31 @@ def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
     )
 
 
-def _lower(circuit: QuantumCircuit) -> PauliProgram:
-    flat = flatten(circuit)
-    lowering = _Lowering(flat.num_qubits)
+def place(generators: Iterable[Generator]) -> tuple[Phase, ...]:
+    """Generators as phases, each rotation as early as it commutes, equal ones merged."""
+    lowering = _Lowering()
+    for generator in generators:
+        lowering.rotate(generator)
+    return _drop_identities(lowering.phases)
+
+
+@lru_cache(maxsize=256)
+def program_of(flat: FlatCircuit) -> PauliProgram:
+    """The program of a flat circuit; made once."""
+    frame = Frame(flat.num_qubits)
+    generators: list[Generator] = []
     for operation in flat.operations:
         if isinstance(operation, Clifford):
-            lowering.frame.absorb(operation)
+            frame.absorb(operation)
         else:
-            lowering.rotate(operation)
-    phases = _drop_identities(lowering.phases)
-    return PauliProgram(flat.num_qubits, flat.parameters, flat.angles, phases, lowering.frame, flat.initial)
+            turn = frame.z[operation.qubits[0]][2]
+            generators.append(Generator(*frame.image(operation), turn, operation.terms, operation.offset))
+    return PauliProgram(flat, tuple(generators), frame)
 
 
-_CACHE: OrderedDict[Any, tuple[Any, PauliProgram]] = OrderedDict()
+_CACHE: OrderedDict[Any, tuple[Any, FlatCircuit]] = OrderedDict()
 _CACHE_SIZE = 256
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
 def _parameter_key(parameter: Any) -> Any:
@@ -188,8 +236,8 @@ def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
     return (circuit.num_qubits, tuple(circuit.parameters), tuple(rows)), alive
 
 
-def lower(circuit: QuantumCircuit) -> PauliProgram:
-    """Lower a circuit, or return the program of an equal circuit lowered before.
+def flattened(circuit: QuantumCircuit) -> FlatCircuit:
+    """A circuit as primitives: the same object as for an equal circuit before.
 
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
@@ -198,9 +246,18 @@ def lower(circuit: QuantumCircuit) -> PauliProgram:
     with _LOCK:
         found = _CACHE.get(key)
         if found is None:
-            found = _CACHE[key] = alive, _lower(circuit)
+            found = _CACHE[key] = alive, flatten(circuit)
             if len(_CACHE) > _CACHE_SIZE:
                 _CACHE.popitem(last=False)
         else:
             _CACHE.move_to_end(key)
         return found[1]
+
+
+def lower(circuit: QuantumCircuit) -> PauliProgram:
+    """The program of a circuit; the same one for equal circuits.
+
+    Raises:
+        CircuitError: an instruction cannot be simulated; the message names it.
+    """
+    return program_of(flattened(circuit))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class _Amplitudes:
+class PreparedAmplitudes:
     """Amplitudes of one preparation."""
 
     def __init__(self, preparation: Preparation, parameters: Sequence[Parameter]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What an engine may offer for an output.
 VALUES, VJP, JVP, SECOND, SAMPLES = "values", "vjp", "jvp", "second", "samples"
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,16 @@ class Plan:
     memory: float
     multiply_adds: float
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sizes = " and ".join(
+            f"{count} state{'s' if count > 1 else ''} of 2^{bits:.3g} amplitudes" for bits, count in self.states
+        )
+        power = min(max(int(self.memory).bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+        memory = f"{self.memory / 1024**power:.1f} {_UNITS[power]}"
+        return f"{self.method}: {sizes} a sample, {memory}, {self.multiply_adds:.2g} multiply-adds" + "".join(
+            f"; {note}" for note in self.notes
+        )
 
 
 class Engine(ABC):

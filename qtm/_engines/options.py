@@ -16,7 +16,9 @@ from qtm._executors import resolve_threads
 class Options:
     """How to compute: dtype, workers, and how much memory states may take (bytes; None: a share of the free).
 
-    ``lane_kind`` forces "sample" or "amplitude" lanes; None picks the faster.
+    ``backward_threads`` are those of derivatives; None: as many as ``num_threads``. ``method`` is a name, a pair of
+    name and options, or a `SimulationMethod`. ``lane_kind`` forces "sample" or "amplitude" lanes of the state-vector
+    kernels; None picks the faster.
     """
 
     dtype: str = "complex128"
@@ -24,9 +26,11 @@ class Options:
     executor: Executor | None = None
     memory: int | None = None
     lane_kind: str | None = None
+    backward_threads: int | None = None
+    method: Any = "auto"
 
 
-def checked_options(dtype: Any, num_threads: int, executor: Executor | None) -> Options:
+def checked_options(dtype: Any, num_threads: int, executor: Executor | None, method: Any = "auto") -> Options:
     """Options of the engine from what the user gave.
 
     Raises:
@@ -40,7 +44,7 @@ def checked_options(dtype: Any, num_threads: int, executor: Executor | None) -> 
             f"executor must have the interface of concurrent.futures.Executor, not be {executor!r}; "
             "give a ProcessPoolExecutor, say, or None for threads of this process"
         )
-    return Options(name, num_threads, executor)
+    return Options(name, num_threads, executor, method=method)
 
 
 _DTYPES: dict[str, np.dtype[Any]] = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}

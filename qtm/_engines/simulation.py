@@ -1,4 +1,4 @@
-"""A circuit with its observables, ready to run on parameter values: what the layers above compute with."""
+"""A circuit with its output, compiled by a simulation method, ready to run on parameter values."""
 
 from __future__ import annotations
 
@@ -7,88 +7,80 @@ from collections.abc import Sequence
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from torch import Tensor, from_numpy
 
 from qtm._circuit.expressions import compile_angles
-from qtm._circuit.gf2 import combinations
-from qtm._circuit.observables import Observable
-from qtm._circuit.pauli_program import lower
+from qtm._circuit.pauli_program import flattened
+from qtm._circuit.state_preparation import PreparedAmplitudes
+from qtm._engines.engine import Plan
 from qtm._engines.options import Options
-from qtm._engines.statevector.engine import Engine
-from qtm._engines.statevector.initial_rows import InitialState
-from qtm._errors import CircuitError, ParameterError
+from qtm._engines.outputs import Output
+from qtm._engines.registry import choose
+from qtm._errors import ParameterError
 
 
 class Simulation:
-    """Exact expectation values of a circuit, or its probabilities where ``observables`` is None.
+    """One output of a circuit.
 
     Args:
         circuit: any circuit that `qtm` can lower.
         parameters: all parameters of the circuit, in the order of the values.
-        observables: what to measure, on the qubits of the circuit.
-        options: dtype, workers and memory.
+        output: what to compute, on the qubits of the circuit.
+        options: method, dtype, workers and memory.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
         ParameterError: a parameter of the circuit is missing from ``parameters``, or listed twice.
+        UnsupportedError: the method refuses the circuit or the output.
     """
 
     def __init__(
         self,
         circuit: QuantumCircuit,
         parameters: Sequence[Parameter],
-        observables: Sequence[Observable] | None,
+        output: Output,
         options: Options | None = None,
     ) -> None:
+        options = options or Options()
         self.parameters = tuple(parameters)
-        self.program = lower(circuit)
-        if self.program.num_qubits > 62:
-            raise CircuitError(f"{self.program.num_qubits} qubits are more than any memory holds; use at most 30 or so")
-        self.angles = compile_angles(self.program.angles, self.parameters)
-        measured = None if observables is None else tuple(observables)
-        self.engine = Engine(self.program, measured, options or Options())
-        initial = self.program.initial
-        self.initial = InitialState(initial, self.parameters, self.engine.basis) if initial else None
-
-    def with_options(self, options: Options) -> Simulation:
-        """The same simulation, run with other options."""
-        other = object.__new__(Simulation)
-        other.__dict__.update(self.__dict__, engine=Engine(self.program, self.engine.observables, options))
-        return other
-
-    def initial_rows(self, values: np.ndarray) -> np.ndarray | None:
-        """The initial state for parameter values (batch, parameters), in the dtype of the engine."""
-        return None if self.initial is None else self.initial.numpy(values).astype(self.engine.real, copy=False)
+        self.flat = flattened(circuit)
+        self.angles = compile_angles(self.flat.angles, self.parameters)
+        self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
+        self.dtype = options.dtype
+        self.engine = choose(options.method, self.flat, output, options).compile(self.flat, output, options)
 
     def values(self, values: np.ndarray) -> np.ndarray:
-        """Expectation values (batch, observables) at parameter values (batch, parameters), in radians.
+        """The output (batch, outputs) at parameter values (batch, parameters), in radians.
 
         Raises:
             ParameterError: a result is not finite, because a value was NaN or infinite.
         """
-        results, _ = self.engine.values(self.numpy_angles(values), self.initial_rows(values))
+        results = self.engine.forward(*self.arguments(values))[0].numpy()
         check_finite(results, values, self.parameters)
         return results
+
+    def sample(self, values: np.ndarray, shots: int, generator: np.random.Generator) -> np.ndarray:
+        """Bits (batch, shots, qubits) bool at parameter values (batch, parameters)."""
+        check_finite(self.numpy_angles(values), values, self.parameters)
+        return self.engine.sample(*self.arguments(values), shots, generator)
+
+    def plan(self, batch: int) -> Plan:
+        """What the engine does for a batch."""
+        return self.engine.plan(batch)
+
+    def arguments(self, values: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+        """Angles (batch, angles) and prepared amplitudes, as the engine takes them, at values (batch, parameters)."""
+        prepared = [from_numpy(p.numpy(values).astype(self.dtype)) for p in self.preparations]
+        return from_numpy(np.require(self.numpy_angles(values), requirements="W")), prepared
 
     def numpy_angles(self, values: np.ndarray) -> np.ndarray:
         """Gate angles (batch, angles) at parameter values (batch, parameters)."""
         return np.ascontiguousarray(np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles)))
 
-    def probabilities(self, values: np.ndarray) -> np.ndarray:
-        """Probabilities (batch, 2**qubits) of all outcomes, bit q of an outcome being qubit q."""
-        angles = self.numpy_angles(values)
-        rows = self.engine.weights(angles, self.initial_rows(values))  # (batch, rows)
-        check_finite(rows, values, self.parameters)
-        out = np.zeros((len(values), 1 << self.program.num_qubits), rows.dtype)
-        out[:, self.outcomes()] = rows
-        return out
-
-    def outcomes(self) -> np.ndarray:
-        """The measured outcome that every row of the kernels stands for."""
-        index = combinations(self.engine.basis)
-        total = np.zeros_like(index)
-        for qubit, (k, _, mask) in enumerate(self.program.frame.z):
-            total |= ((np.bitwise_count(index & mask).astype(np.int64) + k // 2) & 1) << qubit
-        return total
+    def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
+        """The same from inputs (batch, inputs) and weights (weights,), differentiably."""
+        prepared = [p.torch(inputs, weights) for p in self.preparations]
+        return self.angles.torch(inputs, weights, batch), prepared
 
 
 def check_finite(results: np.ndarray, values: np.ndarray, parameters: Sequence[Parameter]) -> None:

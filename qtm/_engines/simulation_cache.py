@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -13,6 +12,7 @@ from qiskit.primitives.containers.bindings_array import BindingsArray
 
 from qtm._engines.options import Options
 from qtm._engines.simulation import Simulation
+from qtm._locks import fork_safe_lock
 
 _CACHE_SIZE = 64
 
@@ -26,7 +26,7 @@ class Simulations:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._known: OrderedDict[Hashable, Simulation] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def find(self, key: Hashable, make: Callable[[Options], Simulation]) -> Simulation:
         """The simulation known by ``key``, or a new one."""

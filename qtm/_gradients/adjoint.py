@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qtm._circuit.expressions import check_angles
 from qtm._circuit.observables import coerce_observables
+from qtm._engines.engine import Plan
 from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
+from qtm.primitives import FastEstimator
 
 
-class AdjointMethod:
-    """Exact values and derivatives from qtm's own simulator (DESIGN 4)."""
+class EngineMethod:
+    """Values and vector-Jacobian products of a compiled simulation."""
 
-    def __init__(self, settings: MethodSettings, dtype: str) -> None:
-        observables = coerce_observables(settings.observables, settings.circuit.num_qubits)
-        options = Options(dtype, settings.threads_forward, settings.executor)
-        self.forward = Simulation(settings.circuit, settings.parameters, observables, options)
-        backward = Options(dtype, settings.threads_backward, settings.executor)
-        same = settings.threads_forward == settings.threads_backward
-        self.backward = self.forward if same else self.forward.with_options(backward)
-        self.num_observables = len(observables)
-        self.parameters = settings.parameters
+    def __init__(self, simulation: Simulation, num_outputs: int) -> None:
+        self.simulation, self.num_outputs = simulation, num_outputs
 
-    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        return self.forward.angles.torch(inputs, weights, batch)
-
-    def differentiating(self, by: tuple[bool, ...]) -> AdjointMethod:
+    def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
 
     @property
@@ -42,24 +38,88 @@ class AdjointMethod:
     def preview(self, batch: int) -> Usage:
         return Usage()
 
-    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
-        return None if self.forward.initial is None else self.forward.initial.torch(inputs, weights)
+    def plan(self, batch: int) -> Plan:
+        return self.simulation.plan(batch)
 
-    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
-        # States can only be handed to a reverse sweep that deals the batch in the same way.
-        values, kept = self.forward.engine.values(angles, initial, keep=keep and self.backward is self.forward)
-        if not np.isfinite(values).all():
+    def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
+        return self.simulation.torch_arguments(inputs, weights, batch)
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
+        if not torch.isfinite(values).all():
             self._refuse(angles)
-        return values, kept
+        return values, residuals
 
-    def _refuse(self, angles: np.ndarray) -> None:
-        check_angles(angles, self.forward.program.angles)
+    def _refuse(self, angles: Tensor) -> None:
+        check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         raise ParameterError(
             "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
         )
 
     def vjp(
-        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        engine = self.backward.engine
-        return engine.vjp(angles, cotangent, initial, kept=memo, initial_gradient=by_initial)
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        return self.simulation.engine.vjp(angles, prepared, cotangent, residuals, by_prepared=by_prepared)
+
+
+class IdealEstimatorMethod(EngineMethod):
+    """The values of a `FastEstimator`, in its dtype and with its noise; derivatives are exact."""
+
+    def __init__(self, simulation: Simulation, num_outputs: int, estimator: FastEstimator) -> None:
+        super().__init__(simulation, num_outputs)
+        self._estimator = estimator
+        self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        values, residuals = super().forward(angles.to(self._real), self._cast(prepared), keep)
+        if precision := self._estimator.default_precision:
+            rng = np.random.default_rng(self._estimator.seed)  # as `FastEstimator` itself draws it
+            values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
+        return values.to(angles.dtype), residuals
+
+    def vjp(
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        arguments = angles.to(self._real), self._cast(prepared), cotangent.to(self._real)
+        by_angles, by_amplitudes = super().vjp(*arguments, residuals, by_prepared)
+        if by_amplitudes is not None:
+            by_amplitudes = tuple(b.to(p.dtype) for b, p in zip(by_amplitudes, prepared, strict=True))
+        return by_angles.to(angles.dtype), by_amplitudes
+
+    def _cast(self, prepared: Sequence[Tensor]) -> list[Tensor]:
+        kind = torch.complex64 if self._real == torch.float32 else torch.complex128
+        return [p.to(kind) for p in prepared]
+
+
+def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
+    """Exact expectation values and their derivatives from the engine that the settings name."""
+    observables = coerce_observables(settings.observables, settings.circuit.num_qubits)
+    own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
+    simulation = Simulation(
+        settings.circuit, settings.parameters, Expectation(observables), _options(settings, dtype, own)
+    )
+    if own is None:
+        return EngineMethod(simulation, len(observables))
+    return IdealEstimatorMethod(simulation, len(observables), own)
+
+
+def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) -> Options:
+    """What the module was given and, where its estimator is a `FastEstimator`, the options of that one."""
+    options = Options(
+        dtype,
+        settings.threads_forward,
+        settings.executor,
+        backward_threads=settings.threads_backward,
+        method=settings.method,
+    )
+    if own is None:
+        return options
+    given = own.options
+    return replace(
+        options,
+        dtype=given.dtype,
+        num_threads=options.num_threads or given.num_threads,
+        backward_threads=options.backward_threads or given.num_threads,
+        executor=options.executor or given.executor,
+        method=given.method if settings.method == "auto" else settings.method,
+    )

@@ -46,7 +46,7 @@ class EstimatorMethod(ABC):
         self.evaluation = EstimatorRunner(
             estimator, circuit, coordinates, observables, pass_manager=settings.pass_manager, **options
         )
-        self.num_observables, self.parameters = len(observables), settings.parameters
+        self.num_outputs = len(observables)
         self._labels, self._group_sizes = tuple(labels), settings.group_sizes
         self._wanted = np.ones(len(labels), dtype=bool)  # (coordinates,)
         self._views: dict[tuple[bool, ...], EstimatorMethod] = {}
@@ -59,20 +59,21 @@ class EstimatorMethod(ABC):
             self._views[by] = view
         return self._views[by]
 
-    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
-        return None
+    def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
+        return self.angles(inputs, weights, batch), ()
 
-    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
-        check_angles(angles, self._labels)
-        return self.evaluation.values(angles).astype(angles.dtype), None
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        at = _array(angles)
+        check_angles(at, self._labels)
+        return torch.from_numpy(self.evaluation.values(at).astype(at.dtype)), None
 
     def vjp(
-        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        at = angles.astype(float)
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        at = _array(angles).astype(float)
         rule = self._rule(at)
-        gradient = rule.combine(self.evaluation.values(rule.points(at)), cotangent.astype(float))
-        return gradient.astype(angles.dtype), None
+        gradient = rule.combine(self.evaluation.values(rule.points(at)), _array(cotangent).astype(float))
+        return torch.from_numpy(gradient).to(angles.dtype), None
 
     @property
     def usage(self) -> Usage:
@@ -167,6 +168,10 @@ class SpsaMethod(EstimatorMethod):
             return np.random.default_rng(int(torch.randint(2**63 - 1, ())))
         content = sha256(repr(self._seed).encode() + at.tobytes()).digest()
         return np.random.default_rng(int.from_bytes(content, "little"))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
 
 
 def _exact_estimator(settings: MethodSettings) -> BaseEstimatorV2:

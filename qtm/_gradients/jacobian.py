@@ -1,7 +1,8 @@
-"""Derivatives of expectation values by parameters: the engine's by gate angles, chained by torch."""
+"""Jacobians by parameters: derivatives by gate angles from a gradient method, chained by torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,47 +15,64 @@ from qtm._circuit.flatten import flatten
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.observables import Observable
 from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._errors import CircuitError
+from qtm._gradients.adjoint import EngineMethod
+from qtm._gradients.method import GradientMethod
+
+# Rows of one-hot cotangents that are differentiated together.
+_ROWS = 4096
 
 
-def jacobian(simulation: Simulation, values: np.ndarray) -> np.ndarray:
-    """Derivatives (points, observables, parameters) of expectation values, at values (points, parameters)."""
-    count = simulation.engine.num_observables
-    repeated = np.repeat(values, count, axis=0)
-    one_hot = np.tile(np.eye(count), (len(values), 1))
-    angles, start = simulation.numpy_angles(repeated), simulation.initial_rows(repeated)
-    symbolic = simulation.initial is not None and not simulation.initial.is_constant
-    by_angles, by_initial = simulation.engine.vjp(angles, one_hot, start, initial_gradient=symbolic)
-    return _chain(simulation, repeated, by_angles, by_initial).reshape(len(values), count, -1)
+def jacobian(method: GradientMethod, rows: np.ndarray) -> np.ndarray:
+    """Derivatives (batch, outputs, parameters) at parameter values (batch, parameters): a sweep for each output.
+
+    The parameters are those that the method takes as inputs.
+    """
+    count = method.num_outputs
+    step = max(_ROWS // max(count, 1), 1)
+    parts = [_jacobian(method, rows[i : i + step], count) for i in range(0, len(rows), step)]
+    return np.concatenate(parts) if parts else np.zeros((0, count, rows.shape[1]))
 
 
-def _chain(
-    simulation: Simulation, values: np.ndarray, by_angles: np.ndarray, by_initial: np.ndarray | None = None
-) -> np.ndarray:
-    """Derivatives by parameters (rows, parameters) from those by gate angles and by the initial state."""
+def _jacobian(method: GradientMethod, rows: np.ndarray, count: int) -> np.ndarray:
+    one_hot = np.tile(np.eye(count), (len(rows), 1))
+
+    def pull(angles: Any, prepared: Any) -> list[Any]:
+        at = [p.detach() for p in prepared]
+        by_prepared = any(p.requires_grad for p in prepared)
+        by_angles, by_amplitudes = method.vjp(angles.detach(), at, angles.new_tensor(one_hot), None, by_prepared)
+        return [by_angles, *(by_amplitudes or at)]
+
+    return _chained(method, np.repeat(rows, count, axis=0), pull).reshape(len(rows), count, -1)
+
+
+def _chained(method: GradientMethod, rows: np.ndarray, pull: Callable[[Any, Any], list[Any]]) -> np.ndarray:
+    """Derivatives (rows, parameters) from those that ``pull`` gives, by angles and by each prepared tensor."""
     import torch
 
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = torch.tensor(values, dtype=torch.float64, requires_grad=True)
-        parts = [(simulation.angles.torch(inputs, inputs.new_zeros(0)), by_angles)]
-        if by_initial is not None and simulation.initial is not None:
-            parts.append((simulation.initial.torch(inputs, inputs.new_zeros(0)), by_initial))
+        inputs = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+        angles, prepared = method.arguments(inputs, inputs.new_zeros(0), len(rows))
         # Nothing depends on a parameter that is only in a global phase.
-        parts = [(output, cotangent) for output, cotangent in parts if output.requires_grad]
-        if not parts:
-            return np.zeros_like(values)
-        cotangents = [torch.as_tensor(cotangent, dtype=torch.float64) for _, cotangent in parts]
-        return torch.autograd.grad([output for output, _ in parts], inputs, cotangents)[0].numpy()
+        pairs = [(o, c) for o, c in zip((angles, *prepared), pull(angles, prepared), strict=False) if o.requires_grad]
+        if not pairs:
+            return np.zeros_like(rows)
+        outputs, cotangents = zip(*pairs, strict=True)
+        return torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True)[0].numpy()
 
 
-def imaginary(simulation: Simulation, doubled: Simulation, values: np.ndarray) -> np.ndarray:
+def imaginary(method: EngineMethod, doubled: EngineMethod, rows: np.ndarray) -> np.ndarray:
     """2 Im <psi|O|d psi>, (points, observables, parameters): minus the derivatives by the second angles."""
-    angles = simulation.numpy_angles(values)  # (points, angles)
-    by_angles = -jacobian(doubled, np.concatenate([angles, np.zeros_like(angles)], 1))[..., angles.shape[1] :]
-    points, count, _ = by_angles.shape
-    rows = _chain(simulation, np.repeat(values, count, axis=0), by_angles.reshape(points * count, angles.shape[1]))
-    return rows.reshape(points, count, -1)
+    angles, count = method.simulation.numpy_angles(rows), method.num_outputs  # (points, angles)
+    both = np.concatenate([angles, np.zeros_like(angles)], 1)
+    by_angles = -jacobian(doubled, both)[..., angles.shape[1] :].reshape(len(rows) * count, -1)
+
+    def pull(angles: Any, prepared: Any) -> list[Any]:
+        return [angles.new_tensor(by_angles)]
+
+    return _chained(method, np.repeat(rows, count, axis=0), pull).reshape(len(rows), count, -1)
 
 
 def doubled_simulation(circuit: QuantumCircuit, operators: tuple[Observable, ...], options: Options) -> Simulation:
@@ -82,7 +100,7 @@ def doubled_simulation(circuit: QuantumCircuit, operators: tuple[Observable, ...
             _append_twice(doubled, operation, first, second)
     bit = np.uint64(1 << extra)
     with_y = tuple(Observable(extra + 1, o.coeffs, o.x | bit, o.z | bit, (o.k + 1) % 4) for o in operators)
-    return Simulation(doubled, [*first, *second], with_y, options)
+    return Simulation(doubled, [*first, *second], Expectation(with_y), options)
 
 
 def _append_twice(circuit: QuantumCircuit, rotation: PauliRotation, first: Any, second: Any) -> None:

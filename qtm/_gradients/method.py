@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from torch import Tensor
 
 from qtm._primitives.job_usage import Usage
 
 
 class GradientMethod(Protocol):
-    """Values and their derivatives by whatever `angles` returns (gate angles; for SPSA the parameters)."""
+    """Values and their derivatives by whatever `arguments` returns (gate angles; for SPSA the parameters).
+
+    Tensors in, tensors out, on one device.
+    """
+
+    num_outputs: int
 
     def differentiating(self, by: tuple[bool, ...]) -> GradientMethod:
         """A method that need not differentiate by the inputs, or a trainable set, where ``by`` says False."""
@@ -23,16 +28,16 @@ class GradientMethod(Protocol):
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use of an execution service."""
 
-    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        """What is differentiated, (batch, angles), as ordinary differentiable torch."""
+    def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
+        """What is differentiated, as ordinary differentiable torch: angles (batch, angles) and prepared amplitudes.
 
-    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
-        """Rows of an initial state that depends on the parameters, (batch or 1, rows), or None."""
+        There is one complex tensor (batch or 1, 2**qubits) for each state preparation of the circuit.
+        """
 
-    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
-        """Values (batch, observables), and a memo for the derivative where ``keep`` asks for one."""
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        """Values (batch, outputs), and residuals for the derivative where ``keep`` asks for them."""
 
     def vjp(
-        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Derivative of ``sum(cotangent * values)`` by the angles and, ``by_initial``, by the initial rows."""
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Pull a cotangent (batch, outputs) back to the angles and, ``by_prepared``, to the prepared amplitudes."""

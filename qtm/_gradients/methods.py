@@ -9,7 +9,7 @@ from typing import Any
 from qiskit.primitives import BaseEstimatorV2
 
 from qtm._errors import ParameterError
-from qtm._gradients.adjoint import AdjointMethod
+from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import EstimatorMethod, ParameterShiftMethod, SpsaMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
@@ -18,7 +18,7 @@ _ON_ESTIMATORS: dict[str, Callable[..., EstimatorMethod]] = {
     "param-shift": ParameterShiftMethod,
     "spsa": SpsaMethod,
 }
-GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {"reverse": AdjointMethod, **_ON_ESTIMATORS}
+GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {"reverse": adjoint_method, **_ON_ESTIMATORS}
 
 
 def _is_exact(estimator: BaseEstimatorV2) -> bool:
@@ -43,7 +43,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         )
     _check_options(name, options)
     if name == "reverse":
-        return AdjointMethod(settings, dtype)
+        return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:
         settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
     return settings.on_estimator[name]

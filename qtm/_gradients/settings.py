@@ -17,19 +17,20 @@ from qtm._gradients.method import GradientMethod
 from qtm._primitives.job_usage import Usage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """What a module was asked for. Immutable, so that copies share it; an executor is not pickled with it."""
+    """The configuration of a `QuantumModule`. Copies share it; an executor is not pickled with it."""
 
     circuit: QuantumCircuit
     parameters: tuple[Parameter, ...]
     observables: Any
-    estimator: BaseEstimatorV2 | None
-    gradient: str | tuple[str, Mapping[str, Any]]
-    threads_forward: int
-    threads_backward: int
-    executor: Executor | None
-    pass_manager: BasePassManager | None
+    estimator: BaseEstimatorV2 | None = None
+    gradient: str | tuple[str, Mapping[str, Any]] = "reverse"
+    threads_forward: int = 0
+    threads_backward: int = 0
+    executor: Executor | None = None
+    pass_manager: BasePassManager | None = None
+    method: Any = "auto"
     group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
     # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
     on_estimator: dict[str, GradientMethod] = field(default_factory=dict, compare=False, repr=False)

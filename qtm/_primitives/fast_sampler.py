@@ -14,8 +14,9 @@ from qiskit.primitives.containers import SamplerPubLike
 from qiskit.primitives.containers.bindings_array import BindingsArrayLike
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from qtm._circuit.pauli_program import lower
+from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
+from qtm._engines.outputs import Probabilities
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
@@ -153,10 +154,12 @@ class FastSampler(BaseSamplerV2):
     def _marginals(self, pub: SamplerPub, readout: Readout) -> Iterator[tuple[int, np.ndarray]]:
         """Probabilities (sets, outcomes of the readout) by part, each with its first parameter set."""
         circuit, values = pub.circuit, parameter_rows(pub.parameter_values, pub.circuit)
-        simulation = self._simulations.find(lower(circuit), partial(Simulation, circuit, circuit.parameters, None))
-        size = max(_PROBABILITIES >> circuit.num_qubits, 1)
+        output = Probabilities(readout.qubits)
+        make = partial(Simulation, circuit, circuit.parameters, output)
+        simulation = self._simulations.find((flattened(circuit), output), make)
+        size = max(_PROBABILITIES >> min(len(readout.qubits), 62), 1)
         for first in range(0, len(values), size):
-            p = readout.marginal(simulation.probabilities(values[first : first + size]))
+            p = simulation.values(values[first : first + size])
             yield first, p / p.sum(-1, keepdims=True)
 
 

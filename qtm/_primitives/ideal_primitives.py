@@ -37,6 +37,12 @@ _IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
 _IGNORES_PRECISION = "QMLEstimator"
 
 
+def is_ideal(primitive: Any) -> bool:
+    """Whether a primitive is an ideal simulator, which may have been asked for noise or shots."""
+    kind = type(primitive)
+    return (kind.__module__.split(".")[0], kind.__name__) in _IDEAL
+
+
 def is_exact_sampler(sampler: Any) -> bool:
     """Whether a sampler stands for exact probabilities."""
     kind = type(sampler)

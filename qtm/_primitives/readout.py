@@ -16,7 +16,6 @@ from qtm._circuit.decompositions import definition_of
 class Readout:
     """Which qubits are measured, and into which bits: bit j of an outcome is ``qubits[j]``."""
 
-    num_qubits: int
     qubits: tuple[int, ...]  # ascending
     clbits: dict[int, int]  # clbit that is written -> bit of the outcome
     registers: dict[str, list[int | None]]  # for each bit of a register its bit of the outcome; None is always 0
@@ -29,15 +28,7 @@ class Readout:
         clbits = {clbit: qubits.index(qubit) for clbit, qubit in written.items()}
         index = {bit: i for i, bit in enumerate(circuit.clbits)}
         registers = {r.name: [clbits.get(index[bit]) for bit in r] for r in circuit.cregs}
-        return cls(circuit.num_qubits, qubits, clbits, registers)
-
-    def marginal(self, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities (sets, outcomes) of the measured qubits from those (sets, 2**num_qubits) of all."""
-        axes = tuple(self.num_qubits - q for q in range(self.num_qubits) if q not in self.qubits)
-        if not axes:
-            return probabilities
-        joint = probabilities.reshape(-1, *[2] * self.num_qubits)
-        return joint.sum(axes).reshape(len(probabilities), -1)
+        return cls(qubits, clbits, registers)
 
     def clbit_outcomes(self) -> np.ndarray:
         """For each outcome of the measured qubits the number that the clbits show: (outcomes,)."""

@@ -14,15 +14,13 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
 from qtm._errors import JobError, ParameterError, ShapeError, require
+from qtm._gradients.jacobian import jacobian
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.ideal_primitives import is_exact_gradient
 from qtm._qnn.errors import network_error, peer
 from qtm._qnn.parameter_shift import ShiftedCircuit
 from qtm._qnn.qubit_layout import Placement
 from qtm._torch.autograd import expectation_values
-
-# Rows of one-hot cotangents that are differentiated together.
-_ROWS = 4096
 
 
 class QuantumNetwork(ABC):
@@ -146,6 +144,10 @@ class QuantumNetwork(ABC):
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
         """Outputs (points, outputs) from the primitive."""
 
+    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        """Outputs (points, outputs) from the primitive, at points whose differences are taken."""
+        return self._run(circuit, bindings)
+
     @abstractmethod
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         """Derivatives (batch, outputs, wanted) from the gradient that the user gave."""
@@ -174,8 +176,8 @@ class QuantumNetwork(ABC):
         if self.gradient is not None and not (self.is_exact and is_exact_gradient(self.gradient)):
             return self._by_gradient(rows, wanted)
         if self.is_exact:
-            return jacobian(self.exact_method("complex128"), rows, size)[:, :, wanted]
-        return self._on_primitive.jacobian(rows, wanted, self._run, size)
+            return jacobian(self.exact_method("complex128"), rows)[:, :, wanted]
+        return self._on_primitive.jacobian(rows, wanted, self._run_shifted, size)
 
     @property
     def _on_primitive(self) -> ShiftedCircuit:
@@ -218,30 +220,6 @@ class QuantumNetwork(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_methods": {}, "_shifted": None}
-
-
-def jacobian(method: GradientMethod, rows: np.ndarray, num_outputs: int) -> np.ndarray:
-    """Derivatives (batch, outputs, parameters) at parameter values (batch, parameters): a sweep for each output."""
-    step = max(_ROWS // num_outputs, 1)
-    parts = [_jacobian(method, rows[i : i + step], num_outputs) for i in range(0, len(rows), step)]
-    return np.concatenate(parts)
-
-
-def _jacobian(method: GradientMethod, rows: np.ndarray, num_outputs: int) -> np.ndarray:
-    cotangent = np.tile(np.eye(num_outputs), (len(rows), 1))
-    with torch.inference_mode(False), torch.enable_grad():
-        values = torch.tensor(np.repeat(rows, num_outputs, axis=0), requires_grad=True)
-        nothing = values.new_empty(0)
-        angles, initial = method.angles(values, nothing, len(values)), method.initial(values, nothing)
-        at = [None if t is None else t.detach().contiguous().numpy() for t in (angles, initial)]
-        by_initial = initial is not None and initial.requires_grad
-        found = method.vjp(at[0], cotangent, at[1], None, by_initial)  # type: ignore[arg-type]
-        pairs = [(t, g) for t, g in zip((angles, initial), found, strict=True) if t is not None and t.requires_grad]
-        if not pairs:
-            return np.zeros((len(rows), num_outputs, rows.shape[1]))
-        cotangents = [torch.from_numpy(g).to(torch.float64) for _, g in pairs if g is not None]
-        total = torch.autograd.grad([t for t, _ in pairs], values, cotangents)[0]
-    return total.numpy().reshape(len(rows), num_outputs, -1)
 
 
 def by_given_gradient(

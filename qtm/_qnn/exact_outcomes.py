@@ -8,16 +8,16 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor
 
-from qtm._circuit.expressions import check_angles
 from qtm._engines.options import Options
+from qtm._engines.outputs import Probabilities
 from qtm._engines.simulation import Simulation
-from qtm._errors import ParameterError, ShapeError
-from qtm._gradients.method import GradientMethod
-from qtm._primitives.job_usage import Usage
+from qtm._errors import ShapeError
+from qtm._gradients.adjoint import EngineMethod
 
 Interpret = Callable[[int], Any]
 
@@ -43,10 +43,8 @@ class Outputs:
             raise ShapeError(
                 f"interpret({outcome}) is {key!r}; an output of shape {self.shape} needs {len(self.shape)} indices"
             )
-        try:
-            return int(self._index[place])
-        except IndexError:
-            return self.size
+        inside = all(0 <= k < length for k, length in zip(place, self.shape, strict=True))
+        return int(self._index[place]) if inside else self.size
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:
         """Refuse probabilities (...) of outcomes that are outside of the shape.
@@ -62,15 +60,15 @@ class Outputs:
             )
 
 
-class ExactProbabilities:
-    """Exact outputs (batch, outputs) of a measured circuit, and their derivative in one sweep: a `GradientMethod`.
+class ExactProbabilities(EngineMethod):
+    """Exact outputs (batch, outputs) of a measured circuit, and their derivative in one sweep.
 
     Args:
         circuit: the circuit; its measurements are ignored.
         parameters: all of its parameters, in the order of the values.
         bits: for each bit of an outcome, from the lowest, the qubit that it reads; None is always 0.
         outputs: what outcomes count for.
-        dtype: "complex64" or "complex128".
+        options: method, dtype and workers.
     """
 
     def __init__(
@@ -79,49 +77,26 @@ class ExactProbabilities:
         parameters: Sequence[Parameter],
         bits: Sequence[int | None],
         outputs: Outputs,
-        dtype: str,
+        options: Options,
     ) -> None:
-        self.simulation = Simulation(circuit, parameters, None, Options(dtype))
-        full = self.simulation.outcomes()  # (amplitudes,)
-        shown = np.zeros_like(full)
+        qubits = tuple(sorted({qubit for qubit in bits if qubit is not None}))
+        super().__init__(Simulation(circuit, parameters, Probabilities(qubits), options), outputs.size)
+        measured = np.arange(1 << len(qubits))
+        shown = np.zeros_like(measured)
         for place, qubit in enumerate(bits):
             if qubit is not None:
-                shown |= (full >> qubit & 1) << place
-        distinct, inverse = np.unique(shown, return_inverse=True)
-        self.outputs, self.outcomes = outputs, distinct.tolist()
-        self.target = outputs.of(self.outcomes)[inverse]  # (amplitudes,)
-        self.order = np.argsort(self.target, kind="stable")
-        self.used, self.starts = np.unique(self.target[self.order], return_index=True)
+                shown |= (measured >> qubits.index(qubit) & 1) << place
+        self.outputs, self.outcomes = outputs, shown.tolist()
+        self._target = torch.from_numpy(outputs.of(self.outcomes))  # (outcomes,)
 
-    def differentiating(self, by: tuple[bool, ...]) -> GradientMethod:
-        return self
-
-    @property
-    def usage(self) -> Usage:
-        return Usage()
-
-    def preview(self, batch: int) -> Usage:
-        return Usage()
-
-    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        return self.simulation.angles.torch(inputs, weights, batch)
-
-    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
-        return None if self.simulation.initial is None else self.simulation.initial.torch(inputs, weights)
-
-    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
-        found = self.simulation.engine.weights(angles, initial)  # (batch, amplitudes)
-        if not np.isfinite(found).all():
-            check_angles(angles, self.simulation.program.angles)
-            raise ParameterError("an amplitude of the initial state is not finite: inputs must be finite, not all zero")
-        sums = np.zeros((len(angles), self.outputs.size + 1), found.dtype)
-        sums[:, self.used] = np.add.reduceat(found.take(self.order, axis=1), self.starts, axis=1)
-        self.outputs.check(sums[:, -1], self.outcomes)
-        return np.ascontiguousarray(sums[:, :-1]), None
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        found, _ = super().forward(angles, prepared, keep)  # (batch, outcomes)
+        sums = found.new_zeros(len(found), self.outputs.size + 1).index_add_(1, self._target, found)
+        self.outputs.check(sums[:, -1].numpy(), self.outcomes)
+        return sums[:, :-1].contiguous(), None
 
     def vjp(
-        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        padded = np.pad(cotangent, ((0, 0), (0, 1)))
-        diagonal = np.ascontiguousarray(padded.take(self.target, axis=1))  # (batch, amplitudes)
-        return self.simulation.engine.weights_vjp(angles, diagonal, initial, initial_gradient=by_initial)
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        padded = torch.nn.functional.pad(cotangent, (0, 1))
+        return super().vjp(angles, prepared, padded.index_select(1, self._target), None, by_prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -21,7 +22,7 @@ class ExternalNetwork:
 
     def __init__(self, network: Any, by_inputs: bool = True) -> None:
         self.network, self.by_inputs = network, by_inputs
-        self.num_inputs = network.num_inputs
+        self.num_inputs, self.num_outputs = network.num_inputs, prod(network.output_shape)
 
     def differentiating(self, by: tuple[bool, ...]) -> GradientMethod:
         return self if by[0] == self.by_inputs else ExternalNetwork(self.network, by[0])
@@ -33,33 +34,30 @@ class ExternalNetwork:
     def preview(self, batch: int) -> Usage:
         return Usage()  # not known: only the network knows what it runs
 
-    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+    def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         rows = weights.expand(batch, -1)
-        return rows if inputs is None else torch.cat([inputs, rows], dim=1)
+        return rows if inputs is None else torch.cat([inputs, rows], dim=1), ()
 
-    def initial(self, inputs: Tensor | None, weights: Tensor) -> Tensor | None:
-        return None
-
-    def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
-        out = np.zeros((len(angles), prod(self.network.output_shape)))
-        for rows, inputs, weights in self._calls(angles):
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        out = np.zeros((len(angles), self.num_outputs))
+        for rows, inputs, weights in self._calls(angles.detach().numpy()):
             out[rows] = _dense(self.network.forward(inputs, weights)).reshape(-1, out.shape[1])
-        return out.astype(angles.dtype), None
+        return torch.from_numpy(out).to(angles.dtype), None
 
     def vjp(
-        self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        out = np.zeros(angles.shape)
-        for rows, inputs, weights in self._calls(angles):
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        out, weight = np.zeros(angles.shape), cotangent.detach().numpy()
+        for rows, inputs, weights in self._calls(angles.detach().numpy()):
             by_inputs, by_weights = self._backward(inputs, weights)
             for found, columns in (
                 (by_inputs, slice(0, self.num_inputs)),
                 (by_weights, slice(self.num_inputs, None)),
             ):
                 if found is not None:
-                    found = _dense(found).reshape(*cotangent[rows].shape, -1)
-                    out[rows, columns] = np.einsum("bm,bmk->bk", cotangent[rows], found)
-        return out.astype(angles.dtype), None
+                    found = _dense(found).reshape(*weight[rows].shape, -1)
+                    out[rows, columns] = np.einsum("bm,bmk->bk", weight[rows], found)
+        return torch.from_numpy(out).to(angles.dtype), None
 
     def _calls(self, angles: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
         """Rows of equal weights (under `torch.vmap` they differ), with their inputs and weights."""

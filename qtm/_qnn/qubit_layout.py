@@ -11,7 +11,7 @@ from qiskit import QuantumCircuit
 from qiskit.passmanager import BasePassManager
 from qiskit.quantum_info import SparsePauliOp
 
-from qtm._circuit.observables import MAX_QUBITS, NAMED, Observable, coerce_observables
+from qtm._circuit.observables import NAMED, Observable, coerce_observables
 from qtm._errors import CircuitError
 from qtm._primitives.readout import Readout
 
@@ -147,9 +147,7 @@ def support(operators: Iterable[SparsePauliOp]) -> set[int]:
 
 
 def _operators(given: Any, num_qubits: int) -> list[SparsePauliOp]:
-    """What any estimator takes; bit masks check it wherever they are wide enough."""
-    if num_qubits > MAX_QUBITS:
-        return [SparsePauliOp(o) for o in (given if isinstance(given, list | tuple) else [given])]
+    """What any estimator takes."""
     return [_operator(o) for o in coerce_observables(given, num_qubits)]
 
 

@@ -6,19 +6,19 @@ inputs and weights is ordinary torch; how values are differentiated by angles is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from qtm._errors import DtypeError
+from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 
 
-class _Memo:
+class _Residuals:
     """Carries what the forward pass kept to the first backward pass; later ones recompute it."""
 
     __slots__ = ("content",)
@@ -31,56 +31,64 @@ class _Memo:
         return content
 
 
-def _array(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().contiguous().numpy()
+class _Outputs(torch.autograd.Function):
+    """Outputs (batch, outputs) of angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes)."""
 
-
-class _Expectation(torch.autograd.Function):
     @classmethod
     def apply(cls, *args: Any) -> Any:
         if _in_transform():
             return super().apply(*args)
-        # Past torch's look at the signature, made anew at every call for the defaults that `forward` lacks: 10 us.
+        # Skip `Function.apply`'s per-call signature binding (10 us); `forward` has no defaults to fill in.
+        # Holds for torch 2.4 to 2.13.
         return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
     @staticmethod
-    def forward(angles: Tensor, initial: Tensor | None, method: GradientMethod, memo: _Memo) -> Tensor:
-        values, memo.content = method.values(_array(angles), _array(initial), True)  # type: ignore[arg-type]
-        return torch.from_numpy(values)
+    def forward(method: GradientMethod, residuals: _Residuals, angles: Tensor, *prepared: Tensor) -> Tensor:
+        values, residuals.content = method.forward(angles, prepared, True)
+        return values
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        angles, initial, ctx.method, ctx.memo = inputs
-        ctx.save_for_backward(angles, initial)
+        ctx.method, ctx.residuals, *tensors = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        angles, initial = ctx.saved_tensors
-        arguments = cotangents[0], angles, initial, ctx.method, ctx.memo, ctx.needs_input_grad[1]
+        by_prepared = any(ctx.needs_input_grad[3:])
+        arguments = ctx.method, ctx.residuals, by_prepared, cotangents[0], *ctx.saved_tensors
         # Only where a further derivative may be asked for need this one be seen by autograd.
         pull = _Pullback.apply if torch.is_grad_enabled() or _in_transform() else _Pullback.forward
-        by_angles, by_initial = pull(*arguments)
-        return by_angles, by_initial, None, None
+        found = pull(*arguments)
+        return None, None, *found, *[None] * (len(ctx.needs_input_grad) - 2 - len(found))
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple, angles: Tensor, initial: Tensor | None, method: GradientMethod, memo: _Memo
-    ) -> Any:
-        flat = _Flat(info.batch_size)
-        result = _Expectation.apply(*flat.fold(in_dims[:2], angles, initial), method, _Memo())
-        return flat.unfold(result), 0
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise UnsupportedError(
+            "qtm computes derivatives in reverse mode only, and forward-mode differentiation was asked for "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward()"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, method: GradientMethod, residuals: _Residuals, *tensors: Tensor) -> Any:
+        folded = FoldedBatch(info.batch_size, in_dims[2:], tensors)
+        return folded.unfold(_Outputs.apply(method, _Residuals(), *folded.tensors)), 0
 
 
 class _Pullback(torch.autograd.Function):
-    """The vector-Jacobian product of `_Expectation`; its own derivative is refused, never silently zero."""
+    """The vector-Jacobian product of `_Outputs`; its own derivative is refused, never silently zero."""
 
     @staticmethod
     def forward(
-        cotangent: Tensor, angles: Tensor, initial: Tensor | None, method: GradientMethod, memo: _Memo, by_initial: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        arrays: list[Any] = [_array(tensor) for tensor in (angles, cotangent.to(angles.dtype), initial)]
-        by_angles, by_rows = method.vjp(arrays[0], arrays[1], arrays[2], memo.take(), by_initial)
-        return torch.from_numpy(by_angles), None if by_rows is None else _rows_gradient(by_rows, initial)
+        method: GradientMethod,
+        residuals: _Residuals,
+        by_prepared: bool,
+        cotangent: Tensor,
+        angles: Tensor,
+        *prepared: Tensor,
+    ) -> tuple[Tensor, ...]:
+        at, weights = angles.detach(), cotangent.to(angles.dtype)
+        by_angles, by_amplitudes = method.vjp(at, prepared, weights, residuals.take(), by_prepared)
+        return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
@@ -94,40 +102,35 @@ class _Pullback(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, cotangent: Tensor, angles: Tensor, initial: Any, *rest: Any) -> Any:
-        method, _, by_initial = rest
-        flat = _Flat(info.batch_size)
-        folded = flat.fold(in_dims[:3], cotangent, angles, initial)
-        by_angles, by_rows = _Pullback.apply(*folded, method, _Memo(), by_initial)
-        if by_rows is None:
-            return (flat.unfold(by_angles), None), (0, None)
-        by_rows, shared = flat.unfold(by_rows), flat._whole(in_dims[2], initial).shape[1] == 1
-        return (flat.unfold(by_angles), by_rows.sum(1, keepdim=True) if shared else by_rows), (0, 0)
+    def vmap(
+        info: Any, in_dims: tuple, method: GradientMethod, residuals: Any, by_prepared: bool, *tensors: Tensor
+    ) -> Any:
+        folded = FoldedBatch(info.batch_size, in_dims[3:], tensors)
+        found = _Pullback.apply(method, _Residuals(), by_prepared, *folded.tensors)
+        by_angles, *by_amplitudes = [folded.unfold(gradient) for gradient in found]
+        # Amplitudes that serve a whole batch got a gradient for each of its rows.
+        shared = folded.shared[2:]
+        summed = [g.sum(1, keepdim=True) if one else g for g, one in zip(by_amplitudes, shared, strict=False)]
+        return (by_angles, *summed), (0,) * len(found)
 
 
-def _rows_gradient(by_rows: np.ndarray, initial: Tensor | None) -> Tensor:
-    """Gradient in the shape of the initial rows: summed where one row serves the whole batch."""
-    gradient = torch.from_numpy(by_rows)
-    assert initial is not None
-    return gradient if len(initial) == len(gradient) else gradient.sum(0, keepdim=True)
+class FoldedBatch:
+    """A dimension of `torch.vmap` folded into the batch: tensors (rows, numbers) behind ``dims``.
 
+    ``shared`` says of each tensor whether one row serves all rows of the first tensor.
+    """
 
-class _Flat:
-    """Folds a dimension of `torch.vmap` into the batch, and back."""
-
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, dims: tuple[int | None, ...], tensors: Sequence[Tensor]) -> None:
         self.size = size
-
-    def fold(self, dims: tuple, first: Tensor, *more: Tensor | None) -> list[Tensor | None]:
-        """Tensors (rows, numbers) behind ``dims``; one row serves all rows of the first tensor."""
-        whole = [None if t is None else self._whole(d, t) for d, t in zip(dims, (first, *more), strict=True)]
-        rows = whole[0].shape[1]  # type: ignore[union-attr]
-        return [None if t is None else t.expand(-1, rows, -1).reshape(self.size * rows, t.shape[-1]) for t in whole]
-
-    def _whole(self, dim: int | None, tensor: Tensor) -> Tensor:
-        return tensor.expand(self.size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        whole = [
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for dim, t in zip(dims, tensors, strict=True)
+        ]
+        rows = whole[0].shape[1]
+        self.shared = [t.shape[1] == 1 for t in whole]
+        self.tensors = [t.expand(-1, rows, -1).reshape(size * rows, t.shape[-1]) for t in whole]
 
     def unfold(self, tensor: Tensor) -> Tensor:
+        """A result (size * rows, numbers) as (size, rows, numbers)."""
         return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
 
 
@@ -167,11 +170,15 @@ def expectation_values(
 def _values(method: GradientMethod, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]) -> Tensor:
     if not _in_transform():  # whose tensors do not say whether they require a gradient
         method = method.differentiating(by)
-    angles = method.angles(inputs, weights, batch)
-    initial = method.initial(inputs, weights)
-    if angles.requires_grad or (initial is not None and initial.requires_grad) or _in_transform():
-        return _Expectation.apply(angles, initial, method, _Memo())
-    return torch.from_numpy(method.values(_array(angles), _array(initial), False)[0])  # type: ignore[arg-type]
+    angles, prepared = method.arguments(inputs, weights, batch)
+    if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
+        return _Outputs.apply(method, _Residuals(), angles, *prepared)
+    return method.forward(angles, prepared, False)[0]
+
+
+def _may_be_differentiated() -> bool:
+    """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
+    return _in_transform() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _in_transform() -> bool:

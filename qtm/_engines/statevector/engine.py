@@ -1,184 +1,122 @@
-"""Batched values, vector-Jacobian products and Jacobians of a scheduled circuit, on workers and within memory.
-
-Everything here is arrays in, arrays out: angles (batch, angles), values and cotangents (batch, observables).
-"""
+"""State vectors on the CPU: one for the circuit, or one for each group of overlapping causal cones."""
 
 from __future__ import annotations
 
-from functools import cached_property
-from math import ceil
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor, from_numpy
 
-from qtm import _executors
-from qtm._circuit.observables import Observable
-from qtm._circuit.pauli_program import PauliProgram
-from qtm._engines.options import Options, real_dtype
-from qtm._engines.statevector.kernels.simd import lanes
-from qtm._engines.statevector.schedule import schedule
-from qtm._engines.statevector.sweeps import Kept, Sweeps
+from qtm._circuit.causal_cone import Cone, ConeProgram
+from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.pauli_program import PauliProgram, program_of
+from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
+from qtm._engines.statevector.cone_groups import cones_of
+from qtm._engines.statevector.expectations import ExpectationEngine
+from qtm._engines.statevector.outcomes import OutcomeEngine
 
-# Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
-_SAMPLE_LANE_BITS = 13
+_FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
+_STATES = 2  # of a sample that are alive together
+_cones = lru_cache(maxsize=256)(cones_of)
 
 
-class Engine:
-    """Runs one program for its observables (None: for all probabilities) with one set of options."""
+@dataclass(frozen=True)
+class StateVector(SimulationMethod):
+    """Exact state vectors: 2**r amplitudes for a group of observables that sees r bits of the circuit."""
 
-    def __init__(self, program: PauliProgram, observables: tuple[Observable, ...] | None, options: Options) -> None:
-        self.program, self.observables, self.options = program, observables, options
-        self.real = real_dtype(options.dtype)
-        self.threads = _executors.resolve_threads(options.num_threads)
-        self.num_observables = 0 if observables is None else len(observables)
+    name: ClassVar[str] = "statevector"
+    gives: ClassVar[Mapping[type, frozenset[str]]] = {
+        Expectation: frozenset({VALUES, VJP}),
+        Probabilities: frozenset({VALUES, VJP}),
+        Samples: frozenset({SAMPLES}),
+    }
+
+    def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
+        """Rotations times amplitudes, over all cones."""
+        cones = _cones(program_of(circuit), output)
+        return Cost(_multiply_adds(cones), _bytes(cones, options))
+
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
+        """The engine for one output."""
+        return StateVectorEngine(circuit, output, options)
+
+
+class StateVectorEngine(Engine):
+    """A circuit compiled for the state-vector kernels; numpy inside, tensors at the door."""
+
+    def __init__(self, circuit: FlatCircuit, output: Output, options: Options) -> None:
+        self.circuit, self.output, self.options = circuit, output, options
+        self.program = program_of(circuit)
+        self.cones = _cones(self.program, output)
+        self.arrays: Any = _arrays(circuit, self.program, self.cones, output, options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Engine, (self.program, self.observables, self.options)
+        return StateVectorEngine, (self.circuit, self.output, self.options)
 
-    # Public operations
-
-    def values(
-        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
-    ) -> tuple[np.ndarray, Kept | None]:
-        """Expectation values (batch, observables), and the final states if ``keep`` and they fit."""
-        if not len(angles):
-            return np.zeros((0, self.num_observables), angles.dtype), None
-        sweeps = self._sweeps(len(angles))
-        start = sweeps.start(initial)
-        if self.options.executor is not None:
-            return self._remote(_remote_values, sweeps, angles, start)[0], None
-        return sweeps.forward(angles, start, keep and sweeps.fits(len(angles)))
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
+        """See `Engine.forward`."""
+        values, kept = self.arrays.forward(_array(angles), [_array(p) for p in prepared], keep)
+        return from_numpy(values), kept
 
     def vjp(
         self,
-        angles: np.ndarray,
-        cotangent: np.ndarray,
-        initial: np.ndarray | None = None,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        residuals: Any = None,
         *,
-        kept: Kept | None = None,
-        initial_gradient: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Derivative of ``sum(cotangent * values)`` by the angles (batch, angles), and by the initial state."""
-        sweeps = self._sweeps(len(angles))
-        start = sweeps.start(initial)
-        if not len(angles):
-            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
-        if self.options.executor is not None:
-            pair = self._remote(_remote_vjp, sweeps, angles, start, cotangent, initial_gradient)
-            return pair[0], pair[1] if initial_gradient else None
-        pieces = []
-        for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
-            states = kept or sweeps.forward(angles[part], begin, True)[1]
-            pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial_gradient))
-        return _joined(pieces, initial_gradient)
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """See `Engine.vjp`."""
+        amplitudes = [_array(p) for p in prepared]
+        by_angles, by_amplitudes = self.arrays.vjp(
+            _array(angles), amplitudes, _array(cotangent), residuals, by_prepared and bool(amplitudes)
+        )
+        found = None if by_amplitudes is None else tuple(from_numpy(np.asarray(a)) for a in by_amplitudes)
+        return from_numpy(by_angles), found
 
-    def jacobian(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
-        """Derivatives (batch, observables, angles): one reverse sweep per observable, in the same lanes."""
-        count = self.num_observables
-        repeated = np.repeat(angles, count, axis=0)
-        if initial is not None and len(initial) > 1:
-            initial = np.repeat(initial, count, axis=0)
-        one_hot = np.tile(np.eye(count, dtype=angles.dtype), (len(angles), 1))
-        gradient, _ = self.vjp(repeated, one_hot, initial)
-        return gradient.reshape(len(angles), count, angles.shape[1])
+    def sample(
+        self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator
+    ) -> np.ndarray:
+        """See `Engine.sample`."""
+        bits: np.ndarray = self.arrays.sample(_array(angles), [_array(p) for p in prepared], shots, generator)
+        return bits
 
-    def weights(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
-        """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
-        sweeps = self._sweeps(len(angles))
-        out = np.zeros((len(angles), sweeps.amplitudes), angles.dtype)
-        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
-            kept = sweeps.forward(angles[part], start, True)[1]
-            out[part] = sweeps.weights(kept, len(angles[part]))
-        return out
-
-    def weights_vjp(
-        self,
-        angles: np.ndarray,
-        cotangent: np.ndarray,
-        initial: np.ndarray | None = None,
-        *,
-        initial_gradient: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Derivative of ``sum(cotangent * weights)``, cotangent (batch, amplitudes), in one sweep for all of them."""
-        sweeps = self._sweeps(len(angles))
-        pieces = []
-        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
-            kept = sweeps.forward(angles[part], start, True)[1]
-            seeds = sweeps.seeds(kept, cotangent[part])
-            pieces.append(sweeps.reverse(angles[part], cotangent[part], kept, seeds, initial_gradient))
-        if not pieces:
-            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
-        return _joined(pieces, initial_gradient)
-
-    @property
-    def basis(self) -> tuple[int, ...]:
-        """What the bits of an amplitude of `weights` and of the initial state stand for."""
-        return self._likely.schedule.basis
-
-    # Inside
-
-    @property
-    def _likely(self) -> Sweeps:
-        """The lanes that suit the size of the circuit: the others are scheduled only where they are needed."""
-        return self._by_samples if self.program.num_qubits <= _SAMPLE_LANE_BITS else self._by_amplitudes
-
-    @cached_property
-    def _by_samples(self) -> Sweeps:
-        return self._make(0)
-
-    @cached_property
-    def _by_amplitudes(self) -> Sweeps:
-        return self._make(lanes(self.real).bit_length() - 1)
-
-    def _make(self, lane_bits: int) -> Sweeps:
-        plan = schedule(self.program, self.observables, lane_bits)
-        return Sweeps(plan, self.options.dtype, self.threads, self.options.memory)
-
-    def _sweeps(self, batch: int) -> Sweeps:
-        """Sample lanes or amplitude lanes, whichever takes less time for this batch."""
-        kind, width = self.options.lane_kind, lanes(self.real)
-        bits = self._likely.amplitudes.bit_length() - 1
-        if kind == "sample" or bits < width.bit_length() + 1:
-            return self._by_samples
-        if kind == "amplitude":
-            return self._by_amplitudes
-        threads = 1 if self.options.executor is not None else self.threads
-        # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
-        # lose where two states of a vector of samples no longer fit the cache.
-        moves = 1 + width / 8 * 2 ** ((9 - bits) / 2)
-        misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
-        rounds = ceil(ceil(batch / width) / threads)
-        by_samples = rounds * misses
-        by_amplitudes = ceil(batch / threads) * moves / width
-        return self._by_samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
-
-    def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:
-        executor = self.options.executor
-        assert executor is not None
-        workers = self.options.num_threads or _executors.workers_of(executor)
-        tasks = []
-        for first, last in _executors.deal(len(angles), workers):
-            begin = start if len(start) <= 1 else start[first:last]
-            rest = [m[first:last] if isinstance(m, np.ndarray) else m for m in more]
-            tasks.append((sweeps.alone(), angles[first:last], begin, *rest))
-        results = _executors.executor_map(executor, function, tasks)
-        return tuple(np.concatenate(column) for column in zip(*results, strict=True))
+    def plan(self, batch: int) -> Plan:
+        """See `Engine.plan`."""
+        sizes: dict[float, int] = {}
+        for cone in self.cones:
+            sizes[float(cone.program.num_bits)] = sizes.get(float(cone.program.num_bits), 0) + 1
+        states = tuple(sorted(sizes.items(), reverse=True))
+        return Plan("statevector", states, batch * _bytes(self.cones, self.options), batch * _multiply_adds(self.cones))
 
 
-def _joined(pieces: list, initial_gradient: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    if len(pieces) == 1:
-        return pieces[0][0], pieces[0][1] if initial_gradient else None
-    by_angles, by_initial = zip(*pieces, strict=True)
-    return np.concatenate(by_angles), np.concatenate(by_initial) if initial_gradient else None
+def _arrays(
+    circuit: FlatCircuit, program: PauliProgram, cones: Sequence[Cone], output: Output, options: Options
+) -> ExpectationEngine | OutcomeEngine:
+    if isinstance(output, Expectation):
+        return ExpectationEngine(circuit, program, cones, output, options)
+    assert isinstance(output, Probabilities | Samples)
+    return OutcomeEngine(circuit, program, cones, output, options)
 
 
-def _remote_values(sweeps: Sweeps, angles: np.ndarray, start: np.ndarray) -> tuple:
-    return (sweeps.forward(angles, start, False)[0],)
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
 
 
-def _remote_vjp(sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, cotangent: np.ndarray, initial: bool) -> tuple:
-    pieces = []
-    for part, begin in sweeps.chunks(len(angles), start):
-        states = sweeps.forward(angles[part], begin, True)[1]
-        pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial))
-    return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
+def _multiply_adds(cones: Sequence[Cone]) -> float:
+    return sum(_FORWARD_AND_REVERSE * _rotations(cone.program) * 2.0**cone.program.num_bits for cone in cones)
+
+
+def _bytes(cones: Sequence[Cone], options: Options) -> float:
+    size = 8 if options.dtype == "complex64" else 16
+    return sum(_STATES * size * 2.0**cone.program.num_bits for cone in cones)
+
+
+def _rotations(program: ConeProgram) -> int:
+    return sum(len(phase.rotations) + len(phase.diagonal) for phase in program.phases)

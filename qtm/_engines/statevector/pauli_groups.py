@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from qtm._circuit.clifford_frame import conjugate
-from qtm._circuit.observables import Observable
-from qtm._circuit.pauli_program import PauliProgram
+from qtm._circuit.causal_cone import Strings
 from qtm._engines.statevector.row_basis import Basis, split_tables
 
 
@@ -31,31 +28,10 @@ class Builder(Protocol):
         """Where the index array of the masks begins."""
 
 
-@dataclass(slots=True)
-class Terms:
-    """All Pauli strings of all observables, conjugated by the frame."""
-
-    observable: np.ndarray  # (terms,)
-    coef: np.ndarray  # (terms,)
-    k: np.ndarray  # (terms,)
-    x: np.ndarray  # (terms,) uint64
-    z: np.ndarray  # (terms,) uint64
-
-
-def conjugated_terms(program: PauliProgram, observables: Sequence[Observable]) -> Terms:
-    owner = np.repeat(np.arange(len(observables)), [len(o.coeffs) for o in observables])
-    coef, k, x, z = (
-        np.concatenate([np.asarray(getattr(o, name)) for o in observables]) if observables else np.zeros(0)
-        for name in ("coeffs", "k", "x", "z")
-    )
-    k, x, z = conjugate(program.frame, k.astype(np.int64), x.astype(np.uint64), z.astype(np.uint64))
-    return Terms(owner, coef.astype(float), k, x, z)
-
-
 class Groups:
     """Strings grouped by row mask and parity, their sign masks dealt into tables."""
 
-    def __init__(self, builder: Builder, terms: Terms, parts: int) -> None:
+    def __init__(self, builder: Builder, terms: Strings, parts: int) -> None:
         self.builder = builder
         self.rows: list[list[int]] = []
         self.mask_entries: list[list[tuple[int, float]]] = []
@@ -63,7 +39,7 @@ class Groups:
         grouped: dict[tuple[int, int], dict[int, list[tuple[int, float]]]] = {}
         x_rows = {x: builder.basis.coordinates(x) for x in map(int, np.unique(terms.x))}
         z_rows = builder.basis.functionals(terms.z)
-        for m, coef, k, x, z in zip(terms.observable, terms.coef, terms.k, terms.x, z_rows, strict=True):
+        for m, coef, k, x, z in zip(terms.output, terms.coef, terms.k, terms.x, z_rows, strict=True):
             row_x = x_rows[int(x)]
             odd = int(k) & 1
             if row_x is None or (odd and parts == 1):

@@ -9,25 +9,23 @@ with eight rows in registers.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
-from threading import Lock
-from typing import Any
+from dataclasses import dataclass
+from itertools import groupby, islice, pairwise
 
 import numpy as np
 
+from qtm._circuit.causal_cone import ConeProgram
 from qtm._circuit.gf2 import combinations, odd_bits, pivots
-from qtm._circuit.light_cone import _Item, _visible
-from qtm._circuit.observables import Observable
-from qtm._circuit.pauli_program import PauliProgram, Slot
+from qtm._circuit.light_cone import Item, visible
+from qtm._circuit.pauli_program import Slot
 from qtm._engines.statevector.kernels.lookup_tables import LOW_BITS
 from qtm._engines.statevector.kernels.rotations import COLUMNS
 from qtm._engines.statevector.kernels.sweep import GROW, PHASE, ROTATE, TURN_LANES, Recipe
-from qtm._engines.statevector.pauli_groups import Groups, conjugated_terms
+from qtm._engines.statevector.pauli_groups import Groups
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
+from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
 _GROUP = 3  # rotations in one pass
@@ -42,19 +40,11 @@ Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
 class Schedule:
     """A recipe, with what the engine must know beside it."""
 
-    program: PauliProgram | None
     recipe: Recipe
-    num_observables: int
+    num_outputs: int
     basis: tuple[int, ...]  # row bit j stands for this mask of the program's amplitudes
     table_rows: int
     mask_count: int  # of the largest group of observables
-
-    def without_program(self) -> Schedule:
-        """What a worker elsewhere needs: arrays only."""
-        return replace(self, program=None)
-
-
-# --- Light cone -------------------------------------------------------------------------------------------------
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------
@@ -63,12 +53,12 @@ class Schedule:
 class _Builder:
     """Collects operations, slots and index arrays."""
 
-    def __init__(self, program: PauliProgram, lane_bits: int) -> None:
+    def __init__(self, program: ConeProgram, lane_bits: int) -> None:
         self.lane_bits = lane_bits
         self.basis = Basis()
-        if program.initial:
-            for q in range(program.num_qubits):
-                self.basis.add(1 << q)
+        if program.prepared:
+            for bit in range(program.num_bits):
+                self.basis.add(1 << bit)
         self.ops: list[list[int]] = []
         self.slots: list[Slot] = []
         self.slot_lanes: list[int] = []
@@ -93,7 +83,7 @@ class _Builder:
     def emit(self, *columns: int) -> None:
         self.ops.append([*columns, *[0] * (COLUMNS - len(columns))])
 
-    def run(self, items: list[_Item]) -> None:
+    def run(self, items: list[Item]) -> None:
         """Emit all items: first those that let the support grow, each followed by what it makes possible."""
         rank = self.bits or len(pivots([item.x for item in items]))
         _refuse_what_cannot_fit(rank)
@@ -107,13 +97,13 @@ class _Builder:
                 self.passes(ready)
         self.passes(items)
 
-    def _first_outside(self, items: list[_Item]) -> int | None:
+    def _first_outside(self, items: list[Item]) -> int | None:
         return next((i for i, item in enumerate(items) if self.basis.coordinates(item.x) is None), None)
 
-    def _ready(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+    def _ready(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
         """Items that stay in the support and commute with all that is left before them; and the rest."""
-        ready: list[_Item] = []
-        rest: list[_Item] = []
+        ready: list[Item] = []
+        rest: list[Item] = []
         for number, item in enumerate(items):
             if len(rest) > _LOOK_AHEAD:
                 return ready, rest + items[number:]
@@ -121,7 +111,7 @@ class _Builder:
             (ready if inside and all(item.commutes(r) for r in rest) else rest).append(item)
         return ready, rest
 
-    def passes(self, items: list[_Item]) -> None:
+    def passes(self, items: list[Item]) -> None:
         """Emit items that stay in the support: runs of phases, and runs of rotations in groups."""
         for is_phase, run in groupby(items, key=lambda item: item.x == 0):
             if is_phase:
@@ -133,7 +123,7 @@ class _Builder:
 
     # Phases
 
-    def _phases(self, items: Iterable[_Item]) -> None:
+    def _phases(self, items: Iterable[Item]) -> None:
         """Diagonal rotations; those that act on the support as a constant are global phases and vanish."""
         rows: dict[int, Slot] = {}
         for item in items:
@@ -167,7 +157,7 @@ class _Builder:
 
     # Rotations
 
-    def _grow(self, item: _Item) -> None:
+    def _grow(self, item: Item) -> None:
         bits = self.bits
         mask = self.basis.add(item.x)
         kind = GROW if bits >= self.lane_bits else TURN_LANES
@@ -177,10 +167,11 @@ class _Builder:
 
     def _rotations(self, pending: list[Rotation]) -> None:
         groups: list[list[Rotation]] = []
-        while pending:
-            group = _next_group(pending, self.lane_bits)
+        window: list[Rotation] = []  # what a group may be picked from: as much as `_next_group` looks at
+        rest = iter(pending)
+        while window := [*window, *islice(rest, _LOOK_AHEAD + _GROUP + 1 - len(window))]:
+            group, window = _next_group(window, self.lane_bits)
             groups.append(group)
-            pending = [r for r in pending if not any(r is g for g in group)]
         for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
             self._pass(groups_of_pass)
 
@@ -249,17 +240,20 @@ def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
 
 def _fits(group: list[Rotation], x: int, w: int, lane_bits: int) -> bool:
     """Whether each generator's signs are settled by its own mask alone, and their masks of rows are independent."""
-    if any((other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1 for other_x, other_w, _ in group):
-        return False
-    return len(pivots([*(r[0] >> lane_bits for r in group), x >> lane_bits])) == len(group) + 1
+    span = [0]
+    for other_x, other_w, _ in group:
+        if (other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1:
+            return False
+        span += [mask ^ other_x >> lane_bits for mask in span]
+    return 0 not in span[1:] and x >> lane_bits not in span
 
 
 def _commute(a: Rotation, b: Rotation) -> bool:
     return not ((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1
 
 
-def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
-    """The first rotation and those behind it that can be done with it and may be moved up to it."""
+def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation], list[Rotation]]:
+    """The first rotation with those behind it that can be done with it and may be moved up to it; and the others."""
     group: list[Rotation] = [pending[0]]
     skipped: list[Rotation] = []
     for rotation in pending[1:]:
@@ -269,7 +263,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> list[Rotation]:
             group.append(rotation)
         else:
             skipped.append(rotation)
-    return group
+    return group, skipped + pending[len(group) + len(skipped) :]
 
 
 def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
@@ -293,16 +287,11 @@ def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.nd
     )
 
 
-def _schedule(program: PauliProgram, observables: Sequence[Observable] | None, lane_bits: int) -> Schedule:
-    if observables is None:
-        z = np.array([m for _, _, m in program.frame.z], np.uint64)
-        terms, x = conjugated_terms(program, ()), np.zeros(len(z), np.uint64)
-    else:
-        terms = conjugated_terms(program, observables)
-        x, z = terms.x, terms.z
+def _schedule(program: ConeProgram, lane_bits: int) -> Schedule:
+    terms = program.measured.strings
     builder = _Builder(program, lane_bits)
-    builder.run(_visible(program, x, z))
-    parts = 2 if program.initial or any(op[0] == PHASE for op in builder.ops) else 1
+    builder.run(visible(program.phases, *program.measured.ends))
+    parts = 2 if program.prepared or any(op[0] == PHASE for op in builder.ops) else 1
     groups = Groups(builder, terms, parts)
     builder.row_index((), builder.row_bits)
     recipe = Recipe(
@@ -319,27 +308,19 @@ def _schedule(program: PauliProgram, observables: Sequence[Observable] | None, l
         parts,
     )
     largest = max((row[3] + row[4] for row in groups.rows), default=1)
-    count = 0 if observables is None else len(observables)
-    return Schedule(program, recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
+    count = program.measured.num_outputs
+    return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
 
 
-_CACHE: OrderedDict[Any, Schedule] = OrderedDict()
-_CACHE_SIZE = 256
-_LOCK = Lock()
+_LOCK = fork_safe_lock()
 
 
-def schedule(program: PauliProgram, observables: tuple[Observable, ...] | None, lane_bits: int = 0) -> Schedule:
-    """Schedule a program for its observables (None: for all probabilities); cached.
+def schedule(program: ConeProgram, lane_bits: int = 0) -> Schedule:
+    """Schedule a program for what it measures; made once.
 
     ``lane_bits`` low bits of the kernels' amplitudes are lanes of a vector; 0: the lanes are samples.
     """
-    key = program, observables, lane_bits
     with _LOCK:
-        found = _CACHE.get(key)
-        if found is None:
-            found = _CACHE[key] = _schedule(program, observables, lane_bits)
-            if len(_CACHE) > _CACHE_SIZE:
-                _CACHE.popitem(last=False)
-        else:
-            _CACHE.move_to_end(key)
-        return found
+        if lane_bits not in program.compiled:
+            program.compiled[lane_bits] = _schedule(program, lane_bits)
+        return program.compiled[lane_bits]

@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from qtm import _executors, _machine
 from qtm._engines.options import real_dtype
+from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.kernels.expectation import differentiate, evaluate
 from qtm._engines.statevector.kernels.sweep import TINY, Team, Workspace
 from qtm._engines.statevector.schedule import Schedule
-from qtm._engines.statevector.thread_pool import BEGUN, run_together
+from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
 _LOGGER = logging.getLogger("qtm")
@@ -28,17 +28,8 @@ MEMORY_SHARE = 0.5
 _WORTH_A_THREAD = 6_000_000
 _WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
-_SPARE = 1 << 28  # bytes of used room that are kept for the next call, of buffers that are not small
-_NOBODY = np.zeros(1, np.int64)
+_NO_COUNTER = np.zeros(1, np.int64)
 _compiled: set[tuple[str, Any, Any]] = set()
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array whose first number stands on a vector boundary."""
-    size = prod(shape) * np.dtype(dtype).itemsize
-    raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
-    start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
-    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +40,12 @@ class Part:
     first: int
     last: int
     team: Team
+
+
+def _member(member: int, size: int, barrier: np.ndarray, *, first: bool) -> Team:
+    """A member of a team; the first of several threads tells the others when its kernel has started."""
+    ticket = np.zeros(1, np.int64) if size > 1 else _NO_COUNTER
+    return Team(member, size, barrier, ticket, KERNEL_STARTED if first else _NO_COUNTER)
 
 
 @dataclass(slots=True)
@@ -82,22 +79,23 @@ class Sweeps:
         self._tile_bytes = self._tile_numbers * self.real.itemsize
         self._multiply_adds = 8 * max(len(self.recipe.slot_offset), 1) * self._tile_numbers
         self._tiny = TINY[self.real.itemsize]
-        self._spare: list[Workspace] = []
-        self._spare_buffers: dict[int, list[np.ndarray]] = {}
+        slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
+        self._workspace_sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
+        self._workspace_kind = (self._workspace_sizes, self.real.str)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
 
     def alone(self) -> Sweeps:
         """The same for a worker elsewhere: without the program, which its arrays do not need, on one thread."""
-        return Sweeps(self.schedule.without_program(), self.dtype, 1, self.memory)
+        return Sweeps(self.schedule, self.dtype, 1, self.memory)
 
     # Sweeps
 
     def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
         """Values (batch, observables), and the final states if ``keep``."""
         parts = self._parts(len(angles))
-        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_observables), angles.dtype)
+        values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_outputs), angles.dtype)
         states = [self._buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
 
         def run(part: Part, work: Workspace) -> None:
@@ -144,9 +142,10 @@ class Sweeps:
     def _run(self, kernel: Any, angles: np.ndarray, parts: list[Part], run: Callable[[Part, Workspace], None]) -> None:
         # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
         works = [self._workspace() for _ in parts]
-        calls = [partial(_released, run, part, work) for part, work in zip(parts, works, strict=True)]
-        self._announced(kernel, angles, lambda: run_together(calls))
-        self._spare += works
+        calls = [partial(run, part, work) for part, work in zip(parts, works, strict=True)]
+        self._announced(kernel, angles, lambda: run_together(calls, parts[0].team.abort))
+        for work in works:
+            POOL.give(self._workspace_kind, work, sum(array.nbytes for array in work))
 
     # Sharing
 
@@ -155,11 +154,10 @@ class Sweeps:
         if self._in_team(batch):
             self._affordable_workers()
             barrier, size = np.zeros(1, np.int64), self.threads
-            teams = [Team(m, size, barrier, np.zeros(1, np.int64), _NOBODY if m else BEGUN) for m in range(size)]
-            return [Part(0, 0, batch, team) for team in teams]
+            return [Part(0, 0, batch, _member(m, size, barrier, first=m == 0)) for m in range(size)]
         shares = self._shares(batch)
-        first = BEGUN if len(shares) > 1 else _NOBODY
-        return [Part(i, a, b, Team(0, 1, _NOBODY, _NOBODY, _NOBODY if i else first)) for i, (a, b) in enumerate(shares)]
+        several = len(shares) > 1
+        return [Part(i, a, b, _member(0, 1, _NO_COUNTER, first=several and i == 0)) for i, (a, b) in enumerate(shares)]
 
     def _in_team(self, batch: int) -> bool:
         large = self.recipe.lane_bits > 0 and self._multiply_adds > _WORTH_A_TEAM
@@ -172,7 +170,7 @@ class Sweeps:
 
     # Whole states, for probabilities
 
-    def weights(self, kept: Kept | None, batch: int) -> np.ndarray:
+    def probabilities(self, kept: Kept | None, batch: int) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of kept states."""
         assert kept is not None
         pieces = []
@@ -253,29 +251,21 @@ class Sweeps:
         return budget // (2 * self._tile_bytes)
 
     def _buffer(self, tiles: int) -> np.ndarray:
-        """Room for the states of some tiles: new memory costs a page fault every 4 KiB, so used room is kept."""
-        spare = self._spare_buffers.get(tiles)
-        return spare.pop() if spare else aligned((tiles, self._tile_numbers + self.lanes), self.real)
+        """Room for the states of some tiles, and a scale for each."""
+        shape = tiles, self._tile_numbers + self.lanes
+        spare: np.ndarray | None = POOL.take((shape, self.real.str))
+        return aligned(shape, self.real) if spare is None else spare
 
     def _recycle(self, buffers: list[np.ndarray]) -> None:
         for buffer in buffers:
-            spare = self._spare_buffers.setdefault(len(buffer), [])
-            fits = buffer.nbytes < _SMALL or buffer.nbytes + self._spare_bytes() <= _SPARE
-            if fits and len(spare) < 2 * self.threads:
-                spare.append(buffer)
-
-    def _spare_bytes(self) -> int:
-        return sum(buffer.nbytes for spare in list(self._spare_buffers.values()) for buffer in list(spare))
+            POOL.give((buffer.shape, self.real.str), buffer, buffer.nbytes)
 
     def _workspace(self) -> Workspace:
-        try:
-            return self._spare.pop()
-        except IndexError:
-            slots, rows = max(len(self.recipe.slot_offset), 1), self.schedule.table_rows
-            factors = max(self.schedule.mask_count, 1)
-            sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
-            dtypes = (np.float64, *[self.real] * 9)
-            return Workspace(*(aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)))
+        spare: Workspace | None = POOL.take(self._workspace_kind)
+        if spare is not None:
+            return spare
+        dtypes = (np.float64, *[self.real] * 9)
+        return Workspace(*(aligned((n * self.lanes,), d) for n, d in zip(self._workspace_sizes, dtypes, strict=True)))
 
     def _announced(self, kernel: Any, angles: np.ndarray, call: Any) -> None:
         """Run ``call``; if the kernel had to be compiled for it, say so, because it takes seconds."""
@@ -289,17 +279,7 @@ class Sweeps:
         _compiled.add(key)
         if sum(kernel.stats.cache_misses.values()) > before:
             seconds = time.perf_counter() - began
-            _LOGGER.warning("compiled the kernel %r for %s in %.1f s; later runs load it", *key[:2], seconds)
-
-
-def _released(run: Callable[[Part, Workspace], None], part: Part, work: Workspace) -> None:
-    """Run a part; where it fails (or is interrupted), the rest of its team need not wait for it."""
-    try:
-        run(part, work)
-    except BaseException:
-        if part.team.size > 1:
-            part.team.barrier[0] = 1 << 62
-        raise
+            _LOGGER.warning("compiled the kernel %r for %s in %.1f s", *key[:2], seconds)
 
 
 def _summed(partial_sums: np.ndarray) -> np.ndarray:

@@ -3,7 +3,11 @@
 A `concurrent.futures` pool puts a thread to sleep after every task, and waking it takes longer than a small share of a
 batch does; worse, a scheduler tends to wake it on the core of the thread that called, where it waits. These stay
 awake for a moment, giving way to whatever else wants the core, as the threads of OpenMP do. And they begin when the
-caller's kernel has begun (`BEGUN` counts that): before, Python's lock would put them to sleep.
+caller's kernel has begun (`KERNEL_STARTED` counts that): before, Python's lock would put them to sleep.
+
+No thread outlives its use, wherever an interrupt (Ctrl-C) strikes. A worker puts itself back among the idle ones when
+its call is done. One that nobody knows any more, because an interrupt came between its being taken and its being given
+a call, ends: its thread holds only a weak reference to it, whose callback sends the thread home.
 """
 
 from __future__ import annotations
@@ -11,123 +15,140 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, TypeVar
+from typing import Any
+from weakref import ref
 
 import numpy as np
-from numba import njit
 
 from qtm._engines.statevector.kernels import simd
-
-Result = TypeVar("Result")
 
 # How often a thread looks for work before it sleeps: about two milliseconds on an idle core, where looking and giving
 # way take half a microsecond together.
 _LOOKS = 4000
-_PATIENCE = 1.0  # seconds for a thread to end
+_JOIN_SECONDS = 1.0  # for a thread to end
+
+KERNEL_STARTED = np.zeros(1, np.int64)
 
 
-@njit(nogil=True, cache=True)
-def _linger(counter: np.ndarray, seen: int, looks: int) -> None:
-    """Return as soon as ``counter`` is no longer ``seen``, or after that many looks."""
-    for _ in range(looks):
-        if simd.look(counter) != seen:
-            return
-        simd.give_way()
+class _Task:
+    """A call for a worker, and what became of it."""
 
+    def __init__(self, call: Callable[[], Any], abort: Callable[[], None], worker: _Worker) -> None:
+        self.call, self.abort, self.worker = call, abort, worker
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._done = Lock()
+        self._done.acquire()
 
-BEGUN = np.zeros(1, np.int64)
+    def perform(self) -> None:
+        """Run the call; then its worker is idle again."""
+        try:
+            self.result = self.call()
+        except BaseException as error:  # noqa: BLE001  (raised where the result is asked for)
+            self.error = error
+            self.abort()
+        self.worker.finished[0] += 1
+        _IDLE[id(self.worker)] = self.worker
+        self._done.release()
+
+    def wait(self, seen: int) -> None:
+        """Return when the call is done; ``seen`` is what the worker had finished before."""
+        simd.spin_until_changed(self.worker.finished, seen, _LOOKS)
+        self._done.acquire()
+        self._done.release()
 
 
 class _Worker:
-    """A thread that does one call at a time for whoever took it from `_IDLE`."""
+    """A thread that does one task at a time for whoever took it from `_IDLE`."""
 
     def __init__(self, number: int) -> None:
-        self._returned = np.zeros(1, np.int64)  # calls that are done
-        self._ready, self._done = Lock(), Lock()  # held, but for a call that waits to be taken up, or collected
-        self._ready.acquire()
-        self._done.acquire()
-        self._call: Callable[[], Any] | None = None
-        self._before = 0
-        self._outcome: tuple[Any, BaseException | None] = (None, None)
-        self._thread = Thread(target=self._run, name=f"qtm-{number}", daemon=True)
-        self._thread.start()
-
-    def hand_over(self, call: Callable[[], Any]) -> None:
-        """Give the worker a call, to begin when a kernel of the caller does, or soon after."""
-        self._call, self._before = call, self._returned[0]
-        self._ready.release()
-
-    def collect(self) -> tuple[Any, BaseException | None]:
-        """What the call returned, or what it raised."""
-        _linger(self._returned, self._before, _LOOKS)
-        self._done.acquire()
-        outcome, self._outcome = self._outcome, (None, None)
-        return outcome
+        self.finished = np.zeros(1, np.int64)  # tasks that are done
+        self.tasks: SimpleQueue[Any] = SimpleQueue()
+        # The callback puts the dead reference into the queue: no task, so the thread ends.
+        self.thread = Thread(
+            target=_serve, args=(self.tasks, ref(self, self.tasks.put)), name=f"qtm-{number}", daemon=True
+        )
+        self.thread.start()
 
     def dismiss(self) -> None:
         """End the thread."""
-        self._ready.release()  # without a call
-        self._thread.join(_PATIENCE)
-
-    def _run(self) -> None:
-        while True:
-            _linger(BEGUN, BEGUN[0], _LOOKS)
-            self._ready.acquire()
-            call, self._call = self._call, None
-            if call is None:
-                return
-            try:
-                self._outcome = call(), None
-            except BaseException as error:  # noqa: BLE001  (raised where the call is collected)
-                self._outcome = None, error
-            self._returned[0] += 1
-            self._done.release()
+        self.tasks.put(None)
+        self.thread.join(_JOIN_SECONDS)
 
 
-_IDLE: list[_Worker] = []
-_HIRING = Lock()
+def _serve(tasks: SimpleQueue, own: ref[_Worker]) -> None:
+    """Do tasks until something else comes; between two of them, hold on to nothing of either."""
+    while True:
+        simd.spin_until_changed(KERNEL_STARTED, KERNEL_STARTED[0], _LOOKS)
+        task = tasks.get()
+        if not isinstance(task, _Task):
+            return
+        task.perform()
+        del task
 
 
-def _start_anew() -> None:
-    """Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use."""
-    global _HIRING
-    _HIRING = Lock()
-    _IDLE.clear()
+_IDLE: dict[int, _Worker] = {}
 
 
 @atexit.register
-def _dismiss_all() -> None:
+def _shutdown() -> None:
     """At the end of the process no thread may be in compiled code, which goes away."""
-    BEGUN[0] += 1
+    KERNEL_STARTED[0] += 1
     while _IDLE:
-        _IDLE.pop().dismiss()
+        _IDLE.popitem()[1].dismiss()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    # Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use.
+    os.register_at_fork(after_in_child=_IDLE.clear)
 
 
-def _hire(count: int) -> list[_Worker]:
+def _take_workers(count: int) -> list[_Worker]:
     """As many workers as asked for, so that a team, whose members wait for each other, is always complete."""
-    with _HIRING:
-        hired = [_IDLE.pop() for _ in range(min(count, len(_IDLE)))]
-    return hired + [_Worker(number) for number in range(len(hired), count)]
+    taken: list[_Worker] = []
+    for key in reversed(list(_IDLE)):  # single steps, which need no lock
+        if len(taken) < count and (worker := _IDLE.pop(key, None)) is not None:
+            taken.append(worker)
+    while len(taken) < count:
+        taken.append(_Worker(len(taken)))
+    return taken
 
 
-def run_together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """The results of all calls, in order; the calling thread does the first one."""
+def _nothing() -> None:
+    """Calls that do not wait for each other need not be told that one has failed."""
+
+
+def run_together(calls: Sequence[Callable[[], Any]], abort: Callable[[], None] = _nothing) -> list[Any]:
+    """The results of all calls, in order; the calling thread does the first one.
+
+    Args:
+        calls: what to do. Once one has begun, so have all, or will without waiting for others to end.
+        abort: called when a call fails or the caller is interrupted, so that no other call waits for it.
+    """
     if len(calls) == 1:
         return [calls[0]()]
-    workers = _hire(len(calls) - 1)
-    for worker, call in zip(workers, calls[1:], strict=True):
-        worker.hand_over(call)
+    workers = _take_workers(len(calls) - 1)
+    seen = [worker.finished[0] for worker in workers]
+    tasks: list[_Task] = []
     try:
+        for worker, call in zip(workers, calls[1:], strict=True):
+            task = _Task(call, abort, worker)
+            worker.tasks.put(task)
+            tasks.append(task)
         first = calls[0]()
-    finally:
-        outcomes = [worker.collect() for worker in workers]
-        _IDLE.extend(workers)
-    for _, error in outcomes:
-        if error is not None:
-            raise error
-    return [first, *(result for result, _ in outcomes)]
+    except BaseException:
+        abort()
+        _wait_for(tasks, seen)
+        raise
+    _wait_for(tasks, seen)
+    for task in tasks:
+        if task.error is not None:
+            raise task.error
+    return [first, *(task.result for task in tasks)]
+
+
+def _wait_for(tasks: list[_Task], seen: list[int]) -> None:
+    for task, before in zip(tasks, seen, strict=False):
+        task.wait(before)

@@ -13,13 +13,12 @@ import numpy as np
 
 from qtm._engines.statevector.kernels import lookup_tables as tables
 from qtm._engines.statevector.kernels import simd
+from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.sweep import (
     Recipe,
     Team,
     Workspace,
     fill,
-    inlined,
-    jit,
     odd_lane,
     prepare,
     reduce_weights,
@@ -175,7 +174,7 @@ def evaluate(
     team: Team,
 ) -> None:
     """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
-    simd.count(team.begun)
+    simd.atomic_increment(team.started)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
@@ -242,7 +241,7 @@ def differentiate(
     team: Team,
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
-    simd.count(team.begun)
+    simd.atomic_increment(team.started)
     size = (recipe.parts << recipe.row_bits) * work.scale.size
     for tile in range(first, last):
         state = states[tile - first]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from qtm._engines.statevector.kernels.compilation import jit
 from qtm._engines.statevector.kernels.simd import VECTOR_BYTES, Emit, Rows, step
 
 # Two units with a latency of four need eight chains; as many more as the registers of the machine hold.
@@ -40,7 +40,7 @@ def _fused(e: Emit, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     return e.builder.fadd(e.builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@jit
 def multiply_add(rows: Any, turns: int) -> None:
     """Do ``turns * CHAINS`` vector multiply-adds in registers.
 

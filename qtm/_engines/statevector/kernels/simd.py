@@ -14,20 +14,20 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_FEATURES = llvm.get_host_cpu_features()
-_AVX512 = bool(_FEATURES.get("avx512f"))
-VECTOR_BYTES = 64 if _AVX512 else 32 if _FEATURES.get("avx") else 16
+from qtm._engines.statevector.kernels.compilation import jit, target_features
+
+_FEATURES = target_features()
+_AVX512 = "avx512f" in _FEATURES
+VECTOR_BYTES = 64 if _AVX512 else 32 if "avx" in _FEATURES else 16
 FAST = ("contract", "reassoc", "nsz")
 INT = ir.IntType(64)
 _DOUBLE = ir.DoubleType()
-_MAX_FIELDS = 32
 
 
 def lanes(dtype: Any) -> int:
@@ -222,7 +222,7 @@ def _first(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Val
 
 
 @intrinsic
-def count(typing, counter):
+def atomic_increment(typing, counter):
     """Add one to ``counter[0]`` for other threads to see."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
@@ -233,7 +233,7 @@ def count(typing, counter):
 
 
 @intrinsic
-def look(typing, counter):
+def atomic_load(typing, counter):
     """``counter[0]`` as other threads left it."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
@@ -243,7 +243,7 @@ def look(typing, counter):
 
 
 @intrinsic
-def give_way(typing):
+def thread_yield(typing):
     """Let other threads have the core: on a busy machine spinning would cost a time slice."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
@@ -253,6 +253,15 @@ def give_way(typing):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@jit
+def spin_until_changed(counter: np.ndarray, seen: int, looks: int) -> None:
+    """Return as soon as ``counter`` is no longer ``seen``, or after that many looks."""
+    for _ in range(looks):
+        if atomic_load(counter) != seen:
+            return
+        thread_yield()
 
 
 # --- Small vector steps -----------------------------------------------------------------------------------------

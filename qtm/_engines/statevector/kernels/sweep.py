@@ -14,15 +14,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from qtm._engines.statevector.kernels import lookup_tables as tables
 from qtm._engines.statevector.kernels import rotations, simd
+from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.rotations import GROUPS, LANES, PIVOTS, PLACE, TILE
 
 ROTATE, GROW, PHASE, TURN_LANES = 0, 1, 2, 3
 # By bytes of a number: a pass leaves no more than this of the true scale in the state, whose square must not overflow.
 TINY = {4: 1e-12, 8: 1e-120}
+
+
+ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
 
 
 class Recipe(NamedTuple):
@@ -67,17 +70,12 @@ class Team(NamedTuple):
     size: int
     barrier: np.ndarray  # (1,) int64, shared: how often any member has arrived
     ticket: np.ndarray  # (1,) int64, own: how many barriers this member has passed
-    begun: np.ndarray  # (1,) int64: counted up when the kernel begins, for threads that wait for it
+    started: np.ndarray  # (1,) int64: counted up when the kernel begins, for threads that wait for it
 
-
-# Nothing is allocated, so arrays need no reference counts: counting them at every call took longer than the work on
-# small states.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "_nrt": False
-}  # fmt: skip
-jit = njit(cache=True, **_OPTIONS)
-# Numba compiles a callee again inside every caller: what is called from one place becomes part of it instead.
-inlined = njit(inline="always", **_OPTIONS)
+    def abort(self) -> None:
+        """Let no member wait for another any more: one has failed."""
+        if self.size > 1:
+            self.barrier[0] = ABORTED
 
 
 @jit
@@ -138,9 +136,9 @@ def together(team: Team) -> None:
     """Wait until all members of the team have come this far."""
     if team.size > 1:
         team.ticket[0] += 1
-        simd.count(team.barrier)
-        while simd.look(team.barrier) < team.size * team.ticket[0]:
-            simd.give_way()
+        simd.atomic_increment(team.barrier)
+        while simd.atomic_load(team.barrier) < team.size * team.ticket[0]:
+            simd.thread_yield()
 
 
 @jit

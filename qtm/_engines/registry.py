@@ -1,0 +1,70 @@
+"""The table of simulation methods, and the choice of one for a circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.engine import SimulationMethod
+from qtm._engines.options import Options
+from qtm._engines.outputs import Output
+from qtm._engines.statevector.engine import StateVector
+from qtm._errors import ParameterError, UnsupportedError
+
+METHODS: dict[str, type[SimulationMethod]] = {
+    "statevector": StateVector,
+}
+AUTO = "auto"
+
+Method = str | tuple[str, Mapping[str, Any]] | SimulationMethod
+
+
+def simulation_method(method: Method) -> SimulationMethod | None:
+    """The method meant by a name, a pair of name and options, or a method itself; None for ``"auto"``.
+
+    Raises:
+        ParameterError: the name or an option is unknown.
+    """
+    if isinstance(method, SimulationMethod):
+        return method
+    name, options = method if isinstance(method, tuple) and len(method) == 2 else (method, {})
+    if name == AUTO and not options:
+        return None
+    if not isinstance(name, str) or name not in METHODS or not isinstance(options, Mapping):
+        raise ParameterError(
+            f"unknown simulation method {method!r}; use 'auto', one of {', '.join(map(repr, METHODS))}, a pair "
+            "(name, options), or a SimulationMethod"
+        )
+    try:
+        return METHODS[name](**options)
+    except TypeError as error:
+        known = ", ".join(getattr(METHODS[name], "__dataclass_fields__", {})) or "none"
+        raise ParameterError(f"method {name!r}: {error}; its options are {known}") from error
+
+
+def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
+    """The method to run: the one that was named, or with ``"auto"`` the cheapest that can.
+
+    Raises:
+        ParameterError: the name or an option is unknown.
+        UnsupportedError: the method, or with ``"auto"`` every method, refuses the circuit.
+    """
+    named = simulation_method(method)
+    if named is not None:
+        if (why := named.refuses(circuit, output, options)) is not None:
+            raise UnsupportedError(f"method {named.name!r} {why}")
+        return named
+    able, refusals = [], []
+    for kind in METHODS.values():
+        candidate = kind()
+        why = candidate.refuses(circuit, output, options)
+        if why is None:
+            able.append(candidate)
+        else:
+            refusals.append(f"{candidate.name!r} {why}")
+    if not able:
+        raise UnsupportedError("no simulation method can do this: " + "; ".join(refusals))
+    if len(able) == 1:
+        return able[0]
+    return min(able, key=lambda one: one.cost(circuit, output, options).multiply_adds)

@@ -1,0 +1,180 @@
+"""Batched values, vector-Jacobian products and Jacobians of a scheduled circuit, on workers and within memory.
+
+Everything here is arrays in, arrays out: angles (batch, angles), values and cotangents (batch, observables).
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from qtm import _executors
+from qtm._circuit.causal_cone import ConeProgram
+from qtm._engines.options import Options, real_dtype
+from qtm._engines.statevector.kernels.simd import lanes
+from qtm._engines.statevector.schedule import schedule
+from qtm._engines.statevector.sweeps import Kept, Sweeps
+
+# Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
+_SAMPLE_LANE_BITS = 13
+
+
+class ConeEngine:
+    """Runs one cone program with one set of options; numpy arrays in and out."""
+
+    def __init__(self, program: ConeProgram, options: Options) -> None:
+        self.program, self.options = program, options
+        self.real = real_dtype(options.dtype)
+        self.threads = _executors.resolve_threads(options.num_threads)
+        self.num_outputs = program.measured.num_outputs
+        self._sweeps_of: dict[int, Sweeps] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConeEngine, (self.program, self.options)
+
+    # Public operations
+
+    def values(
+        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
+    ) -> tuple[np.ndarray, Kept | None]:
+        """Expectation values (batch, outputs), and the final states if ``keep`` and they fit."""
+        if not len(angles):
+            return np.zeros((0, self.num_outputs), angles.dtype), None
+        sweeps = self._sweeps(len(angles))
+        start = sweeps.start(initial)
+        if self.options.executor is not None:
+            return self._remote(_remote_values, sweeps, angles, start)[0], None
+        return sweeps.forward(angles, start, keep and sweeps.fits(len(angles)))
+
+    def vjp(
+        self,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        kept: Kept | None = None,
+        initial_gradient: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Derivative of ``sum(cotangent * values)`` by the angles (batch, angles), and by the initial state."""
+        sweeps = self._sweeps(len(angles))
+        start = sweeps.start(initial)
+        if not len(angles):
+            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+        if self.options.executor is not None:
+            pair = self._remote(_remote_vjp, sweeps, angles, start, cotangent, initial_gradient)
+            return pair[0], pair[1] if initial_gradient else None
+        pieces = []
+        for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
+            states = kept or sweeps.forward(angles[part], begin, True)[1]
+            pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial_gradient))
+        return _joined(pieces, initial_gradient)
+
+    def probabilities(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+        """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
+        sweeps = self._sweeps(len(angles))
+        out = np.zeros((len(angles), sweeps.amplitudes), angles.dtype)
+        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
+            kept = sweeps.forward(angles[part], start, True)[1]
+            out[part] = sweeps.probabilities(kept, len(angles[part]))
+        return out
+
+    def probabilities_vjp(
+        self,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        initial_gradient: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Derivative of ``sum(cotangent * probabilities)``, cotangent (batch, amplitudes), in one sweep."""
+        sweeps = self._sweeps(len(angles))
+        pieces = []
+        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
+            kept = sweeps.forward(angles[part], start, True)[1]
+            seeds = sweeps.seeds(kept, cotangent[part])
+            pieces.append(sweeps.reverse(angles[part], cotangent[part], kept, seeds, initial_gradient))
+        if not pieces:
+            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+        return _joined(pieces, initial_gradient)
+
+    @property
+    def basis(self) -> tuple[int, ...]:
+        """What the bits of an amplitude of `probabilities` and of the initial state stand for."""
+        return self._likely.schedule.basis
+
+    @property
+    def amplitudes(self) -> int:
+        """How many amplitudes a state has."""
+        return self._likely.amplitudes
+
+    # Inside
+
+    @property
+    def _likely(self) -> Sweeps:
+        """The lanes that suit the size of the program: the others are scheduled only where they are needed."""
+        return self._by_samples if self.program.num_bits <= _SAMPLE_LANE_BITS else self._by_amplitudes
+
+    @property
+    def _by_samples(self) -> Sweeps:
+        return self._made(0)
+
+    @property
+    def _by_amplitudes(self) -> Sweeps:
+        return self._made(lanes(self.real).bit_length() - 1)
+
+    def _made(self, lane_bits: int) -> Sweeps:
+        if lane_bits not in self._sweeps_of:
+            plan = schedule(self.program, lane_bits)
+            self._sweeps_of[lane_bits] = Sweeps(plan, self.options.dtype, self.threads, self.options.memory)
+        return self._sweeps_of[lane_bits]
+
+    def _sweeps(self, batch: int) -> Sweeps:
+        """Sample lanes or amplitude lanes, whichever takes less time for this batch."""
+        kind, width = self.options.lane_kind, lanes(self.real)
+        bits = self._likely.amplitudes.bit_length() - 1
+        if kind == "sample" or bits < width.bit_length() + 1:
+            return self._by_samples
+        if kind == "amplitude":
+            return self._by_amplitudes
+        threads = 1 if self.options.executor is not None else self.threads
+        # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
+        # lose where two states of a vector of samples no longer fit the cache.
+        moves = 1 + width / 8 * 2 ** ((9 - bits) / 2)
+        misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
+        rounds = ceil(ceil(batch / width) / threads)
+        by_samples = rounds * misses
+        by_amplitudes = ceil(batch / threads) * moves / width
+        return self._by_samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
+
+    def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:
+        executor = self.options.executor
+        assert executor is not None
+        workers = self.options.num_threads or _executors.workers_of(executor)
+        tasks = []
+        for first, last in _executors.deal(len(angles), workers):
+            begin = start if len(start) <= 1 else start[first:last]
+            rest = [m[first:last] if isinstance(m, np.ndarray) else m for m in more]
+            tasks.append((sweeps.alone(), angles[first:last], begin, *rest))
+        results = _executors.executor_map(executor, function, tasks)
+        return tuple(np.concatenate(column) for column in zip(*results, strict=True))
+
+
+def _joined(pieces: list, initial_gradient: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    if len(pieces) == 1:
+        return pieces[0][0], pieces[0][1] if initial_gradient else None
+    by_angles, by_initial = zip(*pieces, strict=True)
+    return np.concatenate(by_angles), np.concatenate(by_initial) if initial_gradient else None
+
+
+def _remote_values(sweeps: Sweeps, angles: np.ndarray, start: np.ndarray) -> tuple:
+    return (sweeps.forward(angles, start, False)[0],)
+
+
+def _remote_vjp(sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, cotangent: np.ndarray, initial: bool) -> tuple:
+    pieces = []
+    for part, begin in sweeps.chunks(len(angles), start):
+        states = sweeps.forward(angles[part], begin, True)[1]
+        pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial))
+    return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))

@@ -1,0 +1,95 @@
+"""Expectation values and their derivatives from the cones of a circuit, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from qtm._circuit.causal_cone import Cone, ConeProgram
+from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.pauli_program import PauliProgram
+from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation
+from qtm._engines.statevector.cone_batch import ConeBatch
+from qtm._engines.statevector.cone_engine import ConeEngine
+from qtm._engines.statevector.cone_groups import conjugated_strings
+
+Arrays = Sequence[np.ndarray]
+
+
+class ExpectationEngine:
+    """Values (batch, observables): those of one cone, or sums over the strings of many."""
+
+    def __init__(
+        self,
+        circuit: FlatCircuit,
+        program: PauliProgram,
+        cones: Sequence[Cone],
+        output: Expectation,
+        options: Options,
+    ) -> None:
+        self.num_outputs = len(output.observables)
+        shared: dict[ConeProgram, list[Cone]] = {}
+        for cone in cones:
+            shared.setdefault(cone.program, []).append(cone)
+        self.batches = [ConeBatch(circuit, equal, options) for equal in shared.values()]
+        threads = options.num_threads if options.backward_threads is None else options.backward_threads
+        self._backward = [_with_threads(batch.engine, threads) for batch in self.batches]
+        self._real = self.batches[0].engine.real
+        self._sums: list[Any] = [None]  # one cone: its outputs are the observables
+        if len(cones) > 1:
+            strings = conjugated_strings(program, output.observables)
+            self._sums = [self._sum(batch.cones, strings) for batch in self.batches]
+
+    def _sum(self, cones: Sequence[Cone], strings: Any) -> Any:
+        """The matrix (observables, cones * strings) that adds up strings with their coefficients."""
+        terms = np.concatenate([cone.terms for cone in cones])
+        entries = strings.coef[terms].astype(self._real), (strings.output[terms], np.arange(len(terms)))
+        return csr_array(entries, shape=(self.num_outputs, len(terms)))
+
+    def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
+        """Values (batch, observables), and for each batch of cones its final states."""
+        total, kept = None, []
+        for batch, backward, sums in zip(self.batches, self._backward, self._sums, strict=True):
+            # States can only be handed to a reverse sweep that deals the batch in the same way.
+            keep_own = keep and backward is batch.engine
+            local, start = batch.angles(angles), batch.start(prepared, len(angles))
+            values, states = batch.engine.values(local, start, keep=keep_own)
+            kept.append(states)
+            if sums is not None:
+                values = np.ascontiguousarray((sums @ values.reshape(len(angles), -1).T).T)
+            total = values if total is None else total + values
+        assert total is not None
+        return total, kept
+
+    def vjp(
+        self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """Derivatives by angles (batch, angles), and by the prepared amplitudes."""
+        total: Any = None
+        amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
+        for number, (batch, engine, sums) in enumerate(zip(self.batches, self._backward, self._sums, strict=True)):
+            own = cotangent
+            if sums is not None:
+                rows = (sums.T @ cotangent.T).T
+                own = np.ascontiguousarray(rows.reshape(len(angles) * len(batch.cones), -1))
+            local, start = batch.angles(angles), batch.start(prepared, len(angles))
+            states = kept[number] if kept else None
+            by_rows_too = by_prepared and start is not None
+            by_local, by_rows = engine.vjp(local, own, start, kept=states, initial_gradient=by_rows_too)
+            by_angles = batch.scatter(by_local)
+            total = by_angles if total is None else total + by_angles
+            if by_rows is not None:
+                batch.pull_back(prepared, by_rows, amplitudes)
+        return total, amplitudes if by_prepared else None
+
+
+def _with_threads(engine: ConeEngine, threads: int) -> ConeEngine:
+    """The engine itself, or a like one with another number of threads."""
+    if threads == engine.options.num_threads:
+        return engine
+    return ConeEngine(engine.program, replace(engine.options, num_threads=threads))

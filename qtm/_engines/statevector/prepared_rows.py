@@ -1,0 +1,70 @@
+"""Prepared amplitudes as the rows of the kernels, and the derivative by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qtm._circuit.flatten import Preparation
+from qtm._circuit.gf2 import odd_bits
+from qtm._engines.statevector.column_sums import ColumnSums
+from qtm._locks import cached_property
+
+
+class PreparedRows:
+    """The state that a cone starts from, as rows (batch or 1, 2 * rows) of the kernels.
+
+    Args:
+        preparations: those that the cone sees.
+        basis: what the bits of a row stand for, as masks of the circuit's amplitudes.
+    """
+
+    def __init__(self, preparations: Sequence[Preparation], basis: Sequence[int]) -> None:
+        rows = np.arange(1 << len(basis), dtype=np.int64)
+
+        def bit(qubit: int) -> np.ndarray:
+            # Qubit q of an amplitude is the parity of those bits of the row whose basis masks hold q.
+            mask = sum((vector >> qubit & 1) << j for j, vector in enumerate(basis))
+            return odd_bits(rows, np.int64(mask)).astype(np.int64)
+
+        prepared = {q for preparation in preparations for q in preparation.qubits}
+        reached = 0
+        for vector in basis:
+            reached |= vector
+        self.places = []  # for each preparation and row the amplitude: (rows,)
+        for preparation in preparations:
+            place = np.zeros_like(rows)
+            for j, qubit in enumerate(preparation.qubits):
+                place |= bit(qubit) << j
+            self.places.append(place)
+        self.support = np.ones(len(rows), bool)  # the other qubits start in 0
+        for qubit in range(reached.bit_length()):
+            if reached >> qubit & 1 and qubit not in prepared:
+                self.support &= bit(qubit) == 0
+        self.sizes = [1 << len(preparation.qubits) for preparation in preparations]
+
+    def rows(self, amplitudes: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows from the amplitudes (batch or 1, 2**qubits) of each preparation."""
+        total: Any = self.support.astype(amplitudes[0].dtype)[None]
+        for part, place in zip(amplitudes, self.places, strict=True):
+            total = total * part[:, place]
+        return np.ascontiguousarray(total).view(total.real.dtype)
+
+    def pull_back(self, amplitudes: Sequence[np.ndarray], by_rows: np.ndarray) -> list[np.ndarray]:
+        """The derivatives (batch or 1, 2**qubits) by the amplitudes of each preparation from those by rows."""
+        gradient = np.ascontiguousarray(by_rows).view(np.result_type(by_rows.dtype, np.complex64)) * self.support
+        found = []
+        for number, (part, sums) in enumerate(zip(amplitudes, self._sums, strict=True)):
+            rest: Any = gradient
+            for other, place in enumerate(self.places):
+                if other != number:
+                    rest = rest * amplitudes[other][:, place].conj()
+            total = sums.add_up(rest)
+            found.append(total if len(part) == len(total) else total.sum(0, keepdims=True))
+        return found
+
+    @cached_property
+    def _sums(self) -> list[ColumnSums]:
+        return [ColumnSums(place, size) for place, size in zip(self.places, self.sizes, strict=True)]

@@ -1,0 +1,40 @@
+"""The engine protocol: how to add a way to simulate.
+
+A `SimulationMethod` compiles a `FlatCircuit` for one output; the compiled `Engine` maps gate angles to that output and
+pulls cotangents back. Give an instance wherever qtm takes ``method=``. ``tests/dense_engine.py`` is a complete example
+in 80 lines, and ``tests/test_engine_contract.py`` the suite that every engine passes.
+"""
+
+from __future__ import annotations
+
+from qtm._circuit.flatten import FlatCircuit, Preparation
+from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._circuit.observables import Observable
+from qtm._engines.engine import JVP, SAMPLES, SECOND, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
+from qtm._engines.registry import METHODS
+
+__all__ = [
+    "JVP",
+    "METHODS",
+    "SAMPLES",
+    "SECOND",
+    "VALUES",
+    "VJP",
+    "Clifford",
+    "Cost",
+    "Engine",
+    "Expectation",
+    "FlatCircuit",
+    "Observable",
+    "Options",
+    "Output",
+    "PauliRotation",
+    "Plan",
+    "Preparation",
+    "Probabilities",
+    "Samples",
+    "SimulationMethod",
+    "State",
+]

@@ -1,0 +1,221 @@
+"""The contract of every simulation method: the same values and derivatives, refusals with a reason."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from circuit_cases import UNITARY, differences, expectation_values, random_circuit, random_observables
+from dense_engine import Dense
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.circuit.library import real_amplitudes, zz_feature_map
+from qiskit.quantum_info import Statevector
+
+import qtm
+from qtm._circuit.observables import coerce_observables
+from qtm._engines.options import Options
+from qtm._engines.registry import METHODS, choose, simulation_method
+from qtm._engines.simulation import Simulation
+from qtm.engines import SAMPLES, VALUES, VJP, Expectation, Probabilities, Samples, SimulationMethod, State
+
+EVERY: dict[str, SimulationMethod] = {"dense": Dense(), **{name: kind() for name, kind in METHODS.items()}}
+TOLERANCE = {"complex128": 1e-9, "complex64": 5e-4}
+N = 3
+
+each_method = pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+@cache
+def circuit() -> QuantumCircuit:
+    """Phases, even and odd generators, Clifford gates and an angle that several rotations share."""
+    made = zz_feature_map(N, reps=1).compose(real_amplitudes(N, reps=1))
+    made.rzz(made.parameters[0] * made.parameters[-1], 0, N - 1)
+    made.sdg(1)
+    made.swap(0, 2)
+    return made
+
+
+def simulation(method: SimulationMethod, output, dtype: str = "complex128", made: QuantumCircuit | None = None):
+    made = made or circuit()
+    return Simulation(made, list(made.parameters), output, Options(dtype, 1, method=method))
+
+
+def expectation(seed: int = 0, num_qubits: int = N) -> Expectation:
+    return Expectation(coerce_observables(random_observables(seed, num_qubits), num_qubits))
+
+
+def values(batch: int, made: QuantumCircuit | None = None) -> np.ndarray:
+    count = (made or circuit()).num_parameters
+    return np.random.default_rng(3).uniform(-np.pi, np.pi, (batch, count))
+
+
+def supports(method: SimulationMethod, output, capability: str) -> None:
+    if capability not in method.gives.get(type(output), ()):
+        pytest.skip(f"{method.name} declares no {capability} of {type(output).__name__}")
+
+
+@cache
+def slopes() -> np.ndarray:
+    """Derivatives (1, observables, angles) of the first sample by finite differences."""
+    exact = simulation(Dense(), expectation())
+    at = exact.arguments(values(1))[0].numpy()
+    return differences(lambda a: exact.engine.forward(torch.from_numpy(a), [])[0].numpy(), at)
+
+
+@each_method
+@each_dtype
+@pytest.mark.parametrize("batch", [0, 1, 17])
+def test_expectation_values(method, dtype, batch):
+    found = simulation(method, expectation(), dtype).values(values(batch))
+    assert found.shape == (batch, 3)
+    expected = expectation_values(circuit(), list(circuit().parameters), values(batch), random_observables(0, N))
+    np.testing.assert_allclose(found, expected.reshape(batch, 3), atol=TOLERANCE[dtype])
+
+
+@each_method
+@each_dtype
+@pytest.mark.parametrize("batch", [0, 1, 17])
+def test_vjp_by_angles(method, dtype, batch):
+    output = expectation()
+    supports(method, output, VJP)
+    made = simulation(method, output, dtype)
+    angles, prepared = made.arguments(values(batch))
+    cotangent = torch.from_numpy(np.random.default_rng(4).normal(size=(batch, 3)))
+    _, residuals = made.engine.forward(angles, prepared, keep=True)
+    gradient, by_prepared = made.engine.vjp(angles, prepared, cotangent, residuals)
+    assert gradient.shape == angles.shape and by_prepared is None
+    again, _ = made.engine.vjp(angles, prepared, cotangent)
+    torch.testing.assert_close(gradient, again, atol=10 * TOLERANCE[dtype], rtol=0)
+    expected = np.einsum("bm,bmk->bk", cotangent[:1], slopes()[:batch])
+    np.testing.assert_allclose(gradient[:1], expected, atol=max(1e-7, 10 * TOLERANCE[dtype]))
+
+
+@each_method
+@pytest.mark.parametrize("seed", range(8))
+def test_random_circuits(method, seed):
+    made = random_circuit(seed, 3, 12, UNITARY)
+    output = expectation(seed, 3)
+    at = values(2, made)
+    found = simulation(method, output, made=made).values(at)
+    expected = expectation_values(made, list(made.parameters), at, random_observables(seed, 3))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@each_method
+def test_interleaved_and_repeated_derivatives(method):
+    output = expectation()
+    supports(method, output, VJP)
+    made = simulation(method, output)
+    first, second = (made.arguments(v) for v in (values(3), -values(3)))
+    one = torch.ones(3, 3, dtype=torch.float64)
+    kept = [made.engine.forward(*at, keep=True)[1] for at in (first, second)]
+    found = [made.engine.vjp(*at, one, states)[0] for at, states in zip((second, first), kept[::-1], strict=True)]
+    for at, gradient in zip((second, first), found, strict=True):
+        torch.testing.assert_close(gradient, made.engine.vjp(*at, one)[0], atol=1e-10, rtol=0)
+
+
+@each_method
+def test_threads_and_pickles_agree(method):
+    made = simulation(method, expectation())
+    at = values(5)
+    expected = made.values(at)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: made.values(at), range(4)):
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+    copied = pickle.loads(pickle.dumps(made.engine))
+    np.testing.assert_allclose(copied.forward(*made.arguments(at))[0], expected, atol=1e-12)
+
+
+@each_method
+@pytest.mark.parametrize("qubits", [(0, 1, 2), (2,), (2, 0)])
+def test_probabilities(method, qubits):
+    output = Probabilities(qubits)
+    supports(method, output, VALUES)
+    made = simulation(method, output)
+    at = values(3)
+    parameters = list(circuit().parameters)
+    for row, found in zip(at, made.values(at), strict=True):
+        state = Statevector(circuit().assign_parameters(dict(zip(parameters, row, strict=True))))
+        np.testing.assert_allclose(found, state.probabilities(list(qubits)), atol=1e-10)
+    supports(method, output, VJP)
+    angles, prepared = made.arguments(at)
+    cotangent = torch.from_numpy(np.random.default_rng(4).normal(size=(3, 2 ** len(qubits))))
+    slopes = differences(lambda a: made.engine.forward(torch.from_numpy(a), [])[0].numpy(), angles.numpy())
+    expected = np.einsum("bm,bmk->bk", cotangent, slopes)
+    np.testing.assert_allclose(made.engine.vjp(angles, prepared, cotangent)[0], expected, atol=1e-8)
+
+
+@each_method
+def test_samples(method):
+    output = Samples((2, 0))
+    supports(method, output, SAMPLES)
+    bits = simulation(method, output).sample(values(2), 4000, np.random.default_rng(0))
+    assert bits.shape == (2, 4000, 2) and bits.dtype == bool
+    exact = simulation(METHODS["statevector"](), Probabilities((2, 0))).values(values(2))
+    for shots, expected in zip(bits, exact, strict=True):
+        counts = np.bincount(shots[:, 0] + 2 * shots[:, 1], minlength=4) / 4000
+        np.testing.assert_allclose(counts, expected, atol=0.04)  # five standard deviations
+
+
+@each_method
+def test_a_module_takes_it(method):
+    made = real_amplitudes(N, reps=1)
+    modules = [
+        qtm.QuantumModule(made, None, made.parameters, seed_init=0, method=m).double() for m in (method, "statevector")
+    ]
+    for module in modules:
+        (module() ** 2).sum().backward()
+    torch.testing.assert_close(modules[0](), modules[1](), atol=1e-9, rtol=0)
+    torch.testing.assert_close(modules[0].variational.grad, modules[1].variational.grad, atol=1e-7, rtol=0)
+    assert modules[0].plan().method == method.name
+
+
+@each_method
+def test_outputs_that_it_does_not_declare_are_refused(method):
+    flat = simulation(Dense(), expectation()).flat
+    for output in (expectation(), Probabilities((0,)), State(), Samples((0,))):
+        refused = method.refuses(flat, output, Options())
+        assert (refused is None) == (type(output) in method.gives)
+        if refused:
+            with pytest.raises(qtm.UnsupportedError, match=f"method '{method.name}' gives no {type(output).__name__}"):
+                choose(method, flat, output, Options())
+
+
+@each_method
+def test_predictions(method):
+    flat = simulation(Dense(), expectation()).flat
+    cost = method.cost(flat, expectation(), Options())
+    plan = method.compile(flat, expectation(), Options()).plan(8)
+    assert cost.multiply_adds > 0 and cost.memory > 0
+    assert plan.method == method.name and plan.multiply_adds > 0 and str(plan).startswith(method.name)
+
+
+def test_a_method_refuses_with_its_reason():
+    wide = real_amplitudes(13, reps=1)
+    with pytest.raises(qtm.UnsupportedError, match="method 'dense' takes at most 12 qubits, not 13"):
+        qtm.QuantumModule(wide, None, wide.parameters, method=Dense())
+
+
+@pytest.mark.parametrize("method", ["dense", 3, ("statevector", {"bond": 2}), ("statevector", 3), ("auto", {"a": 1})])
+def test_unknown_methods_and_options(method):
+    with pytest.raises(qtm.ParameterError, match="method"):
+        simulation_method(method)
+
+
+def test_a_pair_of_name_and_options():
+    assert simulation_method(("statevector", {})) == METHODS["statevector"]()
+    assert simulation_method("auto") is None
+
+
+def test_estimators_have_no_plan():
+    made = QuantumCircuit(1)
+    made.ry(ParameterVector("t", 1)[0], 0)
+    module = qtm.QuantumModule(made, None, made.parameters, gradient="param-shift")
+    with pytest.raises(qtm.UnsupportedError, match="nothing is simulated"):
+        module.plan()
