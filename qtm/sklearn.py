@@ -40,6 +40,7 @@ class QuantumClassifier(ClassifierMixin, Learner):
         epochs: Passes over the training set, with Adam and a cosine schedule.
         batch_size: Samples in a step.
         learning_rate: Of Adam, at the first step.
+        method: How qtm simulates: as for `QuantumModule`.
         estimator: A `BaseEstimatorV2` that evaluates the circuit, such as a device. None: the exact simulator.
         noise: An Aer `NoiseModel` or a Qiskit backend, to train and predict with its noise, simulated by Aer.
         shots: Shots with ``noise``; None: exact expectation values of the noisy circuit.
@@ -112,6 +113,7 @@ class QuantumRegressor(RegressorMixin, Learner):
         epochs: Passes over the training set.
         batch_size: Samples in a step.
         learning_rate: Of Adam, at the first step.
+        method: How qtm simulates: as for `QuantumModule`.
         estimator: A `BaseEstimatorV2`, or None.
         noise: An Aer `NoiseModel`, a Qiskit backend, or None.
         shots: Shots with ``noise``.

@@ -178,6 +178,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"learning_rate": 0}, qtm.ParameterError, "learning_rate=0"),
     ({"shots": 100}, qtm.ParameterError, "shots= belongs to noise="),
     ({"gradient": "revers"}, qtm.ParameterError, "unknown gradient"),
+    ({"method": "statevectro"}, qtm.QtmError, "statevectro"),
     ({"num_qubits": -2}, qtm.QtmError, "-2"),
     ({"num_qubits": 1, "encoding": "amplitude"}, qtm.CircuitError, "4 features do not fit"),
     ({"estimator": qtm.FastEstimator(), "noise": 1}, qtm.ParameterError, "not both"),

@@ -36,6 +36,7 @@ class Learner(BaseEstimator):
         epochs: int = 60,
         batch_size: int = 32,
         learning_rate: float = 0.03,
+        method: Any = "auto",
         estimator: Any = None,
         noise: Any = None,
         shots: int | None = None,
@@ -52,6 +53,7 @@ class Learner(BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.method = method
         self.estimator = estimator
         self.noise = noise
         self.shots = shots
@@ -73,7 +75,7 @@ class Learner(BaseEstimator):
             X.shape[1], num_outputs,
             num_qubits=self.num_qubits, layers=self.layers, encoding=self.encoding, ansatz=self.ansatz,
             encoder=self.encoder, head=self.head, output_scale=self._output_scale, seed=seed,
-            seed_init=seed, estimator=estimator, gradient=gradient,
+            seed_init=seed, method=self.method, estimator=estimator, gradient=gradient,
             num_threads_forward=self.num_threads, num_threads_backward=self.num_threads,
         )  # fmt: skip
         self.loss_curve_ = train(
