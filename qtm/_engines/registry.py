@@ -22,6 +22,7 @@ METHODS: dict[str, type[SimulationMethod]] = {
     "matrix_product_state": MatrixProductState,
 }
 AUTO = "auto"
+_SMALL = 1 << 26  # bytes of the states of one sample
 
 Method = str | tuple[str, Mapping[str, Any]] | SimulationMethod
 
@@ -50,7 +51,9 @@ def simulation_method(method: Method) -> SimulationMethod | None:
 
 
 def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
-    """The method to run: the one that was named, or with ``"auto"`` the cheapest that can.
+    """The method to run: the one that was named, or with ``"auto"`` the cheapest of the exact ones that can.
+
+    A state vector that is small is not compared with others: predicting their cost would take longer than it.
 
     Raises:
         ParameterError: the name or an option is unknown.
@@ -61,6 +64,9 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
         if (why := named.refuses(circuit, output, options)) is not None:
             raise UnsupportedError(f"method {named.name!r} {why}")
         return named
+    first = StateVector()
+    if first.refuses(circuit, output, options) is None and first.cost(circuit, output, options).memory <= _SMALL:
+        return first
     able, refusals = [], []
     for kind in METHODS.values():
         candidate = kind()
