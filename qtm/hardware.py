@@ -21,8 +21,9 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,15 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 from qiskit.providers import BackendV2
 
+from qtm._arguments import (
+    check_type,
+    checked_choice,
+    checked_flag,
+    checked_int,
+    checked_number,
+    checked_options,
+    checked_seed,
+)
 from qtm._errors import ParameterError, QtmError, require
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
@@ -49,9 +59,23 @@ __all__ = [
 
 logger = logging.getLogger("qtm")
 
+_WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
 _MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
 # What the service answers to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("shots", "max_executions", "max_depth", "max_circuits_per_job"), partial(
+        checked_int, advice="give a count of at least 1, or None", least=1)),
+    "retries": partial(checked_int, advice="give how often to try again; 0 is never"),
+    "precision": partial(checked_number, advice="give the standard deviation to reach", above=0),
+    **dict.fromkeys(("max_seconds", "backoff"), partial(checked_number, advice="give seconds", least=0)),
+    "optimization_level": partial(checked_int, advice="give a level of Qiskit's pass managers", most=3),
+    **dict.fromkeys(("seed_transpiler", "seed_simulator"), checked_seed),
+    "use_fractional_gates": checked_flag,
+    "instance": partial(
+        check_type, kinds=str, expected="the name or CRN of an instance", advice="give None for the account's own"),
+}  # fmt: skip
 
 # What a resumed run may change: nothing that its results depend on.
 _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
@@ -105,9 +129,9 @@ class Settings:
     backoff: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, table in (("mode", _MODES), ("estimator", KINDS)):
-            if getattr(self, name) not in table:
-                raise ParameterError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(table)}")
+        checked_choice(self.mode, "mode", _MODES)
+        checked_choice(self.estimator, "estimator", KINDS)
+        checked_options(vars(self), _CHECKS)
         if self.shots is not None and self.precision is not None:
             raise ParameterError("shots= and precision= are mutually exclusive: give one of them")
         try:
@@ -165,6 +189,12 @@ def connect(
         >>> bool(value > 0.85), device.usage.jobs
         (True, 1)
     """
+    if backend is not None:
+        check_type(backend, "backend", (str, BackendV2), "the name of a device or a BackendV2", _WHICH)
+    if min_qubits is not None:
+        checked_int(min_qubits, "min_qubits", "give the qubits that the circuit needs", least=1)
+    if journal is not None:
+        check_type(journal, "journal", (str, os.PathLike), "the path of a file", "give None to keep no journal")
     if journal is not None and Path(journal).exists():
         raise QtmError(
             f"the journal {str(journal)!r} has a run already; continue it with hardware.resume(...), or name "
@@ -173,7 +203,9 @@ def connect(
     known = [f.name for f in dataclasses.fields(Settings) if f.name not in ("backend", "mode")]
     if unknown := sorted(set(options) - set(known)):
         raise ParameterError(f"connect has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    options["options"] = dict(options.get("options") or {})
+    given = options.get("options") or {}
+    check_type(given, "options", Mapping, "a mapping of options", "give {'resilience_level': 1}, say")
+    options["options"] = dict(given)
     if options.get("seed_transpiler") is None:
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
@@ -200,6 +232,9 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
         QtmError: There is no such journal, another process is using it, or the backend is another one.
         ParameterError: A change would change the results of the run.
     """
+    check_type(journal, "journal", (str, os.PathLike), "the path of a journal", "give the file given to connect")
+    if backend is not None:
+        check_type(backend, "backend", BackendV2, "a BackendV2", "leave it out to find the device by its name")
     if not Path(journal).exists():
         raise QtmError(f"there is no journal {str(journal)!r}; start it with hardware.connect(journal=...)")
     if wrong := sorted(changes.keys() - _FREE):

@@ -14,6 +14,7 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
+from qtm._arguments import check_generator_seed, checked_precision
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
@@ -69,7 +70,8 @@ class FastEstimator(BaseEstimatorV2):
         executor: Executor | None = None,
         noise: Noise = None,
     ) -> None:
-        self._default_precision = default_precision
+        self._default_precision = checked_precision(default_precision, "default_precision")
+        check_generator_seed(seed, "seed")
         self._seed = seed
         self._simulations = Simulations(checked_options(dtype, num_threads, executor, noise=read_noise(noise)))
 

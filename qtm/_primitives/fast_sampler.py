@@ -14,6 +14,7 @@ from qiskit.primitives.containers import SamplerPubLike
 from qiskit.primitives.containers.bindings_array import BindingsArrayLike
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
+from qtm._arguments import check_generator_seed, checked_int
 from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
@@ -69,7 +70,9 @@ class FastSampler(BaseSamplerV2):
         num_threads: int = 0,
         noise: Noise = None,
     ) -> None:
-        self._default_shots = default_shots
+        advice = "give the outcomes to draw for each parameter set"
+        self._default_shots = checked_int(default_shots, "default_shots", advice, least=1)
+        check_generator_seed(seed, "seed")
         self._seed = seed
         self._simulations = Simulations(checked_options(dtype, num_threads, None, noise=read_noise(noise)))
 
