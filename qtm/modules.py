@@ -20,6 +20,7 @@ from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
+from qtm._noise.aer_model import Noise, read_noise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
@@ -49,6 +50,7 @@ class QuantumModule(nn.Module):
             added to the values while "reverse" gradients stay exact.
         gradient: how outputs are differentiated, by name or as a pair of name and options:
 
+            * "auto": "reverse" where the estimator is qtm's own, "param-shift" on any other.
             * "reverse": exact, where the estimator is qtm's own.
             * "param-shift": exact on any estimator that is; every gate angle that needs a gradient is shifted.
               Options: ``precision``, the standard deviation to ask the estimator for, and ``max_points``, the
@@ -68,6 +70,11 @@ class QuantumModule(nn.Module):
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
+
+        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
+            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
+            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
@@ -103,6 +110,7 @@ class QuantumModule(nn.Module):
         encoding_gradients_flag: bool | None = None,
         pass_manager: BasePassManager | None = None,
         method: Method = "auto",
+        noise: Noise = None,
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
@@ -125,6 +133,7 @@ class QuantumModule(nn.Module):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
+            noise=read_noise(noise),
             group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
         )
         self._encoding_gradients_flag = encoding_gradients_flag

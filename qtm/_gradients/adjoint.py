@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
 from qtm._circuit.expressions import check_angles
-from qtm._circuit.observables import coerce_observables
+from qtm._circuit.observables import Observable, coerce_observables
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError
 from qtm._gradients.settings import MethodSettings
+from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
 from qtm.primitives import FastEstimator
 
@@ -91,13 +94,23 @@ class IdealEstimatorMethod(EngineMethod):
         return [p.to(kind) for p in prepared]
 
 
+def _laid_out(observable: Observable, circuit: QuantumCircuit) -> SparsePauliOp:
+    """An observable on the physical qubits of a transpiled circuit."""
+    labels = observable.labels() or ["I" * observable.num_qubits]
+    coefficients = observable.coeffs if observable.num_terms else [0.0]
+    return SparsePauliOp(labels, coefficients).apply_layout(circuit.layout, circuit.num_qubits)
+
+
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
     """Exact expectation values and their derivatives from the engine that the settings name."""
-    observables = coerce_observables(settings.observables, settings.circuit.num_qubits)
+    circuit = settings.circuit
+    observables = coerce_observables(settings.observables, circuit.num_qubits)
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
-    simulation = Simulation(
-        settings.circuit, settings.parameters, Expectation(observables), _options(settings, dtype, own)
-    )
+    options = _options(settings, dtype, own)
+    if options.noise is not None and settings.pass_manager is not None:
+        circuit = settings.pass_manager.run(circuit)
+        observables = coerce_observables([_laid_out(o, circuit) for o in observables], circuit.num_qubits)
+    simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
     if own is None:
         return EngineMethod(simulation, len(observables))
     return IdealEstimatorMethod(simulation, len(observables), own)
@@ -105,12 +118,14 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
 
 def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) -> Options:
     """What the module was given and, where its estimator is a `FastEstimator`, the options of that one."""
+    noise = noise_of(settings.estimator) if settings.noise is None else settings.noise
     options = Options(
         dtype,
         settings.threads_forward,
         settings.executor,
         backward_threads=settings.threads_backward,
         method=settings.method,
+        noise=noise,
     )
     if own is None:
         return options

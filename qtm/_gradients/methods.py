@@ -27,6 +27,13 @@ def _is_exact(estimator: BaseEstimatorV2) -> bool:
     return isinstance(estimator, FastEstimator)
 
 
+def _resolved(name: str, settings: MethodSettings) -> str:
+    """The method that "auto" stands for: reverse on the exact simulator, parameter shift on any other estimator."""
+    if name != "auto":
+        return name
+    return "reverse" if settings.estimator is None or _is_exact(settings.estimator) else "param-shift"
+
+
 def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     """The method that the settings name, computing in ``dtype``.
 
@@ -34,19 +41,36 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         ParameterError: the gradient is unknown, or does not go with the estimator.
     """
     name, options = settings.gradient if isinstance(settings.gradient, tuple) else (settings.gradient, {})
+    name = _resolved(name, settings)
     if name not in GRADIENT_METHODS:
-        raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}")
+        raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
     if name == "reverse" and settings.estimator is not None and not _is_exact(settings.estimator):
         raise ParameterError(
             f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
             "use gradient='param-shift' or 'spsa'"
         )
     _check_options(name, options)
+    _check_noise(settings, name)
     if name == "reverse":
         return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:
         settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
     return settings.on_estimator[name]
+
+
+def _check_noise(settings: MethodSettings, gradient: str) -> None:
+    if settings.noise is None:
+        return
+    if settings.estimator is not None:
+        raise ParameterError(
+            f"noise= is for qtm's own simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
+            "one of estimator= and noise= out"
+        )
+    if gradient != "reverse":
+        raise ParameterError(
+            f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a "
+            "device, give estimator=qtm.noisy_estimator(noise) instead"
+        )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -19,8 +20,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qtm._circuit.observables import Observable
 from qtm._errors import CircuitError, ObservableError, ParameterError, QtmError
 from qtm._locks import cached_property
-from qtm._primitives.job_usage import Usage, measured_circuits
-from qtm._primitives.primitive_runner import PrimitiveRunner, text_of
+from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
+from qtm._primitives.primitive_runner import PrimitiveRunner, logger, text_of
 
 # Where estimators keep the noise that they run with, the first that is set: Runtime's and Aer's options,
 # Qiskit's reference primitives, qtm.noise.
@@ -83,11 +84,35 @@ class EstimatorRunner(PrimitiveRunner):
             raise ParameterError(
                 f"precision={precision}; expected a standard deviation, 0 for exact values where possible"
             )
-        laid_out = _transpiled(circuit, pass_manager) if pass_manager is not None else None
-        run = circuit if laid_out is None else laid_out
-        super().__init__(estimator, run, parameters, max_points=max_points, is_isa=laid_out is not None)
+        super().__init__(estimator, parameters, max_points=max_points)
         self.precision, self._pub_per_point = precision, pub_per_point
-        self.observables = ObservablesArray([_operator(o, laid_out) for o in observables])
+        self._source, self._wanted, self._pass_manager = circuit, tuple(observables), pass_manager
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Transpile the circuit, and lay the observables out on its qubits."""
+        self._epoch = self._latest_epoch()
+        laid_out = _transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
+        self.observables = ObservablesArray([_operator(o, laid_out) for o in self._wanted])
+        # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
+        # values, and parameters that only the phase holds would have to be told to the estimator.
+        circuit = (self._source if laid_out is None else laid_out).copy()
+        circuit.global_phase = 0
+        self._take(circuit, is_isa=laid_out is not None)
+        self.__dict__.pop("_bases", None)
+
+    def _latest_epoch(self) -> int:
+        """How often the device was recalibrated, where the pass manager is of a device."""
+        return int(getattr(self._pass_manager, "epoch", 0))
+
+    def _refresh(self) -> None:
+        if self._epoch != self._latest_epoch():
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s is transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def num_outputs(self) -> int:
@@ -114,8 +139,7 @@ class EstimatorRunner(PrimitiveRunner):
         if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
             return self.primitive.estimate_usage(pubs, precision=self.precision)
         circuits = sum(pub.parameter_values.size for pub in pubs) * self._bases
-        shots = math.ceil(1 / self.noise**2 - 1e-6) if self.noise else 1  # the square is off by rounding
-        return Usage(jobs=1, pubs=len(pubs), circuits=circuits, executions=circuits * shots)
+        return replace(simulated_usage(circuits, self.noise), pubs=len(pubs))
 
     @cached_property
     def _bases(self) -> int:

@@ -22,38 +22,39 @@ logger = logging.getLogger("qtm")
 class PrimitiveRunner(ABC):
     """Outputs of one circuit at many points, from one primitive.
 
-    All points of a call are parameter bindings of one PUB, so a call is one job whatever their number.
+    All points of a call are parameter bindings of one PUB, so a call is one job whatever their number. A subclass
+    hands over its circuit with `_take`.
 
     Args:
         primitive: what runs the job.
-        circuit: as it is to be run; it is rewritten only where Aer would not bind it.
         parameters: what the coordinates of a point are bound to, in this order.
         max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
-        is_isa: whether the circuit is in the instructions of a device, which are kept.
 
     Raises:
         ParameterError: ``max_points`` is unusable.
     """
 
-    def __init__(
-        self,
-        primitive: Any,
-        circuit: QuantumCircuit,
-        parameters: Sequence[Parameter],
-        *,
-        max_points: int | None = None,
-        is_isa: bool = False,
-    ) -> None:
+    def __init__(self, primitive: Any, parameters: Sequence[Parameter], *, max_points: int | None = None) -> None:
         if max_points is not None and max_points < 1:
             raise ParameterError(f"max_points={max_points}; a job holds at least 1 point")
         self.primitive, self.max_points = primitive, max_points
-        self.circuit = circuit_for(primitive, circuit, is_isa)
+        self._parameters = tuple(parameters)
+        self.usage = Usage()
+
+    def _take(self, circuit: QuantumCircuit, is_isa: bool) -> None:
+        """Run this circuit from now on, rewritten only where Aer would not bind it.
+
+        ``is_isa``: it is in the instructions of a device, which are kept.
+        """
+        self.circuit = circuit_for(self.primitive, circuit, is_isa)
         # Transpiling may remove a parameter that nothing depends on; primitives refuse to be told its value.
         used = set(self.circuit.parameters)
-        self._columns = [k for k, parameter in enumerate(parameters) if parameter in used]
-        self._bound = tuple(parameters[k] for k in self._columns)
-        self._num_coordinates = len(parameters)
-        self.usage = Usage()
+        self._columns = [k for k, parameter in enumerate(self._parameters) if parameter in used]
+        self._bound = tuple(self._parameters[k] for k in self._columns)
+
+    @abstractmethod
+    def _refresh(self) -> None:
+        """Called before each use: the chance to follow what has changed."""
 
     @property
     @abstractmethod
@@ -89,8 +90,9 @@ class PrimitiveRunner(ABC):
         Raises:
             JobError: the primitive failed, or its result is not what it was asked for; names the job.
         """
+        self._refresh()
         shape = (*points.shape[:-1], self.num_outputs)
-        flat = points.reshape(math.prod(points.shape[:-1]), self._num_coordinates).astype(float, copy=False)
+        flat = points.reshape(math.prod(points.shape[:-1]), len(self._parameters)).astype(float, copy=False)
         wanted = list(self._jobs(flat))
         jobs: list[Any] = []
         for pubs in wanted:
@@ -103,7 +105,8 @@ class PrimitiveRunner(ABC):
 
     def preview(self, points: int) -> Usage:
         """What ``values`` of so many points would use; nothing is submitted."""
-        jobs = self._jobs(np.zeros((points, self._num_coordinates)))
+        self._refresh()
+        jobs = self._jobs(np.zeros((points, len(self._parameters))))
         return sum((self._usage_of(pubs) for pubs in jobs), Usage())
 
     def _jobs(self, points: np.ndarray) -> Iterator[list[Any]]:

@@ -12,11 +12,13 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
+from qtm._noise.aer_model import Noise, check_one_noise
 from qtm._primitives.aer_circuits import circuit_for
-from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal
+from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
@@ -44,6 +46,7 @@ class EstimatorQNN(QuantumNetwork):
         input_gradients: whether `backward` differentiates by the inputs as well.
         default_precision: standard deviation to ask of an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -76,9 +79,11 @@ class EstimatorQNN(QuantumNetwork):
         input_gradients: bool = False,
         default_precision: float = DEFAULT_PRECISION,
         pass_manager: BasePassManager | None = None,
+        noise: Noise = None,
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
-        self.estimator: BaseEstimatorV2 = FastEstimator() if estimator is None else estimator
+        check_one_noise(estimator, noise)
+        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
         self.gradient = gradient
         self._default_precision = default_precision
         if observables is None:
@@ -106,6 +111,14 @@ class EstimatorQNN(QuantumNetwork):
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "EstimatorQNN")
+        if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
+            return make_method(
+                MethodSettings(
+                    circuit=self._placement.run, parameters=self._parameters, observables=self._on_run, noise=noise
+                ),
+                dtype,
+            )
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None

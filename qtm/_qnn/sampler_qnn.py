@@ -14,11 +14,13 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._engines.options import Options
 from qtm._errors import ShapeError
 from qtm._gradients.method import GradientMethod
+from qtm._noise.aer_model import Noise, check_one_noise
 from qtm._primitives.aer_circuits import circuit_for
-from qtm._primitives.ideal_primitives import is_exact_sampler
+from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.errors import network_error
 from qtm._qnn.exact_outcomes import ExactProbabilities, Outputs
@@ -55,6 +57,7 @@ class SamplerQNN(QuantumNetwork):
             one, or parameter shifts where the sampler is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -90,9 +93,11 @@ class SamplerQNN(QuantumNetwork):
         gradient: Any = None,
         input_gradients: bool = False,
         pass_manager: BasePassManager | None = None,
+        noise: Noise = None,
     ) -> None:
         super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
-        self.sampler: BaseSamplerV2 = FastSampler() if sampler is None else sampler
+        check_one_noise(sampler, noise)
+        self.sampler: BaseSamplerV2 = FastSampler(noise=noise) if sampler is None else sampler
         self.gradient = gradient
         self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
         self.set_interpret(interpret, output_shape)
@@ -128,6 +133,10 @@ class SamplerQNN(QuantumNetwork):
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "SamplerQNN")
+        if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
+            circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
+            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, Options(dtype, noise=noise))
         simulate = self._placement.simulate
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
