@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -170,7 +170,7 @@ def _bytes(number: float) -> str:
     return f"{number:.3g} {_UNITS[power]}"
 
 
-def _readout(output: Output, columns: GateColumns) -> Readout | None:
+def _readout(output: Any, columns: GateColumns) -> Readout | None:
     if isinstance(output, Expectation):
         return ExpectationReadout(pauli_mpo(output.observables, columns.site_of))
     if isinstance(output, Probabilities):
