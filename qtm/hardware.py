@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -38,16 +39,19 @@ from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal
 from qtm._hardware.pass_manager import DevicePassManager
 from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient
+from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
-    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Usage",
-    "connect", "resume", "stop", "warn",
+    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
+    "Usage", "connect", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
 
-_MODES = {"session": "Session", "batch": "Batch", "job": None}
+_MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
+# What the service answers to an account whose plan has no sessions.
+_NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # What a resumed run may change: nothing that its results depend on.
 _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
@@ -55,17 +59,43 @@ _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retrie
 
 @dataclass(frozen=True)
 class Settings:
-    """What a connection was asked for; it is kept in the journal, and holds no secret."""
+    """Options of a connection, for ``connect(backend, **options)``; they are kept in the journal, without secrets.
+
+    Attributes:
+        backend: Name of the device.
+        mode: "session" (one queue wait, billed by wall-clock time), "batch", "job" (each job queues), or "auto": a
+            session where the account's plan has them, else a batch, which the log says.
+        estimator: "executor", the client-side estimator of the runtime (readout mitigation, zero-noise
+            extrapolation, twirling, dynamical decoupling), or "v2", the older one (deprecated since 0.50).
+        shots: Shots of a circuit, where a PUB asks for no precision.
+        precision: Target standard deviation, instead of shots.
+        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
+            {"enable": True}}``.
+        optimization_level: Of the pass manager, 0 to 3.
+        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
+        seed_simulator: Of local mode; every job gets a seed of its own from it.
+        use_fractional_gates: Transpile to RX and RZZ of any angle, where the device has them. RZZ angles are folded
+            into [0, pi/2], which is what the device takes, for every parameter set.
+        instance: The instance (CRN or name) of the account.
+        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
+        max_seconds: Budget of quantum seconds of the whole run; a session ends after so many seconds, too.
+        max_depth: Refuse deeper circuits.
+        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
+            limit if None.
+        retries: Number of retries after a transient failure (network, busy server).
+        backoff: Seconds before the first retry; doubled for each one after it.
+    """
 
     backend: str
-    mode: str = "session"
+    mode: str = "auto"
     estimator: str = "executor"
     shots: int | None = None
     precision: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     optimization_level: int = 1
     seed_transpiler: int | None = None
     seed_simulator: int | None = None
+    use_fractional_gates: bool = False
     instance: str | None = None
     max_executions: int | None = None
     max_seconds: float | None = None
@@ -79,7 +109,7 @@ class Settings:
             if getattr(self, name) not in table:
                 raise ParameterError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(table)}")
         if self.shots is not None and self.precision is not None:
-            raise ParameterError("shots= and precision= say the same thing; give one of them")
+            raise ParameterError("shots= and precision= are mutually exclusive: give one of them")
         try:
             json.dumps(self.options)
         except TypeError as error:
@@ -90,60 +120,33 @@ class Settings:
 
     def runtime_options(self) -> dict[str, Any]:
         """Return the options of the runtime's estimator."""
-        named = {"default_shots": self.shots, "default_precision": self.precision}
-        return self.options | {name: value for name, value in named.items() if value is not None}
+        named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
+        return dict(self.options) | {name: value for name, value in named.items() if value is not None}
 
 
 def connect(
     backend: str | BackendV2 | None = None,
-    mode: str = "session",
+    mode: str = "auto",
     *,
-    estimator: str = "executor",
-    shots: int | None = None,
-    precision: float | None = None,
-    options: Mapping[str, Any] | None = None,
-    optimization_level: int = 1,
-    seed_transpiler: int | None = None,
-    seed_simulator: int | None = None,
     journal: str | Path | None = None,
-    max_executions: int | None = None,
-    max_seconds: float | None = None,
-    max_depth: int | None = None,
-    max_circuits_per_job: int | None = None,
-    retries: int = 5,
-    backoff: float = 1.0,
     min_qubits: int | None = None,
-    instance: str | None = None,
     service: Any = None,
+    **options: Any,
 ) -> Connection:
-    """Connect to a device of IBM Quantum, or to a fake one.
+    """Connect to a device of IBM Quantum, or to a simulated one.
 
     The account is the saved one of qiskit-ibm-runtime, or the token in ``QISKIT_IBM_TOKEN``.
 
     Args:
-        backend: The name of a device; a backend object (a fake device or an AerSimulator runs locally);
-            None for the least busy device.
-        mode: "session" (one queue wait, billed by wall-clock time), "batch", or "job" (each job queues).
-        estimator: "executor", the client-side estimator of the runtime (readout mitigation, zero-noise
-            extrapolation, twirling, dynamical decoupling), or "v2", the older one (deprecated since 0.50).
-        shots: Shots of a circuit, where a PUB asks for no precision.
-        precision: Target deviation, instead of shots.
-        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
-            {"enable": True}}``.
-        optimization_level: Of the pass manager, 0 to 3.
-        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
-        seed_simulator: Of local mode; every job gets a seed of its own from it.
+        backend: The name of a device; "aer" for a simulator without noise, or the name of a fake device as
+            "fake_torino", both without an account; a backend object (a fake device or an AerSimulator runs
+            locally); None for the least busy device.
+        mode: "auto", "session", "batch" or "job"; see `Settings`.
         journal: The file of the job journal. None keeps the journal in memory: nothing to resume.
-        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
-        max_seconds: Budget of quantum seconds of the whole run.
-        max_depth: Refuse deeper circuits.
-        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
-            limit if None.
-        retries: How often a passing failure (network, busy server) is tried again.
-        backoff: Seconds before the first retry; doubled for each one after it.
-        min_qubits: The least qubits that the least busy device must have.
-        instance: The instance (CRN or name) of the account.
+        min_qubits: Minimum number of qubits of the least busy device.
         service: A ``QiskitRuntimeService`` to use instead of opening one.
+        **options: The other options, by name; `Settings` lists them with their defaults: estimator, shots,
+            precision, options, optimization_level, seed_transpiler, use_fractional_gates, max_seconds, ...
 
     Raises:
         QtmError: There is no account, no such backend, or the journal has a run already.
@@ -167,12 +170,15 @@ def connect(
             f"the journal {str(journal)!r} has a run already; continue it with hardware.resume(...), or name "
             "another file"
         )
-    device, service = _find_backend(backend, service, instance, min_qubits)
-    settings = Settings(
-        device.name, mode, estimator, shots, precision, dict(options or {}), optimization_level,
-        secrets.randbits(31) if seed_transpiler is None else seed_transpiler, seed_simulator, instance,
-        max_executions, max_seconds, max_depth, max_circuits_per_job, retries, backoff,
-    )  # fmt: skip
+    known = [f.name for f in dataclasses.fields(Settings) if f.name not in ("backend", "mode")]
+    if unknown := sorted(set(options) - set(known)):
+        raise ParameterError(f"connect has no option {', '.join(unknown)}; its options are {', '.join(known)}")
+    options["options"] = dict(options.get("options") or {})
+    if options.get("seed_transpiler") is None:
+        options["seed_transpiler"] = secrets.randbits(31)
+    settings = Settings("", mode, **options)  # checked before a service is asked
+    device, service = _find_backend(backend, service, settings, min_qubits)
+    settings = dataclasses.replace(settings, backend=device.name)
     return _connected(device, service, settings, journal)
 
 
@@ -201,7 +207,7 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
     stored = Journal(journal)
     try:
         settings = _stored_settings(stored, changes)
-        device, service = _find_backend(backend or settings.backend, service, settings.instance, None)
+        device, service = _find_backend(backend or settings.backend, service, settings, None)
         if device.name != settings.backend:
             raise QtmError(f"the run in {str(journal)!r} is on {settings.backend}, not on {device.name}")
         return Connection(device, service, settings, stored)
@@ -220,15 +226,17 @@ def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
 
 
 def _connected(device: BackendV2, service: Any, settings: Settings, path: str | Path | None) -> Connection:
-    journal = Journal(path)
+    journal: Journal | None = None
     try:
+        journal = Journal(path)
         connection = Connection(device, service, settings, journal)
         journal.set_setting("settings", dataclasses.asdict(settings))
         return connection
     except BaseException:
-        journal.close()
-        if path is not None:
-            Path(path).unlink()
+        if journal is not None:
+            journal.close()
+        if path is not None:  # it did not exist before, and nothing was submitted
+            Path(path).unlink(missing_ok=True)
         raise
 
 
@@ -245,7 +253,7 @@ class Connection:
     """
 
     def __init__(self, backend: BackendV2, service: Any, settings: Settings, journal: Journal) -> None:
-        self.backend, self.settings, self.journal = backend, settings, journal
+        self.backend, self.settings, self.journal = binding_backend(backend), settings, journal
         self._mode: Any = None
         self.pass_manager = DevicePassManager(backend, settings.optimization_level, settings.seed_transpiler, journal)
         circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)
@@ -264,8 +272,27 @@ class Connection:
         name = _MODES[self.settings.mode]
         if name is None:
             return self.backend
-        self._mode = getattr(require("qiskit_ibm_runtime", EXTRA), name)(backend=self.backend)
+        runtime = require("qiskit_ibm_runtime", EXTRA)
+        if name == "Session":
+            self._mode = self._open_session(runtime)
+        self._mode = self._mode or runtime.Batch(backend=self.backend)
         return self._mode
+
+    def _open_session(self, runtime: Any) -> Any:
+        """A session; None where the account's plan has none and the mode leaves the choice to us."""
+        seconds = self.settings.max_seconds
+        try:
+            return runtime.Session(backend=self.backend, max_time=None if seconds is None else math.ceil(seconds))
+        except Exception as error:
+            if not any(text in str(error) for text in _NO_SESSIONS):
+                raise
+            if self.settings.mode != "auto":
+                raise QtmError(
+                    "the account's plan has no sessions, and nothing was submitted; "
+                    f'hardware.resume(journal, mode="batch") goes on without ({error})'
+                ) from error
+            logger.warning("the account's plan has no sessions: the jobs of the run are a batch")
+            return None
 
     @property
     def usage(self) -> Usage:
@@ -281,17 +308,24 @@ class Connection:
         return self.estimator.estimate_usage(pubs, precision=precision)
 
     def recalibrate(self) -> None:
-        """Fetch the backend's latest calibration; the pass manager transpiles by it from now on."""
+        """Fetch the backend's latest calibration, and use it from the next submission on.
+
+        Modules transpile their circuits again (the log says so), and error mitigation measures its maps and readout
+        factors anew.
+        """
         if hasattr(self.backend, "service") and hasattr(self.backend, "refresh"):
             self.backend.refresh()
         self.pass_manager.next_epoch()
+        self.journal.forget()
 
     def close(self) -> None:
         """Close the session and the journal; submitted jobs go on, and a resumed run fetches them."""
-        if self._mode is not None:
-            self._mode.close()
+        try:
+            if self._mode is not None:
+                self._mode.close()
+        finally:
             self._mode = None
-        self.journal.close()
+            self.journal.close()
 
     def __enter__(self) -> Connection:
         return self
@@ -309,24 +343,37 @@ class Connection:
 
 
 def _find_backend(
-    backend: str | BackendV2 | None, service: Any, instance: str | None, min_qubits: int | None
+    backend: str | BackendV2 | None, service: Any, settings: Settings, min_qubits: int | None
 ) -> tuple[BackendV2, Any]:
-    """Return the backend and the service that runs its jobs."""
-    runtime = require("qiskit_ibm_runtime", EXTRA)
+    """Return the backend and the service that runs its jobs.
+
+    Raises:
+        QtmError: There is no such backend, or it has no fractional gates and they were asked for.
+    """
+    if isinstance(backend, str) and service is None and backend.startswith(("fake_", "aer")):
+        backend = _local_backend(backend)
     if isinstance(backend, BackendV2):
+        runtime = require("qiskit_ibm_runtime", EXTRA)
         local = runtime.fake_provider.local_service.QiskitRuntimeLocalService
-        return backend, service or getattr(backend, "service", None) or local()
-    if service is None and backend is not None and backend.startswith(("fake_", "aer_")):
-        return _find_backend(_local_backend(backend), None, None, None)
-    service = service or _open_service(instance)
+        device, service = backend, service or getattr(backend, "service", None) or local()
+    else:
+        service = service or _open_service(settings.instance)
+        device = _at_service(backend, service, settings, min_qubits)
+    if settings.use_fractional_gates and "rzz" not in device.target.operation_names:
+        raise QtmError(f"{device.name} has no fractional gates; leave use_fractional_gates out, or name another device")
+    return device, service
+
+
+def _at_service(name: str | None, service: Any, settings: Settings, min_qubits: int | None) -> BackendV2:
+    fractional = {"use_fractional_gates": True} if settings.use_fractional_gates else {}
     try:
-        if backend is None:
-            return service.least_busy(min_num_qubits=min_qubits), service
-        return service.backend(backend), service
+        if name is None:
+            return service.least_busy(min_num_qubits=min_qubits, **fractional)
+        return service.backend(name, **fractional)
     except Exception as error:
         if is_transient(error):
             raise
-        raise QtmError(_no_backend(backend, min_qubits, service, error)) from error
+        raise QtmError(_no_backend(name, min_qubits, service, error)) from error
 
 
 def _no_backend(name: str | None, min_qubits: int | None, service: Any, error: Exception) -> str:
@@ -340,10 +387,10 @@ def _local_backend(name: str) -> BackendV2:
     # Not through the provider of the fake devices, which builds all of them to find one.
     fakes = vars(require("qiskit_ibm_runtime.fake_provider", EXTRA)).values()
     known = {cls.backend_name: cls for cls in fakes if isinstance(getattr(cls, "backend_name", None), str)}
-    if name == "aer_simulator":
+    if name in ("aer", "aer_simulator"):
         return require("qiskit_aer", "aer").AerSimulator()
     if name not in known:
-        names = ", ".join(sorted([*known, "aer_simulator"]))
+        names = ", ".join(sorted([*known, "aer"]))
         raise QtmError(f"there is no local backend {name!r}; there are: {names}")
     return known[name]()
 

@@ -8,7 +8,7 @@ it composes: readout mitigation inside zero-noise extrapolation is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from qtm._mitigation.pec import ErrorCancellation
 from qtm._mitigation.real_time_cdr import RealTime
 from qtm._mitigation.rem import Readout
 from qtm._mitigation.zne import ZeroNoise
+from qtm._primitives.aer_circuits import pubs_for
+from qtm._primitives.estimator_runner import shot_noise
+from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -73,11 +76,52 @@ class MitigatedEstimator(BaseEstimatorV2):
         self.estimator = estimator
         self.method_name = method
         self.method = _made(method, options)
+        _follow(estimator, method, self.method)
 
     @staticmethod
     def options(method: str) -> dict[str, Any]:
         """Options of a method with their defaults; ``...`` marks one that must be given."""
         return {f.name: _default(f) for f in fields(_known(method)) if f.init}  # type: ignore[arg-type]
+
+    def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
+        """Return what ``run`` would ask of the estimator below, mitigation included; nothing is submitted.
+
+        It is what the first round takes. "real-time-cdr" takes a second one, of its training circuits, when a
+        check finds that its map has drifted.
+        """
+        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        state = self.method.state_dict()
+        wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
+        self.method.load_state_dict(state)  # as if nothing had been drawn
+        if hasattr(self.estimator, "estimate_usage"):
+            return self.estimator.estimate_usage(wanted, precision=precision)
+        noise = shot_noise(self.estimator)
+        each = [simulated_usage(measured_circuits(pub), pub.precision or noise) for pub in wanted]
+        return replace(sum(each, Usage()), jobs=min(1, len(each)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later values depend on besides the options: fitted maps, readout factors, places in random sequences.
+
+        A connection's checkpoint saves it for every mitigated estimator on the device. Save it yourself where
+        the estimator is another one: ``checkpoint.save(step, mitigation=estimator)``.
+        """
+        inner = self.estimator.state_dict() if isinstance(self.estimator, MitigatedEstimator) else None
+        return {"method": self.method_name, "state": self.method.state_dict(), "estimator": inner}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`.
+
+        Raises:
+            ParameterError: the state is of other methods than this estimator's.
+        """
+        if state_dict["method"] != self.method_name:
+            raise ParameterError(
+                f"the state is of method {state_dict['method']!r}, and this estimator's is {self.method_name!r}; "
+                "make the estimator as it was made when the state was saved"
+            )
+        self.method.load_state_dict(state_dict["state"])
+        if isinstance(self.estimator, MitigatedEstimator):
+            self.estimator.load_state_dict(state_dict["estimator"])
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -111,7 +155,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         return PrimitiveResult([self._result(pub, done[i]) for i, pub in enumerate(pubs)], metadata={"version": 2})
 
     def _run_inner(self, pubs: list[EstimatorPub], precision: float | None) -> Iterator[PubResult]:
-        results = self.estimator.run(pubs, precision=precision).result()
+        results = self.estimator.run(pubs_for(self.estimator, pubs), precision=precision).result()
         if len(results) != len(pubs):
             raise ShapeError(f"the estimator returned {len(results)} results for {len(pubs)} PUBs")
         for pub, result in zip(pubs, results, strict=True):
@@ -128,6 +172,14 @@ class MitigatedEstimator(BaseEstimatorV2):
             "circuit_metadata": pub.circuit.metadata,
         }
         return PubResult(DataBin(evs=evs, stds=stds, shape=pub.shape), metadata=metadata)
+
+
+def _follow(estimator: Any, name: str, method: MitigationMethod) -> None:
+    """Have the journal of a device keep the method's state, however many estimators are in between."""
+    while isinstance(estimator, MitigatedEstimator):
+        estimator = estimator.estimator
+    if hasattr(estimator, "keep_state"):
+        estimator.keep_state(name, method)
 
 
 def _known(method: str) -> type[MitigationMethod]:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import uuid
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,17 @@ from qiskit_ibm_runtime.quantum_program.params_converters import QUANTUM_PROGRAM
 CONVERTER = QUANTUM_PROGRAM_PARAMS_CONVERTERS["v2.0"]
 
 
+@cache
+def manila():
+    """One for all: making it, and its noise model, takes longer than a job."""
+    return FakeManilaV2()
+
+
 class MockBackend(IBMBackend):
     """A device of the mock service: FakeManila's data under another name."""
 
     def __init__(self, service):
-        self._fake = FakeManilaV2()
+        self._fake = manila()
         super().__init__(self._fake.configuration(), service, api_client=None)
         self.name = "ibm_mock"
 

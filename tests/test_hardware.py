@@ -115,9 +115,9 @@ def test_what_cannot_run_is_refused_before_it_is_sent(bad, error, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "serverless"}, "mode='serverless'; expected one of session, batch, job"),
+        ({"mode": "serverless"}, "mode='serverless'; expected one of auto, session, batch, job"),
         ({"estimator": "v1"}, "estimator='v1'; expected one of executor, v2"),
-        ({"shots": 10, "precision": 0.1}, "say the same thing"),
+        ({"shots": 10, "precision": 0.1}, "mutually exclusive"),
         ({"options": {"resilience": {"magic": True}}}, "refuses the options.*magic"),
         ({"options": {"resilience_level": 9}}, "refuses the options"),
         ({"options": {"x": object()}}, "plain values"),

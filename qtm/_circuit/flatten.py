@@ -110,6 +110,7 @@ class _Walk:
         self.measured: dict[int, str] = {}  # qubit -> the measurement, for the error message
         self.names: list[str] = []  # the instruction at hand and those around it, outermost first
         self.position = 0
+        self.complete: CircuitError | None = None
 
     def run(self) -> None:
         index = {qubit: i for i, qubit in enumerate(self.circuit.qubits)}
@@ -136,13 +137,18 @@ class _Walk:
                 self.emit(row, instruction.params, qubits)
             elif instruction.name == "store" or not instruction.is_directive():  # to Qiskit a store is one
                 self.visit_composite(instruction.operation, qubits)
-        except _RefusedError:
-            raise
         except (CircuitError, QiskitError, TypeError, ValueError) as error:
-            raise _RefusedError(f"{self.where()}: {str(error).strip(_QUOTES).rstrip('.')}.") from error
+            if error is self.complete:
+                raise
+            raise self.refusal(f"{self.where()}: {str(error).strip(_QUOTES).rstrip('.')}.") from error
+
+    def refusal(self, message: str) -> CircuitError:
+        """An error whose message is complete: composites around the instruction add nothing to it."""
+        self.complete = CircuitError(message)
+        return self.complete
 
     def refuse(self, why: str) -> NoReturn:
-        raise _RefusedError(f"{self.where()}: {why}. {_ELSEWHERE}")
+        raise self.refusal(f"{self.where()}: {why}. {_ELSEWHERE}")
 
     def where(self) -> str:
         inner = "".join(f", inside it {name!r}" for name in self.names[1:])
@@ -181,7 +187,7 @@ class _Walk:
         if self.measured:
             again = [self.measured[q] for q in qubits if q in self.measured]
             if again:
-                raise _RefusedError(
+                raise self.refusal(
                     f"{again[0]}: a measurement in mid-circuit; {self.names[0]!r} at index {self.position} "
                     f"follows on its qubit, and only final measurements can be left out. {_ELSEWHERE}"
                 )
@@ -237,10 +243,6 @@ class _Walk:
         index = dict(zip(definition.qubits, qubits, strict=True))
         for instruction in definition.data:
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
-
-
-class _RefusedError(CircuitError):
-    """A ``CircuitError`` whose message is complete."""
 
 
 def _with_slots(primitive: Primitive, slots: list[int | float]) -> Primitive:

@@ -27,6 +27,13 @@ def _is_exact(estimator: BaseEstimatorV2) -> bool:
     return isinstance(estimator, FastEstimator)
 
 
+def _resolved(name: str, settings: MethodSettings) -> str:
+    """The method that "auto" stands for: reverse on the exact simulator, parameter shift on any other estimator."""
+    if name != "auto":
+        return name
+    return "reverse" if settings.estimator is None or _is_exact(settings.estimator) else "param-shift"
+
+
 def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     """The method that the settings name, computing in ``dtype``.
 
@@ -34,8 +41,9 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         ParameterError: the gradient is unknown, or does not go with the estimator.
     """
     name, options = settings.gradient if isinstance(settings.gradient, tuple) else (settings.gradient, {})
+    name = _resolved(name, settings)
     if name not in GRADIENT_METHODS:
-        raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}")
+        raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
     if name == "reverse" and settings.estimator is not None and not _is_exact(settings.estimator):
         raise ParameterError(
             f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "

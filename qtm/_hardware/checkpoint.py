@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,20 +94,28 @@ class Checkpoint:
         self.values = {n: s["value"] for n, s in state["parts"].items() if s["kind"] == "value"}
         _restore_random(state["random"])
         if self._journal is not None and state["run"] is not None:
-            run_id, position, self._journal.epoch = state["run"]
-            self._journal.seek(position if run_id == self._journal.run_id else 0)
+            run_id, position, self._journal.epoch, states = state["run"]
+            same = run_id == self._journal.run_id
+            self._journal.seek(position if same else 0)
+            self._journal.restore(states if same else [])  # what another device taught is of no use here
         return int(state["step"])
 
     @staticmethod
     def _place(journal: Journal) -> list[Any]:
-        return [journal.run_id, journal.position, journal.epoch]
+        return [journal.run_id, journal.position, journal.epoch, journal.states()]
 
     def _read(self) -> dict[str, Any]:
         try:
+            with zipfile.ZipFile(self.path) as archive:  # torch does not look at the checksums that it writes
+                if (changed := archive.testzip()) is not None:
+                    raise ValueError(f"the checksum of {changed} does not match")
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             state["step"], state["parts"], state["random"]
         except Exception as error:  # torch raises a dozen kinds for a damaged file
-            raise QtmError(f"{self.path} is not a checkpoint of qtm, or it is damaged: {error}") from error
+            raise QtmError(
+                f"{self.path} is not a checkpoint of qtm, or it is damaged: {error}. Restore it from a backup, or "
+                "delete it: the run then starts from its first step, answered from its journal as far as that goes"
+            ) from error
         return dict(state)
 
 
@@ -188,11 +197,18 @@ def _write_whole(path: Path, state: dict[str, Any]) -> None:
     """Write beside the file and rename: a process killed here leaves the old checkpoint as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        beside.unlink(missing_ok=True)
+        raise QtmError(
+            f"cannot write the checkpoint {path} ({error}); the one before it is kept. Free some space on the disk, or "
+            "give another path"
+        ) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself

@@ -19,8 +19,9 @@ from qiskit.providers import BackendV2, JobStatus
 
 from qtm._errors import BudgetExceeded, JobError, QtmError
 from qtm._hardware.fingerprint import job_content
+from qtm._hardware.fractional import fold_rzz, takes_folded
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, coerce_pubs, join, split
-from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal
+from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
 from qtm._hardware.result_codec import pack, problem_with, unpack
 from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
 from qtm._primitives.job_usage import Usage
@@ -91,6 +92,10 @@ class DeviceEstimator(BaseEstimatorV2):
         """What the run has used so far, over every process that took part in it."""
         return self.journal.usage()
 
+    def keep_state(self, name: str, part: Kept) -> None:
+        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
+        self.journal.keep(name, part)
+
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> DeviceJob:
         """Submit PUBs; what the journal has already is not submitted again.
 
@@ -104,7 +109,7 @@ class DeviceEstimator(BaseEstimatorV2):
             BudgetExceeded: The submission would exceed the budget; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
-        coerced = coerce_pubs(pubs, precision)
+        coerced = self._coerced(pubs, precision)
         check_circuits(coerced, self.backend, self.limits)
         with self._lock:
             jobs = self._split(coerced)
@@ -114,8 +119,13 @@ class DeviceEstimator(BaseEstimatorV2):
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
         """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
-        jobs = self._split(coerce_pubs(pubs, precision))
+        jobs = self._split(self._coerced(pubs, precision))
         return sum((self._usage_of(pieces) for pieces in jobs), Usage())
+
+    def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
+        names = self.backend.target.operation_names
+        coerced = coerce_pubs(pubs, precision)
+        return [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
 
     def _split(self, pubs: list[EstimatorPub]) -> list[list[Piece]]:
         return split(pubs, self.limits, lambda part: self._cost(part, self.options))
@@ -220,7 +230,11 @@ class DeviceEstimator(BaseEstimatorV2):
         """Give the next job its tag and, in local mode, a seed of its own that a resumed run repeats."""
         environment, simulator = self.options.environment, self.options.simulator
         tags, seed = environment.job_tags, simulator.seed_simulator
-        environment.job_tags = [*(tags if isinstance(tags, list) else []), self.journal.tag(entry)]
+        environment.job_tags = [
+            *(tags if isinstance(tags, list) else []),
+            self.journal.tag(entry),
+            self.journal.run_tag,
+        ]
         if self._seed is not None:
             simulator.seed_simulator = job_seed(self._seed, entry.content, entry.occurrence)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import DataBin, PrimitiveResult, PubResult
+from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2
 
@@ -59,7 +60,25 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
                 "shape (..., parameters of the circuit))"
             ) from error
         _check_values(index, coerced[-1])
-    return coerced
+    return [without_global_phase(pub) for pub in coerced]
+
+
+def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
+    """Return the PUB without its circuit's global phase, and without the parameters that only the phase holds.
+
+    A phase has no effect on expectation values. Transpiling moves parameters into it, and the runtime, which
+    drops the phase, then refuses their values.
+    """
+    if not getattr(pub.circuit.global_phase, "parameters", None):
+        return pub
+    circuit = pub.circuit.copy()
+    circuit.global_phase = 0
+    values = pub.parameter_values.as_array(pub.circuit.parameters)  # (..., parameters)
+    used = set(circuit.parameters)
+    columns = [k for k, parameter in enumerate(pub.circuit.parameters) if parameter in used]
+    data = {tuple(circuit.parameters): values[..., columns]} if columns else {}
+    bindings = BindingsArray(data, shape=values.shape[:-1])
+    return EstimatorPub(circuit, pub.observables, bindings, pub.precision, validate=False)
 
 
 def _check_values(index: int, pub: EstimatorPub) -> None:

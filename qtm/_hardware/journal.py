@@ -10,9 +10,10 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qtm._errors import QtmError
 from qtm._primitives.job_usage import Usage
@@ -20,15 +21,27 @@ from qtm._primitives.job_usage import Usage
 logger = logging.getLogger("qtm")
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS isa (source TEXT PRIMARY KEY, circuit BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS job (
+CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE isa (source TEXT PRIMARY KEY, circuit BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE job (
     id INTEGER PRIMARY KEY, content TEXT NOT NULL, occurrence INTEGER NOT NULL, attempt INTEGER NOT NULL,
     position INTEGER NOT NULL, state TEXT NOT NULL, job_id TEXT, created REAL NOT NULL,
     pubs INTEGER NOT NULL, circuits INTEGER NOT NULL, executions INTEGER NOT NULL, seconds REAL NOT NULL,
-    error TEXT, result BLOB, UNIQUE (content, occurrence, attempt));
+    error TEXT, result BLOB, checksum BLOB NOT NULL, UNIQUE (content, occurrence, attempt));
 """
+_VERSION = 2  # of the tables; 1 had no checksums
+# The columns that a checksum covers: sqlite does not notice a changed byte within a value.
+_JOB = (
+    "content", "occurrence", "attempt", "position", "state", "job_id", "created",
+    "pubs", "circuits", "executions", "seconds", "error", "result",
+)  # fmt: skip
+_CHECKED: dict[str, tuple[str, ...]] = {"setting": ("name", "value"), "isa": ("source", "circuit"), "job": _JOB}
 _COLUMNS = "id, content, occurrence, attempt, state, job_id, created, error, result"
+
+_DAMAGED = (
+    "it is damaged, or is not a job journal. Restore it from a backup, or begin a run with another file; jobs of the "
+    "old run are still at the service"
+)
 
 # An "intent" is written before the service is asked, so that a job accepted in the moment in which the
 # process dies can still be found at the service, by its tag.
@@ -48,6 +61,16 @@ class Entry:
     created: float
     error: str | None
     result: bytes | None
+
+
+class Kept(Protocol):
+    """A part of a run that decides which jobs follow, as the maps of error mitigation do."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class Journal:
@@ -70,36 +93,93 @@ class Journal:
         self._lock = threading.RLock()
         self._closed: tuple[Usage, list[dict[str, Any]]] | None = None
         self._database = self._open()
-        self.run_id = self.setting("run_id") or self._new_run()
+        try:
+            self.run_id = self.setting("run_id") or self._new_run()
+        except BaseException:
+            self._database.close()
+            raise
         self.epoch = 0  # how often the run was recalibrated: circuits of one epoch keep their layout
         self._position = 0
         self._past: Counter[str] = Counter()
         self._unmatched = self._replayable()
+        self._parts: list[tuple[str, Kept]] = []
+        self._saved: list[list[Any]] = []  # states of a checkpoint, also for parts that are made after it was loaded
 
     def _open(self) -> sqlite3.Connection:
+        database: sqlite3.Connection | None = None
         try:
             database = sqlite3.connect(self.path or ":memory:", check_same_thread=False, timeout=1.0)
             # Exclusive: two processes that continue the same run would pay for each job twice.
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA synchronous = FULL")  # every commit is on the disk before a job is sent
-            database.executescript("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT;")
-        except sqlite3.Error as error:
-            hint = "another process is using it" if "locked" in str(error) else "it is not a job journal"
-            raise QtmError(f"cannot open the journal {str(self.path)!r}: {hint} ({error})") from error
+            self._prepare(database)
+        except BaseException as error:
+            if database is not None:
+                database.close()  # or the file stays locked for as long as somebody holds the error
+            if not isinstance(error, (sqlite3.Error, ValueError, OverflowError)) or isinstance(error, QtmError):
+                raise
+            hint = "another process is using it" if "locked" in str(error) else _DAMAGED
+            raise QtmError(f"cannot open the journal {str(self.path)!r} ({error}): {hint}") from error
         return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        """Lock the file; make the tables of a new one, check those of an old one."""
+        database.execute("BEGIN IMMEDIATE")
+        ((tables,),) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+        database.execute("COMMIT")  # the lock stays
+        if not tables:
+            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            return
+        ((version,),) = database.execute("PRAGMA user_version").fetchall()
+        if version != _VERSION:
+            raise QtmError(
+                f"{str(self.path)!r} is not a job journal of this version of qtm (its version is {version}, expected "
+                f"{_VERSION}); continue the run with the version that began it, or name another file"
+            )
+        ((verdict, *_), *_) = database.execute("PRAGMA integrity_check").fetchall()
+        damaged = [verdict] if verdict != "ok" else [name for name in _CHECKED if _is_changed(database, name)]
+        if damaged:
+            raise QtmError(f"the journal {str(self.path)!r} was changed from outside ({damaged[0]}): {_DAMAGED}")
 
     def _new_run(self) -> str:
         run_id = uuid.uuid4().hex
         self.set_setting("run_id", run_id)
         return run_id
 
-    def _write(self, statement: str, *values: Any) -> int:
-        with self._lock, self._open_database() as database:
-            return int(database.execute(statement, values).lastrowid or 0)
+    def _write(self, statement: str, *values: Any) -> None:
+        try:
+            with self._lock, self._open_database() as database:
+                database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise QtmError(
+                f"cannot write to the journal {str(self.path)!r} ({error}). What it holds is kept: free some space on "
+                "the disk, or repair it, and continue with hardware.resume(journal); a job that was submitted in this "
+                "moment is found at the service, and nothing is paid twice"
+            ) from error
 
     def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._open_database().execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise QtmError(f"cannot read the journal {str(self.path)!r} ({error}): {_DAMAGED}") from error
+
+    def _insert(self, table: str, *values: Any) -> None:
+        """Write a row, with its checksum, in place of one with the same key."""
+        columns = (*_CHECKED[table], "checksum")
+        places = ", ".join("?" * len(columns))
+        self._write(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})", *values, _checksum(values)
+        )
+
+    def _change(self, entry: Entry, **changes: Any) -> None:
+        """Write new values of a job, and the checksum of the whole row."""
         with self._lock:
-            return self._open_database().execute(statement, values).fetchall()
+            (row,) = self._read(f"SELECT {', '.join(_JOB)} FROM job WHERE id = ?", entry.id)
+            values = dict(zip(_JOB, row, strict=True)) | changes
+            names = ", ".join(f"{name} = ?" for name in (*changes, "checksum"))
+            checksum = _checksum(values.values())
+            self._write(f"UPDATE job SET {names} WHERE id = ?", *changes.values(), checksum, entry.id)
 
     def _open_database(self) -> sqlite3.Connection:
         if self._closed is not None:
@@ -115,7 +195,7 @@ class Journal:
 
     def set_setting(self, name: str, value: Any) -> None:
         """Store a JSON value under ``name``."""
-        self._write("INSERT OR REPLACE INTO setting VALUES (?, ?)", name, json.dumps(value))
+        self._insert("setting", name, json.dumps(value))
 
     def session_seconds(self) -> float:
         """Return the seconds of all sessions of this run, as far as the service has reported them."""
@@ -129,7 +209,50 @@ class Journal:
 
     def set_isa(self, source: str, circuit: bytes) -> None:
         """Keep a transpiled circuit: a resumed run must not meet a later calibration's layout."""
-        self._write("INSERT OR REPLACE INTO isa VALUES (?, ?)", source, circuit)
+        self._insert("isa", source, circuit)
+
+    def keep(self, name: str, part: Kept) -> None:
+        """Keep the state of a part in checkpoints; in a resumed run, give it to the part of the same number.
+
+        Before the first checkpoint that is the state with which the run began: a seed that was drawn.
+
+        Raises:
+            QtmError: The run had another part in this place.
+        """
+        with self._lock:
+            self._parts.append((name, part))
+            number = len(self._parts) - 1
+            if self.setting(f"part:{number}") is None:
+                self.set_setting(f"part:{number}", [name, part.state_dict()])
+            else:
+                self._restore_part(number)
+
+    def states(self) -> list[list[Any]]:
+        """Name and state of every part, for a checkpoint."""
+        return [[name, part.state_dict()] for name, part in self._parts]
+
+    def restore(self, states: list[list[Any]]) -> None:
+        """Give the parts the states of a checkpoint; a part that it does not know starts anew."""
+        with self._lock:
+            self._saved = states
+            for number in range(len(self._parts)):
+                self._restore_part(number)
+
+    def _restore_part(self, number: int) -> None:
+        name, part = self._parts[number]
+        known = number < len(self._saved)
+        saved_name, state = self._saved[number] if known else self.setting(f"part:{number}")
+        if saved_name != name:
+            raise QtmError(
+                f"the run's error mitigation number {number} was {saved_name!r} and is now {name!r}; make the "
+                "same mitigated estimators in the same order as the run did"
+            )
+        part.load_state_dict(state)
+
+    def forget(self) -> None:
+        """Have every part measure the device again."""
+        for _, part in self._parts:
+            part.forget()
 
     @property
     def position(self) -> int:
@@ -180,11 +303,9 @@ class Journal:
         """Write that a job is about to be submitted; call this before the service is asked."""
         last = self.latest(content, occurrence)
         attempt = 0 if last is None else last.attempt + 1
-        self._write(
-            "INSERT INTO job (content, occurrence, attempt, position, state, created, pubs, circuits,"
-            " executions, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            content, occurrence, attempt, position, INTENT, time.time(),
-            usage.pubs, usage.circuits, usage.executions, usage.seconds,
+        self._insert(
+            "job", content, occurrence, attempt, position, INTENT, None, time.time(),
+            usage.pubs, usage.circuits, usage.executions, float(usage.seconds), None, None,
         )  # fmt: skip
         entry = self.latest(content, occurrence)
         assert entry is not None
@@ -195,20 +316,23 @@ class Journal:
         name = f"{self.run_id}:{entry.content}:{entry.occurrence}:{entry.attempt}"
         return "qtm-" + hashlib.sha256(name.encode()).hexdigest()
 
+    @property
+    def run_tag(self) -> str:
+        """The tag that all jobs of the run carry at the service."""
+        return f"qtm-run-{self.run_id}"
+
     def submitted(self, entry: Entry, job_id: str) -> None:
         """Write the id that the service gave to a job."""
-        self._write("UPDATE job SET state = ?, job_id = ? WHERE id = ?", SUBMITTED, job_id, entry.id)
+        self._change(entry, state=SUBMITTED, job_id=job_id)
 
     def done(self, entry: Entry, result: bytes, seconds: float | None) -> None:
         """Write the result of a job, and the seconds it was charged if they are known."""
-        self._write(
-            "UPDATE job SET state = ?, result = ?, seconds = COALESCE(?, seconds) WHERE id = ?",
-            DONE, result, seconds, entry.id,
-        )  # fmt: skip
+        charged = {} if seconds is None else {"seconds": float(seconds)}
+        self._change(entry, state=DONE, result=result, **charged)
 
     def failed(self, entry: Entry, error: str) -> None:
         """Write why a job failed; a resumed run submits it again."""
-        self._write("UPDATE job SET state = ?, error = ? WHERE id = ?", FAILED, error, entry.id)
+        self._change(entry, state=FAILED, error=error)
 
     def withdraw(self, entry: Entry) -> None:
         """Forget an entry: there is no such job, it was refused or was lost with a local process."""
@@ -235,6 +359,25 @@ class Journal:
     def close(self) -> None:
         """Close the file, so that another process may continue the run; what was used can still be read."""
         with self._lock:
-            if self._closed is None:
+            if self._closed is not None:
+                return
+            try:
                 self._closed = self.usage(), self.jobs()
+            except QtmError as error:
+                logger.warning("%s", error)
+                self._closed = Usage(), []
+            finally:
                 self._database.close()
+
+
+def _checksum(values: Iterable[Any]) -> bytes:
+    digest = hashlib.sha256()
+    for value in values:
+        part = value if isinstance(value, bytes) else repr(value).encode()
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
+
+
+def _is_changed(database: sqlite3.Connection, table: str) -> bool:
+    rows = database.execute(f"SELECT {', '.join(_CHECKED[table])}, checksum FROM {table}")
+    return any(_checksum(values) != checksum for *values, checksum in rows)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from uuid import uuid4
 
 from qiskit import QuantumCircuit, qpy
+from qiskit.circuit import Parameter
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
+from qtm._errors import QtmError
 from qtm._hardware.fingerprint import circuit_content
 from qtm._hardware.journal import Journal
 
@@ -29,6 +32,11 @@ class DevicePassManager:
         if isinstance(circuits, QuantumCircuit):
             return self._one(circuits)
         return [self._one(circuit) for circuit in circuits]
+
+    @property
+    def epoch(self) -> int:
+        """How often the run was recalibrated: modules transpile again when it changes."""
+        return self._journal.epoch
 
     def next_epoch(self) -> None:
         """Transpile anew from now on."""
@@ -56,13 +64,22 @@ def _write(circuit: QuantumCircuit) -> bytes:
 
 
 def _read(data: bytes) -> QuantumCircuit:
-    return qpy.load(io.BytesIO(data))[0]
+    try:
+        return qpy.load(io.BytesIO(data))[0]
+    except Exception as error:  # Qiskit raises a dozen kinds for bytes that it cannot read
+        raise QtmError(
+            f"a transpiled circuit in the journal cannot be read ({type(error).__name__}: {error}); continue the run "
+            "with the version of Qiskit that began it, or begin a run with another file"
+        ) from error
 
 
 def _with_parameters_of(source: QuantumCircuit, circuit: QuantumCircuit) -> QuantumCircuit:
     """Put the parameters of this process in place of those of the process that wrote the circuit."""
     mine = {parameter.name: parameter for parameter in source.parameters}
-    other = {p: mine[p.name] for p in circuit.parameters if p != mine[p.name]}
-    named = circuit.assign_parameters(other) if other else circuit
+    other = {p: Parameter(uuid4().hex) for p in circuit.parameters}
+    # In two steps: Qiskit exchanges one parameter at a time, and refuses, as a conflict of names, a global
+    # phase that holds some of the new parameters and some of the old ones.
+    apart = circuit.assign_parameters(other)
+    named = apart.assign_parameters({apart_one: mine[p.name] for p, apart_one in other.items()})
     named.name, named.metadata = source.name, source.metadata
     return named

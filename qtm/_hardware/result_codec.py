@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from qiskit.primitives import DataBin, PrimitiveResult, PubResult
 
+from qtm._errors import JobError
+
 
 def pack(result: PrimitiveResult) -> bytes:
     """Write a result as the bytes of an ``.npz`` file; metadata that JSON cannot hold is left out."""
@@ -25,7 +27,21 @@ def pack(result: PrimitiveResult) -> bytes:
 
 
 def unpack(data: bytes) -> PrimitiveResult:
-    """Read what `pack` wrote."""
+    """Read what `pack` wrote.
+
+    Raises:
+        JobError: The bytes are damaged.
+    """
+    try:
+        return _unpacked(data)
+    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
+        raise JobError(
+            f"a result in the journal is damaged ({type(error).__name__}: {error}); restore the journal from a backup, "
+            "or begin a run with another file"
+        ) from error
+
+
+def _unpacked(data: bytes) -> PrimitiveResult:
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         notes = json.loads(stored["notes"].tobytes())
         columns: list[dict[str, np.ndarray]] = [{} for _ in notes["pubs"]]

@@ -21,7 +21,16 @@ from qtm._circuit.angle_map import AngleMap
 from qtm._circuit.expressions import compile_angles
 from qtm._errors import CircuitError, ParameterError
 from qtm._mitigation.folding import fold_global
-from qtm._mitigation.method import Floats, Mitigated, Steps, check_scales, padded_values, stacked, with_angles
+from qtm._mitigation.method import (
+    Drawing,
+    Floats,
+    Mitigated,
+    Steps,
+    check_scales,
+    padded_values,
+    stacked,
+    with_angles,
+)
 
 # Gate -> the step between angles at which it is a Clifford gate. All its parameters are such angles.
 CLIFFORD_STEPS: dict[str, float] = {
@@ -36,7 +45,7 @@ _LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
-class CliffordData:
+class CliffordData(Drawing):
     """Clifford data regression (Czarnik et al., arXiv:2005.10189).
 
     With more than one scale factor it is variable-noise CDR (Lowe et al., arXiv:2011.01157). Each point of a
@@ -49,7 +58,7 @@ class CliffordData:
         scale_factors: noise scales whose values enter the fit; (1, 3) is variable-noise CDR.
         sigma: radians; the angles are replaced by Clifford ones at distance d with probability
             proportional to ``exp(-(d / sigma)^2)``.
-        seed: for the choice of training circuits.
+        seed: for the choice of training circuits; every PUB draws anew.
     """
 
     num_training_circuits: int = 20
@@ -65,10 +74,11 @@ class CliffordData:
             raise ParameterError(f"unknown fit {self.fit!r}; choose one of linear, proportional")
         if list(self.scale_factors) != [1]:
             check_scales(self.scale_factors)
+        self._start()
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run each point and its training circuits at each scale; fit; apply."""
-        rng = np.random.default_rng(self.seed)
+        rng = self._draws.next()
         template = Template(pub.circuit)
         here = template.angles(padded_values(pub))  # (*shape, angles)
         near = self._training_angles(here, template.clifford_steps, rng)
@@ -101,6 +111,7 @@ class Template:
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.circuit = circuit.copy_empty_like()
+        self.circuit.global_phase = 0  # no effect on expectation values; of a transpiled circuit it holds parameters
         self._source = list(circuit.parameters)
         self._expressions: list[object] = []
         steps: list[float] = []

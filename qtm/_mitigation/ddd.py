@@ -10,13 +10,13 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
 from qtm._mitigation.folding import append_native, layers, native_gates
-from qtm._mitigation.method import Mitigated, Steps, values, with_circuit
+from qtm._mitigation.method import Memoryless, Mitigated, Steps, values, with_circuit
 
 RULES = ("xx", "yy", "xyxy")
 
 
 @dataclass(frozen=True)
-class Decoupling:
+class Decoupling(Memoryless):
     """Digital dynamical decoupling (Das et al., arXiv:2109.05309), sequences by mitiq.
 
     A window is a run of layers, each gate as early as it can be, in which a qubit has no gate or an ``id``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,19 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
 from qtm._mitigation.folding import fold_chunks, folding_gates, layers
-from qtm._mitigation.method import Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
+from qtm._mitigation.method import Floats, Memoryless, Mitigated, Steps, linear_combination, stacked, with_circuit
+
+logger = logging.getLogger("qtm")
 
 
 @dataclass(frozen=True)
-class LayerwiseRichardson:
+class LayerwiseRichardson(Memoryless):
     """Layer-wise Richardson extrapolation (Russo, Mari, arXiv:2402.04000), coefficients by mitiq.
+
+    It amplifies shot noise by the norm of its coefficients, which grows with ``degree`` and ``num_chunks``, and does
+    not see readout errors, which folding does not scale: with shots on FakeManila it made errors 1.35 times, and on
+    readout noise 1.66 times, as large. Mitigate the readout first, and give it many shots. A warning says where the
+    amplified shot noise is larger than the correction.
 
     Args:
         degree: of the polynomial in the scales of all chunks.
@@ -43,6 +51,11 @@ class LayerwiseRichardson:
         results = yield [with_circuit(pub, fold_chunks(pub.circuit, chunks, v)) for v in vectors]
         evs, stds = stacked(results)
         limits, errors = linear_combination(coefficients, evs, stds)
+        if np.linalg.norm(errors) > np.linalg.norm(limits - evs[0]):
+            logger.warning(
+                "lre: the shot noise, amplified %.1f times, is larger than the correction; ask for more shots, or for "
+                "a lower degree", float(np.linalg.norm(coefficients)),
+            )  # fmt: skip
         return Mitigated(limits, errors, evs[0], {"scale_factor_vectors": vectors})
 
     def _plan(self, chunks: int) -> tuple[list[tuple[int, ...]], Floats]:

@@ -6,6 +6,7 @@ mitigated values (combine). One that needs a second round, because what it saw t
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -43,6 +44,67 @@ class MitigationMethod(Protocol):
     def steps(self, pub: EstimatorPub) -> Steps:
         """Yield PUBs, receive their results, return the mitigated values of ``pub``."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next PUBs depend on besides the options: plain numbers, strings, lists and dicts of them."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what was measured of the device, so that it is measured again."""
+        ...
+
+
+class Memoryless:
+    """A method whose PUBs do not depend on those before them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+    def forget(self) -> None:
+        """Nothing to do."""
+
+
+class Draws:
+    """Random generators of a method, another one for each PUB; a run that starts from a state repeats them."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = secrets.randbits(63) if seed is None else seed
+        self.count = 0
+
+    def next(self) -> np.random.Generator:
+        """The generator of the next PUB."""
+        self.count += 1
+        return np.random.default_rng([self.seed, self.count])
+
+
+class Drawing:
+    """A method that draws random numbers, and remembers nothing else."""
+
+    seed: int | None
+    _draws: Draws
+
+    def _start(self) -> None:
+        """Begin to draw; the dataclasses of the methods are frozen."""
+        object.__setattr__(self, "_draws", Draws(self.seed))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed, and the number of PUBs that have drawn."""
+        return {"seed": self._draws.seed, "draws": self._draws.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing where the state was taken."""
+        self._draws.seed, self._draws.count = state_dict["seed"], state_dict["draws"]
+
+    def forget(self) -> None:
+        """Nothing to do: no map is kept."""
 
 
 def values(result: PubResult) -> tuple[Floats, Floats]:

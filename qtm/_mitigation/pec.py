@@ -17,7 +17,7 @@ from qiskit.quantum_info import PTM, SuperOp
 
 from qtm._errors import CircuitError, ParameterError, require
 from qtm._mitigation.folding import append_native, native_gates
-from qtm._mitigation.method import Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
+from qtm._mitigation.method import Drawing, Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
 
 if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel
@@ -27,7 +27,7 @@ Quasi = dict[str, float]
 
 
 @dataclass(frozen=True)
-class ErrorCancellation:
+class ErrorCancellation(Drawing):
     """Probabilistic error cancellation (Temme, Bravyi, Gambetta, arXiv:1612.02058).
 
     Random Paulis after the gates invert the Pauli part of their noise. The circuit without any is run once
@@ -38,7 +38,7 @@ class ErrorCancellation:
             probability of a depolarizing error on each qubit of a gate (mitiq's ``noise_level``), one number
             or one per gate name, e.g. ``{"cx": 0.01}``.
         num_samples: random circuits with at least one Pauli.
-        seed: for the sampling.
+        seed: for the sampling; every PUB draws anew.
     """
 
     noise: float | Mapping[str, float] | NoiseModel | BackendV2
@@ -53,6 +53,7 @@ class ErrorCancellation:
             require("mitiq", extra="mitigation")
         else:
             self._channels.update(_model_channels(self.noise))
+        self._start()
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit and its random variants; add up with their signs."""
@@ -97,7 +98,7 @@ class ErrorCancellation:
         alone = math.prod(quasi[n] for quasi, n in zip(quasis, nothing, strict=True))
         gamma = math.prod(_norm(quasi) for quasi in quasis)
         weights = {nothing: alone}
-        for pattern in _patterns(quasis, nothing, self.num_samples, np.random.default_rng(self.seed)):
+        for pattern in _patterns(quasis, nothing, self.num_samples, self._draws.next()):
             sign = math.prod(np.sign(quasi[p]) for quasi, p in zip(quasis, pattern, strict=True))
             weights[pattern] = weights.get(pattern, 0.0) + sign * (gamma - abs(alone)) / self.num_samples
         return list(weights), np.array(list(weights.values()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from qtm._mitigation.cdr import (
     largest_values,
     nearby_clifford,
 )
-from qtm._mitigation.method import Floats, Mitigated, Steps, padded_values, values, with_angles
+from qtm._mitigation.method import Draws, Floats, Mitigated, Steps, padded_values, values, with_angles
 
 _log = logging.getLogger("qtm")
 # Candidates per training circuit: those whose exact values differ most say most about the slope.
@@ -57,7 +58,8 @@ class RealTime:
     fraction_non_clifford: float = 0.2
     sigma: float = 0.5
     seed: int | None = None
-    _maps: dict[Hashable, _Map] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _maps: dict[str, _Map] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _draws: Draws = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_training(self.n_training_samples, self.fraction_non_clifford, self.sigma)
@@ -66,6 +68,7 @@ class RealTime:
                 "threshold must be positive and min_iterations and shots at least 1; got "
                 f"threshold={self.threshold!r}, min_iterations={self.min_iterations!r}, shots={self.shots!r}"
             )
+        object.__setattr__(self, "_draws", Draws(self.seed))
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the PUB, with the training circuits the first time and the reference when a check is due."""
@@ -87,11 +90,27 @@ class RealTime:
                 known.learn(training, again[0])
         return known.applied(*values(results[0]), pub.observables)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The seed, and every map."""
+        maps = {key: kept.state_dict() for key, kept in self._maps.items()}
+        return {"seed": self._draws.seed, "draws": self._draws.count, "maps": maps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the maps of the state."""
+        self._draws.seed, self._draws.count = state_dict["seed"], state_dict["draws"]
+        self._maps.clear()
+        self._maps.update({key: _Map.of(self, kept) for key, kept in state_dict["maps"].items()})
+
+    def forget(self) -> None:
+        """Fit every map again, at its next PUB."""
+        for kept in self._maps.values():
+            kept.fit = None
+
     def _map_for(self, template: Template, observables: ObservablesArray) -> _Map:
         distinct = {_key(observable): observable for observable in observables.ravel()}
-        key = (template.key, tuple(sorted(distinct)))
+        key = sha256(repr((template.key, sorted(distinct))).encode()).hexdigest()
         if key not in self._maps:
-            self._maps[key] = _Map(self, [distinct[k] for k in sorted(distinct)])
+            self._maps[key] = _Map(self, [distinct[k] for k in sorted(distinct)], self._draws.next())
         return self._maps[key]
 
 
@@ -106,14 +125,29 @@ class _Training:
 class _Map:
     """Slopes and intercepts (observables,) for one circuit structure, and how to renew them."""
 
-    def __init__(self, options: RealTime, observables: list[Mapping[str, float]]) -> None:
-        self.options = options
+    def __init__(self, options: RealTime, observables: list[Mapping[str, float]], rng: np.random.Generator) -> None:
+        self.options, self.rng, self.observables = options, rng, observables
         self.positions = {_key(observable): i for i, observable in enumerate(observables)}
         self.column = ObservablesArray(np.array(observables, dtype=object)[:, None])  # against (training,)
         self.sizes = largest_values(self.column)[:, 0]
-        self.rng = np.random.default_rng(options.seed)
         self.fit: tuple[Floats, Floats] | None = None
         self.fits = self.checks = self.served = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        fit = None if self.fit is None else [part.tolist() for part in self.fit]
+        observables = [[list(term) for term in _key(observable)] for observable in self.observables]
+        counts = {"fits": self.fits, "checks": self.checks, "served": self.served}
+        return {"observables": observables, "fit": fit, "rng": self.rng.bit_generator.state, **counts}
+
+    @classmethod
+    def of(cls, options: RealTime, state: dict[str, Any]) -> _Map:
+        """The map of a state."""
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["rng"]
+        made = cls(options, [dict(map(tuple, terms)) for terms in state["observables"]], rng)
+        made.fit = None if state["fit"] is None else (np.array(state["fit"][0]), np.array(state["fit"][1]))
+        made.fits, made.checks, made.served = state["fits"], state["checks"], state["served"]
+        return made
 
     def training(self, template: Template, points: Floats, count: int) -> _Training:
         """Circuits whose exact values differ much."""
@@ -173,4 +207,4 @@ class _Map:
 
 
 def _key(observable: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted(observable.items()))
+    return tuple(sorted((label, float(np.real(weight))) for label, weight in observable.items()))

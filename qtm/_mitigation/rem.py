@@ -72,6 +72,20 @@ class Readout:
         factors = {q: self._factors[q] for q in sorted(used)}
         return Mitigated(mitigated, errors, raw, {"readout_factors": factors})
 
+    def state_dict(self) -> dict[str, Any]:
+        """The readout factors of every qubit that is known."""
+        return {"factors": [[qubit, *factors] for qubit, factors in self._factors.items()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the factors of the state."""
+        self._factors.clear()
+        self._factors.update({qubit: (a, b) for qubit, a, b in state_dict["factors"]})
+
+    def forget(self) -> None:
+        """Measure the readout again; matrices that were given stay."""
+        for qubit in self._factors.keys() - set(self.confusion or {}):
+            del self._factors[qubit]
+
     def _calibration(self, pub: EstimatorPub, qubits: list[int]) -> list[EstimatorPub]:
         if not qubits:
             return []

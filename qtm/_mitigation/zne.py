@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,18 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, QtmError, require
 from qtm._mitigation.folding import FOLDS, achieved_scale, folding_gates
-from qtm._mitigation.method import Floats, Mitigated, Steps, check_scales, linear_combination, stacked, with_circuit
+from qtm._mitigation.method import (
+    Drawing,
+    Floats,
+    Mitigated,
+    Steps,
+    check_scales,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
+
+logger = logging.getLogger("qtm")
 
 # Name -> (mitiq's factory, the options it takes, whether its limit is linear in the values).
 FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {
@@ -26,13 +38,14 @@ FACTORIES: dict[str, tuple[str, tuple[str, ...], bool]] = {
 
 
 @dataclass(frozen=True)
-class ZeroNoise:
+class ZeroNoise(Drawing):
     """Zero-noise extrapolation (Temme, Bravyi, Gambetta, arXiv:1612.02058; Li, Benjamin, arXiv:1611.09301).
 
     Args:
         scale_factors: noise scales, from 1 up; a scale is reached as nearly as the number of gates allows,
             and the scale that was reached is the one extrapolated from.
-        factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq.
+        factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq. A value to
+            which "exp" or "poly-exp" cannot be fitted is extrapolated linearly, with a warning in the log.
         fold: "global" (the whole circuit back and forth) or "gates" (each gate, some at random in between).
         order: of "poly" and "poly-exp".
         asymptote: value at infinite noise for "exp" and "poly-exp"; None fits it.
@@ -51,6 +64,7 @@ class ZeroNoise:
         _choose("fold", self.fold, FOLDS)
         check_scales(self.scale_factors)
         require("mitiq", extra="mitigation")
+        self._start()
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit at each scale; extrapolate."""
@@ -67,37 +81,53 @@ class ZeroNoise:
         return Mitigated(limits, errors, evs[0], metadata)
 
     def _circuits(self, circuit: QuantumCircuit) -> list[QuantumCircuit]:
-        rng = np.random.default_rng(self.seed)
+        rng = self._draws.next()
         return [FOLDS[self.fold](circuit, scale, rng) for scale in self.scale_factors]
 
-    def _limit(self, scales: Sequence[float]) -> Callable[[Any], float]:
-        name, options, _ = FACTORIES[self.factory]
+    def _limit(self, scales: Sequence[float], factory: str) -> Callable[[Any], float]:
+        name, options, _ = FACTORIES[factory]
         zne = require("mitiq.zne.inference", extra="mitigation")
         given = {option: getattr(self, option) for option in options}
 
         def limit(exp_values: Any) -> float:
             try:
                 return getattr(zne, name).extrapolate(list(scales), list(exp_values), **given)
-            except (zne.ExtrapolationError, ValueError) as error:
+            except zne.ExtrapolationError as error:
+                raise _NoFitError(f"{np.round(exp_values, 6).tolist()} at scales {list(scales)}: {error}") from error
+            except ValueError as error:
                 raise QtmError(
-                    f"factory {self.factory!r} could not extrapolate {np.round(exp_values, 6).tolist()} at "
+                    f"factory {factory!r} could not extrapolate {np.round(exp_values, 6).tolist()} at "
                     f"scales {list(scales)} ({error}); try factory='linear', or other scale_factors"
                 ) from error
 
         return limit
 
     def _extrapolated(self, scales: Sequence[float], evs: Floats, stds: Floats) -> tuple[Floats, Floats]:
-        limit = self._limit(scales)
+        limit = self._limit(scales, self.factory)
         if FACTORIES[self.factory][2]:
             return linear_combination(np.array([limit(row) for row in np.eye(len(scales))]), evs, stds)
         limits, errors = np.empty(evs.shape[1:]), np.empty(evs.shape[1:])
         for index in np.ndindex(limits.shape):
             at, by = np.moveaxis(evs, 0, -1)[index], np.moveaxis(stds, 0, -1)[index]
-            limits[index] = limit(at)
-            # First order in the errors of the values, by one refit for each.
-            moved = [limit(at + step) - limits[index] for step in np.diag(by)[by > 0]]
-            errors[index] = np.linalg.norm(moved)
+            try:
+                limits[index], errors[index] = _with_error(limit, at, by)
+            except _NoFitError as error:  # shot noise can make a fit impossible: one such value must not end a run
+                logger.warning(
+                    "factory %r cannot be fitted to %s; this value is extrapolated linearly", self.factory, error
+                )
+                limits[index], errors[index] = _with_error(self._limit(scales, "linear"), at, by)
         return limits, errors
+
+
+class _NoFitError(Exception):
+    """Values to which no curve can be fitted."""
+
+
+def _with_error(limit: Callable[[Any], float], at: Floats, by: Floats) -> tuple[float, float]:
+    """The limit of the values at the scales (scales,), and its error, to first order in theirs, by one refit each."""
+    found = limit(at)
+    moved = [limit(at + step) - found for step in np.diag(by)[by > 0]]
+    return found, float(np.linalg.norm(moved))
 
 
 def _choose(option: str, value: str, table: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -48,6 +49,17 @@ class Usage:
         names = {"jobs": "job", "pubs": "PUB", "circuits": "circuit", "executions": "execution"}
         counts = ((getattr(self, name), word) for name, word in names.items())
         return ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts) + f", {self.seconds:.1f} s"
+
+
+def simulated_usage(circuits: int, noise: float) -> Usage:
+    """Return the usage of one PUB on an estimator without prices of its own.
+
+    Args:
+        circuits: Bound circuits, each in one basis.
+        noise: Standard deviation that is aimed at; 0 counts one execution of each circuit.
+    """
+    shots = math.ceil(1 / noise**2 - 1e-6) if noise else 1  # the square is off by rounding
+    return Usage(jobs=1, pubs=1, circuits=circuits, executions=circuits * shots)
 
 
 def measured_circuits(pub: EstimatorPub) -> int:

@@ -17,7 +17,8 @@ from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, check_one_noise
-from qtm._primitives.ideal_primitives import is_exact_estimator, noise_of
+from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
@@ -120,16 +121,36 @@ class EstimatorQNN(QuantumNetwork):
             )
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
-        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators)
+        own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
+        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         return without_measurements(circuit)
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        if is_ideal(self.estimator):
+            # A seeded simulator gives every PUB the same noise: one PUB an observable, as qiskit-machine-learning.
+            found = self._estimated(circuit, [(observable, bindings) for observable in self._on_run])
+            return np.stack([values.reshape(-1) for values in found], axis=-1)
         points = {slots: values[:, None, :] for slots, values in bindings.items()}
-        job = self.estimator.run([(circuit, self._on_run, points)], precision=self._default_precision)
-        return np.asarray(job_result(job)[0].data.evs).reshape(-1, len(self._on_run))
+        (values,) = self._estimated(circuit, [(self._on_run, points)])
+        return values.reshape(-1, len(self._on_run))
+
+    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        if not is_ideal(self.estimator):
+            return self._run(circuit, bindings)
+        # One PUB a point, so that the noise of a seed cancels in differences.
+        count = len(next(iter(bindings.values()), [0]))
+        points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
+        return np.stack(self._estimated(circuit, [(self._on_run, point) for point in points]))
+
+    def _estimated(self, circuit: QuantumCircuit, requests: list[tuple[Any, Any]]) -> list[np.ndarray]:
+        """Values of PUBs of the circuit, each with its observables and points."""
+        circuit = circuit_for(self.estimator, circuit, is_isa=True)
+        pubs = [(circuit, observables, points) for observables, points in requests]
+        job = self.estimator.run(pubs, precision=self._default_precision)
+        return [np.asarray(result.data.evs) for result in job_result(job)]
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -18,6 +19,7 @@ from qtm._engines.options import Options
 from qtm._errors import ShapeError
 from qtm._gradients.method import GradientMethod
 from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.errors import network_error
@@ -139,7 +141,12 @@ class SamplerQNN(QuantumNetwork):
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
         places = [None if q is None else number[q] for q in bits]
-        return ExactProbabilities(circuit, self._parameters, places, self._outputs, Options(dtype))
+        return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype))
+
+    def _options(self, dtype: str) -> Options:
+        """Those of the user's `FastSampler`, in the dtype that is asked for."""
+        own = self.sampler.options if isinstance(self.sampler, FastSampler) else Options()
+        return replace(own, dtype=dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """The circuit, with a single register that shows an outcome as it is."""
@@ -153,6 +160,7 @@ class SamplerQNN(QuantumNetwork):
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
         points = next(iter(bindings.values()), np.zeros((1, 0)))
+        circuit = circuit_for(self.sampler, circuit, is_isa=True)
         result = job_result(self.sampler.run([(circuit, bindings)]))[0].data.meas
         shots = result.reshape(len(points), result.num_shots)
         return np.array([self._frequencies(shots[i]) for i in range(len(points))])

@@ -244,9 +244,10 @@ class Sweeps:
             return self.threads
         budget = self._budget()
         if budget < 2 * self._tile_bytes:
+            narrower = "" if self.real == np.float32 else " or complex64"
             raise OutOfMemory(
                 f"{self.recipe.row_bits + self.recipe.lane_bits} qubits need {2 * self._tile_bytes / 2**30:.2f} GiB "
-                f"for two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits or complex64"
+                f"for two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits{narrower}"
             )
         return budget // (2 * self._tile_bytes)
 

@@ -1,0 +1,100 @@
+"""RZZ angles within the range that devices with fractional gates take: [0, pi/2]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from qiskit.circuit import CircuitInstruction, Parameter, ParameterExpression, QuantumCircuit
+from qiskit.circuit.library import RXGate, RZGate, RZZGate
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+from qtm._circuit.expressions import compile_angles
+
+# An angle outside of the range by less than this is rounding; the service allows as much.
+_SLACK = 1e-10
+
+
+def fold_rzz(pub: EstimatorPub) -> EstimatorPub:
+    """Return a PUB with the same values whose RZZ angles lie in [0, pi/2], for every parameter set.
+
+    Up to a phase, ``RZZ(a + pi) = RZZ(a) Z Z`` and ``RZZ(-a) = X RZZ(a) X`` with X on one qubit. So every
+    gate becomes RZ(z) on both qubits, RX(x), RZZ(b), RX(x) on the first one, with z and x of 0 or pi and b in the
+    range. Where parameter sets differ in z or x, these are parameters too, so a PUB stays one PUB.
+    """
+    found = [k for k, item in enumerate(pub.circuit.data) if item.operation.name == "rzz"]
+    values = np.asarray(pub.parameter_values.as_array(pub.circuit.parameters), dtype=float)  # (..., parameters)
+    expressions = [pub.circuit.data[k].operation.params[0] for k in found]
+    angles = np.asarray(compile_angles(expressions, pub.circuit.parameters).numpy(values))  # (..., gates)
+    if not found or ((angles >= 0) & (angles <= math.pi / 2 + _SLACK)).all():
+        return pub
+    return _Folded(pub, values).with_gates(found, angles)
+
+
+def folded_angles(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Angles of RZ (0 or pi), RX (0 or pi) and RZZ (in [0, pi/2]) in place of RZZ by ``angles``, in radians."""
+    turns = np.floor(angles / math.pi)
+    rest = angles - math.pi * turns  # in [0, pi], pi by rounding
+    flipped = rest > math.pi / 2  # RZZ(r) = RZZ(r - pi) Z Z = X RZZ(pi - r) X Z Z
+    rzz = np.clip(np.where(flipped, math.pi - rest, rest), 0.0, math.pi / 2)
+    return math.pi * ((turns + flipped) % 2), math.pi * flipped, rzz
+
+
+class _Folded:
+    """A PUB that is written again, gate by gate."""
+
+    def __init__(self, pub: EstimatorPub, values: np.ndarray) -> None:
+        self.pub, self.shape = pub, values.shape[:-1]
+        self.circuit = pub.circuit.copy_empty_like()
+        self.circuit.global_phase = 0
+        self.columns = dict(zip(pub.circuit.parameters, np.moveaxis(values, -1, 0), strict=True))
+        self.taken = {parameter.name for parameter in pub.circuit.parameters}
+
+    def with_gates(self, positions: Iterable[int], angles: np.ndarray) -> EstimatorPub:
+        """The PUB whose instructions at ``positions`` are RZZ by ``angles`` (..., gates)."""
+        by_position = dict(zip(positions, np.moveaxis(angles, -1, 0), strict=True))
+        for position, item in enumerate(self.pub.circuit.data):
+            if position in by_position:
+                self.fold(item, position, by_position[position])
+            else:
+                self.circuit.append(item)
+        return self._pub()
+
+    def fold(self, item: CircuitInstruction, position: int, angles: np.ndarray) -> None:
+        """Append the gates of one RZZ by ``angles`` (...)."""
+        z, x, rzz = folded_angles(angles)
+        if z.any():
+            turn = RZGate(self.angle(f"rzz_{position}_z", z))
+            self.circuit.append(turn, [item.qubits[0]])
+            self.circuit.append(turn, [item.qubits[1]])
+        flip = RXGate(self.angle(f"rzz_{position}_x", x)) if x.any() else None
+        if flip is not None:
+            self.circuit.append(flip, [item.qubits[0]])
+        self.circuit.append(RZZGate(self.angle(f"rzz_{position}", rzz)), item.qubits)
+        if flip is not None:
+            self.circuit.append(flip, [item.qubits[0]])
+
+    def angle(self, name: str, values: np.ndarray) -> float | ParameterExpression:
+        """The angle that all parameter sets share, or a parameter with the values (...)."""
+        if (values == values.ravel()[0]).all():
+            return float(values.ravel()[0])
+        while name in self.taken:
+            name += "_"
+        parameter = Parameter(name)
+        self.columns[parameter] = values
+        self.taken.add(name)
+        return parameter
+
+    def _pub(self) -> EstimatorPub:
+        used = self.circuit.parameters
+        columns = [np.broadcast_to(self.columns[parameter], self.shape) for parameter in used]
+        data = {tuple(used): np.stack(columns, axis=-1)} if columns else {}
+        bindings = BindingsArray(data, shape=self.shape)
+        return EstimatorPub(self.circuit, self.pub.observables, bindings, self.pub.precision, validate=False)
+
+
+def takes_folded(circuit: QuantumCircuit, names: Iterable[str]) -> bool:
+    """Whether a circuit has RZZ gates and a target with these instructions can fold them."""
+    return "rzz" in circuit.count_ops() and {"rz", "rx", "rzz"} <= set(names)
