@@ -171,9 +171,7 @@ class _Deferral:
         for values, _ in cases:
             own = {int(v) for v in values if v is not CASE_DEFAULT}
             default = any(v is CASE_DEFAULT for v in values)
-            flags.append(
-                self.flag(operation.target, lambda v, o=own, d=default: v in o or (d and v not in named), flag)
-            )
+            flags.append(self.flag(operation.target, _is_one_of(own, named if default else None), flag))
         for (_, block), own_flag in zip(cases, flags, strict=True):
             if own_flag is not False:
                 self.block(block, qubits, clbits, own_flag)
@@ -228,3 +226,8 @@ _HANDLERS: tuple[tuple[Any, Callable[..., None]], ...] = (
     (ForLoopOp, _Deferral.for_loop),
     ((WhileLoopOp, BreakLoopOp, ContinueLoopOp), _Deferral.refuse),
 )
+
+
+def _is_one_of(own: set[int], named: set[int] | None) -> Callable[[int], bool]:
+    """Whether a value is one of a case, or, where ``named`` is given, of no case."""
+    return lambda value: value in own or (named is not None and value not in named)
