@@ -221,6 +221,8 @@ class DeviceEstimator(BaseEstimatorV2):
 
     def _send(self, pieces: list[Piece], entry: Entry) -> Any:
         pubs = [piece.pub for piece in pieces]
+        if self._kind == "backend":
+            return self._on_its_own(pubs, entry)
         if self._local:
             pubs, part = on_used_qubits(pubs, self.backend)
             if part is not self.backend:
@@ -231,6 +233,13 @@ class DeviceEstimator(BaseEstimatorV2):
             self._opened = True
         with self._tagged(entry):
             return self._runtime.run(pubs)
+
+    def _on_its_own(self, pubs: list[EstimatorPub], entry: Entry) -> Any:
+        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
+        options = plain_options(self.options)
+        if self._seed is not None:
+            options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
+        return make_estimator(self._kind, self.backend, options).run(pubs)
 
     @contextmanager
     def _tagged(self, entry: Entry) -> Iterator[None]:
