@@ -36,14 +36,14 @@ from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
 from qtm._hardware.job_splitting import Limits
-from qtm._hardware.journal import Journal
+from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
 from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient, kind_for
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
-    "Usage", "connect", "resume", "stop", "warn",
+    "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
@@ -221,6 +221,30 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
         raise
 
 
+def find(run: str | Path, *, service: Any = None, instance: str | None = None) -> list[Any]:
+    """Find the jobs of a run at the service, from any machine, also where its journal is lost.
+
+    Args:
+        run: The journal's file, or the run's id, ``connection.journal.run_id``.
+        service: A ``QiskitRuntimeService`` to use instead of opening one.
+        instance: The instance (CRN or name) of the account.
+
+    Returns:
+        The runtime's jobs, the latest first; ``job.result()`` fetches a result.
+
+    Raises:
+        QtmError: The account cannot be opened, or the journal is damaged.
+    """
+    if Path(run).exists():
+        journal = Journal(run)
+        run_id = journal.run_id
+        journal.close()
+    else:
+        run_id = str(run)
+    service = service or _open_service(instance)
+    return list(service.jobs(limit=None, job_tags=[run_tag(run_id)]))
+
+
 def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
     values = journal.setting("settings")
     if values is None:
@@ -363,7 +387,8 @@ def _find_backend(
         device, service = backend, service or getattr(backend, "service", None) or local()
     else:
         service = service or _open_service(settings.instance)
-        device = _at_service(backend, service, settings, min_qubits)
+        retry = Retry(settings.retries, settings.backoff)
+        device = retry("finding the device", lambda _: _at_service(backend, service, settings, min_qubits))
     if settings.use_fractional_gates and "rzz" not in device.target.operation_names:
         raise QtmError(f"{device.name} has no fractional gates; leave use_fractional_gates out, or name another device")
     return device, service
