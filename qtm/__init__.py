@@ -29,10 +29,12 @@ from qtm.primitives import FastEstimator, FastSampler
 
 if TYPE_CHECKING:
     from qtm import hardware
+    from qtm.comparison import compare_models
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
+    from qtm.sklearn import QuantumClassifier, QuantumRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,12 +53,15 @@ __all__ = [
     "OutOfMemory",
     "ParameterError",
     "QtmError",
+    "QuantumClassifier",
     "QuantumModule",
+    "QuantumRegressor",
     "SamplerQNN",
     "ShapeError",
     "TorchConnector",
     "UnsupportedError",
     "WorkerError",
+    "compare_models",
     "depolarizing_noise",
     "hardware",
     "local_pauli_noise",
@@ -68,8 +73,11 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "QuantumClassifier": "sklearn",
+    "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",
+    "compare_models": "comparison",
     "depolarizing_noise": "noise",
     "local_pauli_noise": "noise",
     "noisy_estimator": "noise",

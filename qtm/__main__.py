@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 import qtm
+from qtm._commands import compare as compare_command
+from qtm._commands import serve as serve_command
 from qtm._demo import classifier
 from qtm._engines.statevector.kernels import expectation as measure
 from qtm._engines.statevector.kernels import simd
@@ -72,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_run_demo)
     info = commands.add_parser("info", help="versions, processor, and where compiled kernels are kept")
     info.set_defaults(run=_run_info)
+    comparison = compare_command.add_arguments(commands, _at_least)
+    comparison.set_defaults(run=lambda options: compare_command.run(options, print))
+    service = serve_command.add_arguments(commands, _at_least)
+    service.set_defaults(run=lambda options: serve_command.run(options, print))
     commands.add_parser("bench", help="measure, and compare with other packages (`qtm bench --help`)")
     return parser
 

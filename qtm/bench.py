@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernels, training
+from qtm._bench import kernels, matrix_product_states, noise, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -33,6 +33,8 @@ from qtm._executors import resolve_threads
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
+
+_MPS_TITLE = "Fig. 9 of [2]: XXZ ring trained as a matrix product state"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"])
     threads.set_defaults(run=_run_threads)
+    noisy = commands.add_parser("noise", help=noise.TITLE, description=noise.TITLE)
+    _common(noisy, repeats=7)
+    noisy.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    noisy.add_argument("--batch", type=_at_least(1), default=noise.BATCH, help=f"samples (default {noise.BATCH})")
+    noisy.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, noise.SIZES))}")
+    noisy.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
+    noisy.set_defaults(run=_run_noise)
+    mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
+    _common(mps, repeats=10)
+    _training_mps(mps)
+    mps.set_defaults(run=_run_mps)
     tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
     tables.set_defaults(run=_run_tables)
@@ -128,6 +141,15 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         parser.add_argument(
             "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
         )
+
+
+def _training_mps(parser: argparse.ArgumentParser) -> None:
+    names, ansatze = list(matrix_product_states.TRUNCATIONS), list(matrix_product_states.ANSATZE)
+    parser.add_argument("--qubits", type=_at_least(4), default=50, help="an even number (default 50)")
+    parser.add_argument("--epochs", type=_at_least(1), default=100, help="default 100")
+    parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
+    parser.add_argument("--rate", type=float, default=matrix_product_states.RATE, help="learning rate of Adam")
+    parser.add_argument("--truncations", nargs="+", choices=names, default=names)
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -184,6 +206,17 @@ def _run_threads(options: argparse.Namespace) -> int:
         for x in sizes:
             for count in range(2, settings.threads + 1):
                 _recorder(report, bar)(_threads_row(workload, x, count, settings))
+    return _finish(report, options)
+
+
+def _run_noise(options: argparse.Namespace) -> int:
+    threads = resolve_threads(options.threads)
+    head = {"title": noise.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
+    report = Report("noise", options.json, head)
+    with _progress("noise") as bar:
+        for num_qubits in options.qubits or (noise.QUICK if options.quick else noise.SIZES):
+            for row in noise.rows(num_qubits, options.batch, threads, 2 if options.quick else options.repeats):
+                _recorder(report, bar)(row)
     return _finish(report, options)
 
 
@@ -252,6 +285,30 @@ def _finish(report: Report, options: argparse.Namespace) -> int:
         options.plot.parent.mkdir(parents=True, exist_ok=True)
         comparison_figure(content).savefig(options.plot, dpi=150)
         print(f"wrote {options.plot}")
+    return 0
+
+
+def _run_mps(options: argparse.Namespace) -> int:
+    """Trainings from ``repeats`` starts with each truncation."""
+    qubits, epochs, starts = (8, 2, 1) if options.quick else (options.qubits, options.epochs, options.repeats)
+    head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
+    report = Report("mps", options.json, head)
+    last = []
+    with _progress("mps") as bar:
+        for truncation in options.truncations:
+            for seed in range(starts):
+                training = None
+                for training in matrix_product_states.train(
+                    qubits, options.ansatz, truncation, epochs, seed, options.rate
+                ):
+                    bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
+                    bar.update()
+                assert training is not None
+                what = f"{options.ansatz}, {qubits} qubits, {truncation}, rate {options.rate}"
+                report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
+                last.append((what, seed, training))
+    for what, seed, training in last:
+        print(f"{what}, start {seed}: error {training.errors[-1]:.2%}, {training.step_seconds:.2f} s a step")
     return 0
 
 

@@ -1,7 +1,27 @@
-"""The circuits of the papers that `qtm bench` reproduces, as plain Qiskit circuits.
+"""Circuits by name: encodings and ansaetze to stack into models, and the circuits of the papers of `qtm bench`.
 
-Every function returns a :class:`ModelCircuit`: the circuit and the roles of its parameters, in the order in
-which inputs and weights are given. Below, `n` is the argument `num_qubits` and `d` the argument `depth`.
+Every function returns a :class:`ModelCircuit`: a plain Qiskit circuit and the roles of its parameters.
+`QuantumModule.from_parts` stacks parts into a module with a named parameter set for each; :func:`stack` gives the
+circuit alone, and :class:`Part` chooses names, features and qubits, and shares weights.
+
+| encodings | what they do to features |
+| --- | --- |
+| `angle_encoding` | rotations about any axes; with trainable factors for data re-uploading |
+| `phase_encoding` | relative phases |
+| `iqp_encoding` | phases by features and by their products |
+| `pauli_encoding` | Qiskit's Pauli feature map: Z, ZZ, and any other |
+| `amplitude_encoding` | amplitudes of the initial state, with exact gradients |
+
+| ansaetze | what they are good for |
+| --- | --- |
+| `hardware_efficient_ansatz` | any device; rotations and entangling gates by any pattern |
+| `brick_ansatz` | chains of qubits; light cones that grow by two qubits per layer |
+| `strongly_entangling_ansatz` | every range of entanglement |
+| `hamming_weight_ansatz` | states with a fixed number of ones; trainable where that number is small |
+| `alternating_operator_ansatz` | QAOA from a Pauli sum |
+| `generator_ansatz` | evolutions under any Pauli sums; equivariant under the symmetries of these (`qtm.symmetry`) |
+
+The complete circuits of the papers; below, `n` is the argument `num_qubits` and `d` the argument `depth`:
 
 | function | built for | parameters |
 | --- | --- | --- |
@@ -19,35 +39,57 @@ which inputs and weights are given. Below, `n` is the argument `num_qubits` and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit import ParameterVector
 
 from qtm._errors import CircuitError
+from qtm._parts.ansaetze import (
+    alternating_operator_ansatz,
+    brick_ansatz,
+    generator_ansatz,
+    hamming_weight_ansatz,
+    hardware_efficient_ansatz,
+    strongly_entangling_ansatz,
+)
+from qtm._parts.encodings import (
+    amplitude_encoding,
+    angle_encoding,
+    iqp_encoding,
+    pauli_encoding,
+    phase_encoding,
+)
+from qtm._parts.entanglement import PATTERNS, entangled_pairs
+from qtm._parts.model_circuit import ModelCircuit, check_sizes
+from qtm._parts.stacking import Part, StackedCircuit, stack
+
+__all__ = [
+    "ENTANGLEMENT_PATTERNS",
+    "ModelCircuit",
+    "Part",
+    "StackedCircuit",
+    "alternating_operator_ansatz",
+    "amplitude_encoding",
+    "angle_encoding",
+    "brick_ansatz",
+    "generator_ansatz",
+    "hamming_weight_ansatz",
+    "hardware_efficient_ansatz",
+    "hardware_efficient_circuit",
+    "incremental_uploading_circuit",
+    "iqp_encoding",
+    "pauli_encoding",
+    "phase_encoding",
+    "policy_circuit",
+    "reuploading_circuit",
+    "stack",
+    "strongly_entangling_ansatz",
+]
+
+#: Names of the patterns in which a layer entangles qubits.
+ENTANGLEMENT_PATTERNS = tuple(PATTERNS)
 
 Layer = Callable[[QuantumCircuit], None]
-
-
-class ModelCircuit(NamedTuple):
-    """A parameterized circuit and what each of its parameters is for.
-
-    Attributes:
-        circuit: The circuit, without measurements.
-        encoding_params: Parameters that inputs are bound to, `(features,)`; empty where there is no data.
-        variational_params: Trainable rotation angles in radians, in circuit order.
-        scaling_params: Trainable factors of the inputs, in circuit order; empty where inputs are not scaled.
-    """
-
-    circuit: QuantumCircuit
-    encoding_params: ParameterVector
-    variational_params: ParameterVector
-    scaling_params: ParameterVector
-
-    @property
-    def trainable_params(self) -> list[Parameter]:
-        """Variational, then scaling parameters: one combined set, as figure 1 of the paper trains it."""
-        return [*self.variational_params, *self.scaling_params]
 
 
 def reuploading_circuit(num_qubits: int, depth: int, input_scaling: bool = True) -> ModelCircuit:
@@ -125,7 +167,7 @@ def incremental_uploading_circuit(num_qubits: int = 10, depth: int = 10, num_fea
         >>> len(model.encoding_params), len(model.trainable_params)
         (100, 220)
     """
-    _check_sizes(num_qubits=num_qubits, depth=depth, num_features=num_features)
+    check_sizes(num_qubits=num_qubits, depth=depth, num_features=num_features)
     if num_features > num_qubits * depth:
         raise CircuitError(
             f"{num_features} features do not fit {depth} layers of {num_qubits} qubits, "
@@ -164,7 +206,7 @@ def hardware_efficient_circuit(num_qubits: int, layers: int) -> ModelCircuit:
         >>> len(hardware_efficient_circuit(num_qubits=16, layers=3).variational_params)
         96
     """
-    _check_sizes(num_qubits=num_qubits, layers=layers)
+    check_sizes(num_qubits=num_qubits, layers=layers)
     circuit = QuantumCircuit(num_qubits)
     angles = ParameterVector("theta", 2 * num_qubits * layers)
     free = iter(angles)
@@ -178,7 +220,7 @@ def hardware_efficient_circuit(num_qubits: int, layers: int) -> ModelCircuit:
 
 def _reuploading(num_qubits: int, depth: int, input_scaling: bool, entangle: Layer) -> ModelCircuit:
     """Circuit that encodes the same `num_qubits` features in every layer."""
-    _check_sizes(num_qubits=num_qubits, depth=depth)
+    check_sizes(num_qubits=num_qubits, depth=depth)
     features = ParameterVector("x", num_qubits)
     scales = ParameterVector("lambda", 2 * num_qubits * depth if input_scaling else 0)
     factors = iter(scales)
@@ -213,20 +255,10 @@ def _layered(num_qubits: int, encoders: list[Layer], entangle: Layer) -> tuple[Q
 
 
 def _cx_ring(circuit: QuantumCircuit) -> None:
-    for qubit in range(circuit.num_qubits - 1):
-        circuit.cx(qubit, qubit + 1)
-    # With two qubits the closing gate would be the chain's only gate, reversed: the papers leave it out.
-    if circuit.num_qubits > 2:
-        circuit.cx(circuit.num_qubits - 1, 0)
+    for pair in entangled_pairs("ring", circuit.num_qubits):
+        circuit.cx(*pair)
 
 
 def _cz_all_pairs(circuit: QuantumCircuit) -> None:
-    for first in range(circuit.num_qubits):
-        for second in range(first + 1, circuit.num_qubits):
-            circuit.cz(first, second)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise CircuitError(f"{name} is {size}; it has to be at least 1")
+    for pair in entangled_pairs("full", circuit.num_qubits):
+        circuit.cz(*pair)

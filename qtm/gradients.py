@@ -38,14 +38,14 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
     Args:
         derivative_type: ``REAL`` is the derivative of <O>, that is 2 Re <psi|O|d psi>; ``IMAG`` is
             2 Im <psi|O|d psi> and ``COMPLEX`` both, with global phases left out: each gate counts as the
-            product of Pauli rotations that it is (``p`` as ``rz``), as in qiskit-algorithms.
+            product of Pauli rotations that it is (``p`` as ``rz``), as in qiskit-algorithms. Also by name: "real".
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
-        ParameterError: ``num_threads`` or ``executor`` is unusable.
+        ParameterError: ``derivative_type``, ``num_threads`` or ``executor`` is unusable.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -64,13 +64,13 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         executor: Executor | None = None,
     ) -> None:
         estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor)
-        super().__init__(estimator, derivative_type=derivative_type)
+        super().__init__(estimator, derivative_type=_derivative_type(derivative_type))
         self._simulations = Simulations(estimator.options)
 
     @BaseEstimatorGradient.derivative_type.setter
     def derivative_type(self, derivative_type: DerivativeType) -> None:
         """Choose what `run` computes from now on."""
-        self._derivative_type = derivative_type
+        self._derivative_type = _derivative_type(derivative_type)
 
     def run(
         self,
@@ -147,6 +147,16 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
                 total = jacobian(method, values) + 1j * total
         check_finite(total, values, simulation.parameters)
         return total
+
+
+def _derivative_type(given: Any) -> DerivativeType:
+    if isinstance(given, DerivativeType):
+        return given
+    if isinstance(given, str) and given.lower() in {t.value for t in DerivativeType}:
+        return DerivativeType(given.lower())
+    raise ParameterError(
+        f"derivative_type is {given!r}; use DerivativeType.REAL, IMAG or COMPLEX, or 'real', 'imag' or 'complex'"
+    )
 
 
 def _check_lengths(expected: int, **arguments: Any) -> None:

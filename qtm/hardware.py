@@ -39,6 +39,7 @@ from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
 from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient, kind_for
+from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
@@ -282,7 +283,7 @@ class Connection:
     """
 
     def __init__(self, backend: BackendV2, service: Any, settings: Settings, journal: Journal) -> None:
-        self.backend, self.settings, self.journal = backend, settings, journal
+        self.backend, self.settings, self.journal = binding_backend(backend), settings, journal
         self._mode: Any = None
         self.pass_manager = DevicePassManager(backend, settings.optimization_level, settings.seed_transpiler, journal)
         circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)

@@ -25,6 +25,7 @@ from qtm._mitigation.pec import ErrorCancellation
 from qtm._mitigation.real_time_cdr import RealTime
 from qtm._mitigation.rem import Readout
 from qtm._mitigation.zne import ZeroNoise
+from qtm._primitives.aer_circuits import pubs_for
 from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 
@@ -154,7 +155,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         return PrimitiveResult([self._result(pub, done[i]) for i, pub in enumerate(pubs)], metadata={"version": 2})
 
     def _run_inner(self, pubs: list[EstimatorPub], precision: float | None) -> Iterator[PubResult]:
-        results = self.estimator.run(pubs, precision=precision).result()
+        results = self.estimator.run(pubs_for(self.estimator, pubs), precision=precision).result()
         if len(results) != len(pubs):
             raise ShapeError(f"the estimator returned {len(results)} results for {len(pubs)} PUBs")
         for pub, result in zip(pubs, results, strict=True):

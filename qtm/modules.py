@@ -20,6 +20,8 @@ from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
+from qtm._noise.aer_model import Noise, read_noise
+from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
 from qtm._torch.parameter_sets import ParameterSets, initial_values
@@ -44,6 +46,8 @@ class QuantumModule(nn.Module):
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
             observables that Qiskit knows.
         estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+            A `FastEstimator` is that simulator with its dtype, workers and ``default_precision``, whose noise is
+            added to the values while "reverse" gradients stay exact.
         gradient: how outputs are differentiated, by name or as a pair of name and options:
 
             * "auto": "reverse" where the estimator is qtm's own, "param-shift" on any other.
@@ -66,6 +70,11 @@ class QuantumModule(nn.Module):
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
+
+        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
+            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
+            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
@@ -101,6 +110,7 @@ class QuantumModule(nn.Module):
         encoding_gradients_flag: bool | None = None,
         pass_manager: BasePassManager | None = None,
         method: Method = "auto",
+        noise: Noise = None,
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
@@ -123,11 +133,50 @@ class QuantumModule(nn.Module):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
+            noise=read_noise(noise),
             group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
         )
         self._encoding_gradients_flag = encoding_gradients_flag
         self._methods: dict[str, GradientMethod] = {}
         self._output_size = self._method(torch.get_default_dtype()).num_outputs
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: Sequence[PartLike],
+        *,
+        variational_params_initial: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> QuantumModule:
+        """A module whose circuit is made of parts, one after another, each with a parameter set of its own.
+
+        Args:
+            parts: encodings and ansaetze of `qtm.circuits`, Qiskit circuits (all of whose parameters are trainable),
+                or `qtm.circuits.Part`, which names a set, shares weights, and chooses features and qubits.
+                Every encoding reads the features from the first one on, unless a `Part` says otherwise.
+            variational_params_initial: by the name of the set, what `QuantumModule` takes for one. Sets that are
+                not listed start uniformly from 0 to 2 pi, sets of trainable scales at 1.
+            settings: other arguments of `QuantumModule`.
+
+        Raises:
+            CircuitError: a part is not a circuit, or does not fit the qubits.
+            ParameterError: a feature is read by no part, or a set that is to be initialised does not exist.
+
+        Example:
+            >>> from qtm.circuits import angle_encoding, hardware_efficient_ansatz
+            >>> encoding, ansatz = angle_encoding(2, scaling=True), hardware_efficient_ansatz(2)
+            >>> module = QuantumModule.from_parts([encoding, ansatz, encoding, ansatz], seed_init=0)
+            >>> [name for name, _ in module.named_parameters()]
+            ['scaling_0', 'variational_0', 'scaling_1', 'variational_1']
+        """
+        stacked = stack(parts)
+        initial = stacked.initial_values(variational_params_initial or {})
+        sets: dict[str, Any] = {
+            "variational_params_names": list(initial),
+            "variational_params_initial": list(initial.values()),
+        }
+        weights = list(stacked.parameter_sets.values())
+        return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
         """Expectation values (..., output_size) of inputs (..., input_size); without input where there is none.

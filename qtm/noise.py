@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import transpile
-from qiskit.circuit import Gate, QuantumCircuit
+from qiskit.circuit import CircuitInstruction, Gate, QuantumCircuit
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult
@@ -30,6 +30,7 @@ from qiskit.providers import BackendV2
 from qiskit.quantum_info import Pauli
 
 from qtm._errors import CircuitError, ObservableError, OutOfMemory, ParameterError, require
+from qtm._primitives.aer_circuits import binding_backend, closed_name
 
 if TYPE_CHECKING:
     from qiskit_aer import AerSimulator
@@ -197,7 +198,9 @@ class NoisyEstimator(BaseEstimatorV2):
     def _simulator(self, method: str) -> AerSimulator:
         if method not in self._simulators:
             aer = require("qiskit_aer", extra="aer")
-            self._simulators[method] = aer.AerSimulator(method=method, noise_model=self.noise_model)
+            # Points run side by side (0: as many as there are threads), not each gate of one point on all threads.
+            simulator = aer.AerSimulator(method=method, noise_model=self.noise_model, max_parallel_experiments=0)
+            self._simulators[method] = binding_backend(simulator)
         return self._simulators[method]
 
     def _native(self, circuit: QuantumCircuit, method: str) -> QuantumCircuit:
@@ -207,15 +210,33 @@ class NoisyEstimator(BaseEstimatorV2):
             return circuit
         known = set(self._simulator(method).target.operation_names)
         basis = sorted(set(self.noise_model.basis_gates) & known)
-        if set(circuit.count_ops()) <= {*basis, *_FREE_OF_NOISE}:
+        if all(item.name in {*basis, *_FREE_OF_NOISE} or self._has_errors(item) for item in circuit.data):
             return circuit
         try:
-            return transpile(circuit, basis_gates=basis, optimization_level=0)
+            return _translated(circuit, basis, lambda item: item.name not in basis and self._has_errors(item))
         except QiskitError as error:
             raise CircuitError(
                 f"the circuit cannot be written in the noise model's gates {basis} ({error}); "
                 "give those of its gates an error, or build the model with more basis_gates"
             ) from error
+
+    def _has_errors(self, item: CircuitInstruction) -> bool:
+        """Whether the noise model has errors for this very gate, by its label or by its name."""
+        return not {item.label, closed_name(item)}.isdisjoint(self.noise_model.noise_instructions)
+
+
+def _translated(
+    circuit: QuantumCircuit, basis: list[str], keeps: Callable[[CircuitInstruction], bool]
+) -> QuantumCircuit:
+    """The circuit in gates of the basis, but for the instructions to keep."""
+    out = circuit.copy_empty_like()
+    for kept, items in groupby(circuit.data, keeps):
+        part = circuit.copy_empty_like()
+        part.global_phase = 0
+        for item in items:
+            part.append(item)
+        out.compose(part if kept else transpile(part, basis_gates=basis, optimization_level=0), inplace=True)
+    return out
 
 
 class _Task:
@@ -298,8 +319,8 @@ def _check_options(shots: int | None, method: str) -> None:
 
 
 def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> NoiseModel:
-    standard = get_standard_gate_name_mapping()
-    names = [name for name, gate in standard.items() if isinstance(gate, Gate)] if gates is None else gates
+    standard = _standard_gates()
+    names = list(standard) if gates is None else gates
     width = {name: standard[name].num_qubits for name in names if name in standard}
     unknown = [name for name in names if width.get(name) not in (1, 2)]
     if gates is not None and unknown:
@@ -308,6 +329,10 @@ def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> No
     model.add_all_qubit_quantum_error(one_qubit, [name for name in names if width[name] == 1])
     model.add_all_qubit_quantum_error(two_qubit, [name for name in names if width[name] == 2])
     return model
+
+
+def _standard_gates() -> dict[str, Gate]:
+    return {name: gate for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate)}
 
 
 def _readout_factors(model: NoiseModel) -> dict[int | None, tuple[float, float]]:

@@ -20,6 +20,7 @@ from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
+from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.fast_sampler import FastSampler, Seed
 from qtm._primitives.finished_job import FinishedJob
 
@@ -43,6 +44,7 @@ class FastEstimator(BaseEstimatorV2):
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, readout errors included.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -65,10 +67,11 @@ class FastEstimator(BaseEstimatorV2):
         dtype: Any = "complex128",
         num_threads: int = 0,
         executor: Executor | None = None,
+        noise: Noise = None,
     ) -> None:
         self._default_precision = default_precision
         self._seed = seed
-        self._simulations = Simulations(checked_options(dtype, num_threads, executor))
+        self._simulations = Simulations(checked_options(dtype, num_threads, executor, noise=read_noise(noise)))
 
     @property
     def default_precision(self) -> float:

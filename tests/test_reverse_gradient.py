@@ -442,3 +442,21 @@ def test_what_cannot_be_simulated() -> None:
 def test_bad_options(options: dict[str, Any], kind: type[Exception]) -> None:
     with pytest.raises(kind):
         FastReverseEstimatorGradient(**options)
+
+
+@pytest.mark.parametrize("kind", list(DerivativeType))
+def test_a_derivative_type_by_name(kind: DerivativeType) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("a"), 0)
+    by_name = FastReverseEstimatorGradient(kind.value)
+    assert by_name.derivative_type is kind
+    found = [g.run([circuit], ["Z"], [[0.3]]).result().gradients for g in (by_name, FastReverseEstimatorGradient(kind))]
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("wrong", ["reall", "", None, 1])
+def test_an_unknown_derivative_type_is_refused(wrong: Any) -> None:
+    with pytest.raises(_errors.ParameterError, match="DerivativeType"):
+        FastReverseEstimatorGradient(wrong)
+    with pytest.raises(_errors.ParameterError, match="DerivativeType"):
+        FastReverseEstimatorGradient().derivative_type = wrong

@@ -45,7 +45,7 @@ INTERPRETS: list[tuple[Interpret | None, Any, tuple[int, ...]]] = [
     (parity, np.int64(3), (3,)),
     (in_pairs, (2, 4), (2, 4)),
     (as_array, (2, 3), (2, 3)),
-    (lambda outcome: -1 - outcome, 8, (8,)),
+    (lambda outcome: 7 - outcome, 8, (8,)),
 ]
 
 

@@ -98,10 +98,11 @@ def test_a_thousand_interrupts_in_a_row():
     def interrupted() -> None:
         raise KeyboardInterrupt
 
+    before = settled(len(thread_pool._IDLE))
     for _ in range(1000):
         with pytest.raises(KeyboardInterrupt):
             run_together([interrupted, partial(pow, 2, 2), partial(pow, 3, 2)])
-    assert settled(5) <= 5
+    assert settled(before + 2) <= before + 2
 
 
 # Memory
@@ -143,7 +144,7 @@ def build(reps):
 def child_is_well(reps):
     child = os.fork()
     if not child:
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(120, exit=True)
         build(reps)
         os._exit(0)
     return os.waitpid(child, 0)[1] == 0
@@ -183,7 +184,7 @@ print(well)
 
 def test_a_fork_while_another_thread_builds_modules():
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=900, check=False
     )  # fmt: skip
     assert done.stdout == "True True\n8\n", done.stderr[-3000:]
 
@@ -211,7 +212,7 @@ thread.start()
 started.wait()
 child = os.fork()
 if not child:
-    faulthandler.dump_traceback_later(20, exit=True)
+    faulthandler.dump_traceback_later(120, exit=True)
     compilation.jit(lambda x: x + 2)(1.5)
     os._exit(0)
 print(os.waitpid(child, 0)[1])
@@ -220,7 +221,7 @@ print(os.waitpid(child, 0)[1])
 
 def test_a_fork_while_another_thread_compiles():
     done = subprocess.run(
-        [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=900, check=False
     )  # fmt: skip
     assert done.stdout == "0\n", done.stderr[-3000:]
 

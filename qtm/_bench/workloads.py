@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
+from qtm._locks import cached_property
 from qtm.circuits import (
     ModelCircuit,
     hardware_efficient_circuit,

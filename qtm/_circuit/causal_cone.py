@@ -191,7 +191,8 @@ class ConeBuilder:
             if row is not None:  # otherwise the string takes the state out of its support, and is 0
                 found.append((row, numbers.parities(int(strings.z[m])), int(strings.k[m]), int(m)))
         found.sort()
-        kinds = (np.uint64, np.uint64, np.int64, np.int64)
+        mask = np.uint64 if len(numbers.vectors) <= MAX_BITS else object  # beyond, an engine refuses the cone
+        kinds: tuple[Any, ...] = (mask, mask, np.int64, np.int64)
         x, z, k, terms = (np.array([row[i] for row in found], kind) for i, kind in enumerate(kinds))
         if num_outputs is None:
             mine = Strings(np.arange(len(terms)), np.ones(len(terms)), k, x, z)

@@ -21,10 +21,15 @@ def multiply(a: PauliMask, b: PauliMask) -> PauliMask:
     return (a[0] + b[0] + 2 * (a[2] & b[1]).bit_count()) & 3, a[1] ^ b[1], a[2] ^ b[2]
 
 
+def commute(a: PauliMask, b: PauliMask) -> bool:
+    """Whether two strings commute."""
+    return not ((a[1] & b[2]).bit_count() ^ (a[2] & b[1]).bit_count()) & 1
+
+
 class Frame:
     """The Clifford F in ``|psi> = F |phi>``: per qubit the images ``F' X F`` and ``F' Z F``.
 
-    Only gates are absorbed that keep every image of Z diagonal.
+    `absorb` takes only gates that keep every image of Z diagonal; `turn` takes any Clifford rotation.
     """
 
     def __init__(self, num_qubits: int) -> None:
@@ -35,11 +40,32 @@ class Frame:
         """Let F become gate * F."""
         _ABSORB[gate.name](self, *gate.qubits)
 
+    def turn(self, rotation: PauliRotation, quarters: int) -> None:
+        """Let F become exp(-i quarters pi/4 P) * F, P being the string of the rotation.
+
+        exp(i pi/4 P) Q exp(-i pi/4 P) is Q where P and Q commute, and -i Q P where they do not.
+        """
+        image = self.image(rotation)
+        for _ in range(quarters % 4):
+            for images in (self.x, self.z):
+                for q in rotation.qubits:
+                    if not commute(images[q], image):
+                        images[q] = multiply((3, 0, 0), multiply(images[q], image))
+
     def image(self, rotation: PauliRotation) -> PauliMask:
         """F' P F of the string P that a rotation is about."""
         total: PauliMask = (0, 0, 0)
         for letter, q in zip(rotation.pauli, rotation.qubits, strict=True):
             total = multiply(total, self._letter(letter, q))
+        return total
+
+    def pull_back(self, k: int, x: int, z: int) -> PauliMask:
+        """F' P F of the string i^k X^x Z^z."""
+        total: PauliMask = (k, 0, 0)
+        for images, mask in ((self.x, x), (self.z, z)):
+            while mask:
+                total = multiply(total, images[(mask & -mask).bit_length() - 1])
+                mask &= mask - 1
         return total
 
     def _letter(self, letter: str, q: int) -> PauliMask:

@@ -22,8 +22,10 @@ from qiskit.circuit import (
 from qiskit.circuit.library import Initialize, StatePreparation
 from qiskit.exceptions import QiskitError
 
+from qtm._circuit.channels import Channel
 from qtm._circuit.decompositions import definition_of, is_unbound, on_qubits, row_of
 from qtm._circuit.gates import GateRow, PauliRotation, Primitive, ShiftRule
+from qtm._circuit.noise_map import NoiseMap
 from qtm._errors import CircuitError
 
 _QUOTES = "'\""  # Qiskit puts its messages in quotes
@@ -49,20 +51,28 @@ class FlatCircuit:
     ``angles[k]`` is the expression of angle k in ``parameters`` (ordered as in Qiskit):
     one entry for every parameterised slot of every gate. ``shifts[k]`` is its parameter-shift rule.
     ``initial`` lists state preparations on disjoint qubits; all other qubits start in 0.
+    ``readout[q]`` is the probability of reading 1 where qubit q is 0, and of reading 0 where it is 1; empty: none.
     """
 
     num_qubits: int
-    operations: tuple[Primitive, ...]
+    operations: tuple[Primitive | Channel, ...]
     angles: tuple[ParameterExpression, ...]
     shifts: tuple[ShiftRule, ...]
     parameters: tuple[Parameter, ...]
     initial: tuple[Preparation, ...]
+    readout: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether it holds a channel or a readout error."""
+        return bool(self.readout) or any(isinstance(operation, Channel) for operation in self.operations)
 
 
-def flatten(circuit: QuantumCircuit) -> FlatCircuit:
+def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
     """Turn a circuit into primitives.
 
-    Barriers, delays, global phases and final measurements are left out.
+    Barriers, delays, global phases and final measurements are left out. With ``noise``, its channels follow the
+    gates that it names.
 
     Raises:
         CircuitError: an instruction is not unitary (mid-circuit measurement or reset, control flow, ...), has
@@ -73,7 +83,7 @@ def flatten(circuit: QuantumCircuit) -> FlatCircuit:
         >>> len(flatten(real_amplitudes(3, reps=1)).angles)
         6
     """
-    walk = _Walk(circuit)
+    walk = _Walk(circuit, noise)
     walk.run()
     return FlatCircuit(
         circuit.num_qubits,
@@ -82,16 +92,17 @@ def flatten(circuit: QuantumCircuit) -> FlatCircuit:
         tuple(walk.shifts),
         tuple(circuit.parameters),
         tuple(walk.initial),
+        () if noise is None else noise.readout_of(circuit.num_qubits),
     )
 
 
 class _Walk:
     """One pass over a circuit and the definitions inside it."""
 
-    def __init__(self, circuit: QuantumCircuit) -> None:
-        self.circuit = circuit
+    def __init__(self, circuit: QuantumCircuit, noise: NoiseMap | None = None) -> None:
+        self.circuit, self.noise = circuit, noise
         self.known = set(circuit.parameters)
-        self.operations: list[Primitive] = []
+        self.operations: list[Primitive | Channel] = []
         self.angles: list[ParameterExpression] = []
         self.shifts: list[ShiftRule] = []
         self.initial: list[Preparation] = []
@@ -108,8 +119,18 @@ class _Walk:
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
 
     def visit(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> None:
-        """Add one instruction; errors of Qiskit become ours and say where they happened."""
+        """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
         self.names.append(instruction.name)
+        if self.noise is not None and self.noise.knows(instruction.name):
+            noise, self.noise = self.noise, None  # of the whole, not of what it is made of
+            self.visit_gate(instruction, qubits)
+            self.noise = noise
+            self.operations += noise.after(instruction, qubits)
+        else:
+            self.visit_gate(instruction, qubits)
+        self.names.pop()
+
+    def visit_gate(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> None:
         try:
             row = row_of(instruction)
             if row is not None:
@@ -120,7 +141,6 @@ class _Walk:
             if error is self.complete:
                 raise
             raise self.refusal(f"{self.where()}: {str(error).strip(_QUOTES).rstrip('.')}.") from error
-        self.names.pop()
 
     def refusal(self, message: str) -> CircuitError:
         """An error whose message is complete: composites around the instruction add nothing to it."""
@@ -137,6 +157,8 @@ class _Walk:
     def emit(self, row: GateRow, params: list, qubits: tuple[int, ...]) -> None:
         if not row.sequence:
             return
+        if self.noise is not None:
+            raise CircuitError(self.noise.unknown(self.names[-1]))
         self.use(qubits)
         slots = [self.slot(p, rule) for p, rule in zip(params, row.shifts, strict=True)] if row.shifts else []
         for primitive in row.sequence:

@@ -24,8 +24,10 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpression
 
 from qtm._circuit.clifford_frame import Frame
+from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.flatten import FlatCircuit, flatten
-from qtm._circuit.gates import Clifford
+from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_span import LastClash
 from qtm._locks import fork_safe_lock
 
@@ -192,6 +194,7 @@ def program_of(flat: FlatCircuit) -> PauliProgram:
         if isinstance(operation, Clifford):
             frame.absorb(operation)
         else:
+            assert isinstance(operation, PauliRotation)  # channels are refused by methods without noise
             turn = frame.z[operation.qubits[0]][2]
             generators.append(Generator(*frame.image(operation), turn, operation.terms, operation.offset))
     return PauliProgram(flat, tuple(generators), frame)
@@ -236,17 +239,19 @@ def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
     return (circuit.num_qubits, tuple(circuit.parameters), tuple(rows)), alive
 
 
-def flattened(circuit: QuantumCircuit) -> FlatCircuit:
-    """A circuit as primitives: the same object as for an equal circuit before.
+def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
+    """A circuit as primitives, with noise: the same object as for an equal circuit with the same noise before.
 
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
-    key, alive = _structure(circuit)
+    circuit = static_circuit(circuit, noisy=noise is not None)
+    structure, alive = _structure(circuit)
+    key = structure, noise
     with _LOCK:
         found = _CACHE.get(key)
         if found is None:
-            found = _CACHE[key] = alive, flatten(circuit)
+            found = _CACHE[key] = alive, flatten(circuit, noise)
             if len(_CACHE) > _CACHE_SIZE:
                 _CACHE.popitem(last=False)
         else:

@@ -110,12 +110,16 @@ class SimulationMethod(ABC):
 
     name: ClassVar[str]  # as Qiskit Aer calls it, where Aer has it
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls them
+    is_exact: ClassVar[bool] = True  # methods that are not are never chosen by "auto"
+    simulates_noise: ClassVar[bool] = False  # whether it takes circuits with channels and readout errors
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """Why the method cannot do this, as the end of a sentence that begins with its name; None: it can."""
         if type(output) not in self.gives:
             return f"gives no {type(output).__name__}"
+        if circuit.is_noisy and not self.simulates_noise:
+            return "simulates no noise; use method='density_matrix'"
         return None
 
     @abstractmethod

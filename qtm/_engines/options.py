@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qtm._circuit.noise_map import NoiseMap
 from qtm._errors import DtypeError, ParameterError
 from qtm._executors import resolve_threads
 
@@ -18,7 +19,7 @@ class Options:
 
     ``backward_threads`` are those of derivatives; None: as many as ``num_threads``. ``method`` is a name, a pair of
     name and options, or a `SimulationMethod`. ``lane_kind`` forces "sample" or "amplitude" lanes of the state-vector
-    kernels; None picks the faster.
+    kernels; None picks the faster. ``noise`` follows the gates of every circuit that is simulated.
     """
 
     dtype: str = "complex128"
@@ -28,9 +29,12 @@ class Options:
     lane_kind: str | None = None
     backward_threads: int | None = None
     method: Any = "auto"
+    noise: NoiseMap | None = None
 
 
-def checked_options(dtype: Any, num_threads: int, executor: Executor | None, method: Any = "auto") -> Options:
+def checked_options(
+    dtype: Any, num_threads: int, executor: Executor | None, method: Any = "auto", noise: NoiseMap | None = None
+) -> Options:
     """Options of the engine from what the user gave.
 
     Raises:
@@ -44,7 +48,7 @@ def checked_options(dtype: Any, num_threads: int, executor: Executor | None, met
             f"executor must have the interface of concurrent.futures.Executor, not be {executor!r}; "
             "give a ProcessPoolExecutor, say, or None for threads of this process"
         )
-    return Options(name, num_threads, executor, method=method)
+    return Options(name, num_threads, executor, method=method, noise=noise)
 
 
 _DTYPES: dict[str, np.dtype[Any]] = {"complex128": np.dtype(np.float64), "complex64": np.dtype(np.float32)}

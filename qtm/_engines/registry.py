@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.engine import SimulationMethod
+from qtm._engines.matrix_product_state.method import MatrixProductState
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.statevector.engine import StateVector
+from qtm._engines.trajectories.engine import Trajectories
 from qtm._errors import ParameterError, UnsupportedError
 
 METHODS: dict[str, type[SimulationMethod]] = {
     "statevector": StateVector,
+    "density_matrix": DensityMatrix,
+    "trajectories": Trajectories,
+    "matrix_product_state": MatrixProductState,
 }
 AUTO = "auto"
+_SMALL = 1 << 26  # bytes of the states of one sample
 
 Method = str | tuple[str, Mapping[str, Any]] | SimulationMethod
 
@@ -44,7 +51,9 @@ def simulation_method(method: Method) -> SimulationMethod | None:
 
 
 def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
-    """The method to run: the one that was named, or with ``"auto"`` the cheapest that can.
+    """The method to run: the one that was named, or with ``"auto"`` the cheapest of the exact ones that can.
+
+    A state vector that is small is not compared with others: predicting their cost would take longer than it.
 
     Raises:
         ParameterError: the name or an option is unknown.
@@ -55,10 +64,13 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
         if (why := named.refuses(circuit, output, options)) is not None:
             raise UnsupportedError(f"method {named.name!r} {why}")
         return named
+    first = StateVector()
+    if first.refuses(circuit, output, options) is None and first.cost(circuit, output, options).memory <= _SMALL:
+        return first
     able, refusals = [], []
     for kind in METHODS.values():
         candidate = kind()
-        why = candidate.refuses(circuit, output, options)
+        why = candidate.refuses(circuit, output, options) if kind.is_exact else "is not exact, and has to be named"
         if why is None:
             able.append(candidate)
         else:

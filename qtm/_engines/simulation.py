@@ -17,6 +17,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.registry import choose
 from qtm._errors import ParameterError
+from qtm._noise.aer_model import in_known_gates
 
 
 class Simulation:
@@ -26,7 +27,7 @@ class Simulation:
         circuit: any circuit that `qtm` can lower.
         parameters: all parameters of the circuit, in the order of the values.
         output: what to compute, on the qubits of the circuit.
-        options: method, dtype, workers and memory.
+        options: method, noise, dtype, workers and memory.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
@@ -43,7 +44,9 @@ class Simulation:
     ) -> None:
         options = options or Options()
         self.parameters = tuple(parameters)
-        self.flat = flattened(circuit)
+        if options.noise is not None:
+            circuit = in_known_gates(circuit, options.noise)
+        self.flat = flattened(circuit, options.noise)
         self.angles = compile_angles(self.flat.angles, self.parameters)
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
         self.dtype = options.dtype

@@ -97,6 +97,7 @@ def doubled_simulation(circuit: QuantumCircuit, operators: tuple[Observable, ...
         if isinstance(operation, Clifford):
             getattr(doubled, operation.name)(*operation.qubits)
         else:
+            assert isinstance(operation, PauliRotation)  # a circuit without noise has no channels
             _append_twice(doubled, operation, first, second)
     bit = np.uint64(1 << extra)
     with_y = tuple(Observable(extra + 1, o.coeffs, o.x | bit, o.z | bit, (o.k + 1) % 4) for o in operators)

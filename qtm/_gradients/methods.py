@@ -50,11 +50,27 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
             "use gradient='param-shift' or 'spsa'"
         )
     _check_options(name, options)
+    _check_noise(settings, name)
     if name == "reverse":
         return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:
         settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
     return settings.on_estimator[name]
+
+
+def _check_noise(settings: MethodSettings, gradient: str) -> None:
+    if settings.noise is None:
+        return
+    if settings.estimator is not None:
+        raise ParameterError(
+            f"noise= is for qtm's own simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
+            "one of estimator= and noise= out"
+        )
+    if gradient != "reverse":
+        raise ParameterError(
+            f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a "
+            "device, give estimator=qtm.noisy_estimator(noise) instead"
+        )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

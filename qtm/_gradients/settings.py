@@ -12,6 +12,7 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._circuit.noise_map import NoiseMap
 from qtm._executors import resolve_threads
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.job_usage import Usage
@@ -31,6 +32,7 @@ class MethodSettings:
     executor: Executor | None = None
     pass_manager: BasePassManager | None = None
     method: Any = "auto"
+    noise: NoiseMap | None = None
     group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
     # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
     on_estimator: dict[str, GradientMethod] = field(default_factory=dict, compare=False, repr=False)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import ControlledGate, Operation, Parameter, ParameterExpression
+from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.primitives.containers import BindingsArray, ObservablesArray
@@ -18,11 +18,10 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._circuit.observables import Observable
-from qtm._errors import CircuitError, JobError, ObservableError, ParameterError, QtmError
+from qtm._errors import CircuitError, ObservableError, ParameterError, QtmError
 from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
-
-logger = logging.getLogger("qtm")
+from qtm._primitives.primitive_runner import PrimitiveRunner, logger, text_of
 
 # Where estimators keep the noise that they run with, the first that is set: Runtime's and Aer's options,
 # Qiskit's reference primitives, qtm.noise.
@@ -47,11 +46,10 @@ def shot_noise(estimator: Any) -> float:
     return shot_noise(inner) if isinstance(inner, BaseEstimatorV2) else 0.0
 
 
-class EstimatorRunner:
+class EstimatorRunner(PrimitiveRunner):
     """Expectation values of one circuit at many points, from any ``BaseEstimatorV2``.
 
-    All points of a call are parameter bindings (points, 1) of one PUB against observables (observables,), so
-    a call is one job whatever their number.
+    A call is one job, of one PUB: bindings (points, 1) against observables (observables,).
 
     Args:
         estimator: what runs the job.
@@ -61,6 +59,8 @@ class EstimatorRunner:
         pass_manager: transpiles the circuit, here and once; the observables follow its layout.
         precision: standard deviation to ask the estimator for; None for its own default.
         max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
+        pub_per_point: whether every point is a PUB of its own. A simulator with a seed gives the same noise to
+            every PUB, and so it cancels in differences.
 
     Raises:
         CircuitError: the pass manager cannot transpile the circuit.
@@ -73,18 +73,20 @@ class EstimatorRunner:
         estimator: BaseEstimatorV2,
         circuit: QuantumCircuit,
         parameters: Sequence[Parameter],
-        observables: Sequence[Observable],
+        observables: Sequence[Observable | SparsePauliOp],
         *,
         pass_manager: BasePassManager | None = None,
         precision: float | None = None,
         max_points: int | None = None,
+        pub_per_point: bool = False,
     ) -> None:
-        _check_options(precision, max_points)
-        self.estimator, self.precision, self.max_points = estimator, precision, max_points
-        self._source, self._parameters, self._wanted = circuit, tuple(parameters), tuple(observables)
-        self._pass_manager = pass_manager
-        self._num_coordinates = len(self._parameters)
-        self.usage = Usage()
+        if precision is not None and not 0 <= precision < math.inf:
+            raise ParameterError(
+                f"precision={precision}; expected a standard deviation, 0 for exact values where possible"
+            )
+        super().__init__(estimator, parameters, max_points=max_points)
+        self.precision, self._pub_per_point = precision, pub_per_point
+        self._source, self._wanted, self._pass_manager = circuit, tuple(observables), pass_manager
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -96,19 +98,14 @@ class EstimatorRunner:
         # values, and parameters that only the phase holds would have to be told to the estimator.
         circuit = (self._source if laid_out is None else laid_out).copy()
         circuit.global_phase = 0
-        # What is in the instructions of a device stays in them.
-        self.circuit = _bindable(circuit) if laid_out is None or _runs_on_aer(self.estimator) else circuit
-        # Transpiling may remove a parameter that nothing depends on; estimators refuse to be told its value.
-        used = set(self.circuit.parameters)
-        self._columns = [k for k, parameter in enumerate(self._parameters) if parameter in used]
-        self._bound = tuple(self._parameters[k] for k in self._columns)
+        self._take(circuit, is_isa=laid_out is not None)
         self.__dict__.pop("_bases", None)
 
     def _latest_epoch(self) -> int:
         """How often the device was recalibrated, where the pass manager is of a device."""
         return int(getattr(self._pass_manager, "epoch", 0))
 
-    def _follow_calibration(self) -> None:
+    def _refresh(self) -> None:
         if self._epoch != self._latest_epoch():
             self._lay_out()
             logger.info("the device was recalibrated: circuit %s is transpiled again", self._source.name)
@@ -118,95 +115,50 @@ class EstimatorRunner:
         return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
+    def num_outputs(self) -> int:
+        return self.observables.size
+
+    @property
     def noise(self) -> float:
-        """Standard deviation of a value; 0 where the estimator is exact."""
-        return shot_noise(self.estimator) if self.precision is None else self.precision
+        return shot_noise(self.primitive) if self.precision is None else self.precision
 
-    def values(self, points: np.ndarray) -> np.ndarray:
-        """Values (..., observables) at points (..., coordinates), in radians.
+    def _pubs(self, rows: np.ndarray) -> list[EstimatorPub]:
+        if self._pub_per_point:
+            return [self._pub(row, ()) for row in rows]
+        return [self._pub(rows[:, None, :], (len(rows), 1))]
 
-        A circuit that depends on none of the coordinates is run at one point, for all.
+    def _pub(self, values: np.ndarray, shape: tuple[int, ...]) -> EstimatorPub:
+        bindings = BindingsArray({self._bound: values} if self._bound else {}, shape=shape)
+        return EstimatorPub(self.circuit, self.observables, bindings)
 
-        Raises:
-            JobError: the estimator failed, or its result is not what it was asked for; names the job.
-        """
-        self._follow_calibration()
-        shape = (*points.shape[:-1], self.observables.size)
-        flat = points.reshape(math.prod(points.shape[:-1]), self._num_coordinates).astype(float, copy=False)
-        pubs = list(self._pubs(flat))
-        jobs: list[Any] = []
-        for pub in pubs:
-            jobs.append(self._submit(pub, jobs))
-        parts = [self._collect(job, pub) for job, pub in zip(jobs, pubs, strict=True)]
-        if not parts:
-            return np.zeros(shape)
-        found = np.concatenate(parts)  # (points, observables)
-        return found.reshape(shape) if self._bound else np.broadcast_to(found[0], shape).copy()
-
-    def preview(self, points: int) -> Usage:
-        """What ``values`` of so many points would use; nothing is submitted."""
-        self._follow_calibration()
-        pubs = self._pubs(np.zeros((points, self._num_coordinates)))
-        return sum((self._usage_of(pub) for pub in pubs), Usage())
-
-    def _pubs(self, points: np.ndarray) -> Iterator[EstimatorPub]:
-        points = points if self._bound else points[:1]
-        step = self.max_points or max(len(points), 1)
-        for start in range(0, len(points), step):
-            rows = points[start : start + step, None, :][:, :, self._columns]  # (points, 1, bound)
-            bindings = BindingsArray({self._bound: rows} if self._bound else {}, shape=(len(rows), 1))
-            yield EstimatorPub(self.circuit, self.observables, bindings)
-
-    def _submit(self, pub: EstimatorPub, before: Sequence[Any]) -> Any:
-        usage = self._usage_of(pub)
+    def _run(self, pubs: list[EstimatorPub]) -> Any:
         options = {} if self.precision is None else {"precision": self.precision}
-        try:
-            job = self.estimator.run([pub], **options)
-        except QtmError:  # says what went wrong already: a budget, a circuit that does not fit
-            raise
-        except Exception as error:
-            sent = f"; submitted before it: job {', '.join(map(_job_id, before))}" if before else ""
-            raise JobError(f"{self._name} did not take the job ({usage}): {_text(error)}{sent}") from error
-        self.usage += usage
-        logger.info("job %s on %s: %s; so far %s", _job_id(job), self._name, usage, self.usage)
-        return job
+        return self.primitive.run(pubs, **options)
 
-    def _collect(self, job: Any, pub: EstimatorPub) -> np.ndarray:
-        """Checked values (points, observables) of one job."""
-        try:
-            results = job.result()
-        except QtmError:
-            raise
-        except Exception as error:
-            raise JobError(
-                f"job {_job_id(job)} on {self._name} failed: {_text(error)}. Circuits are sent as they are "
-                "where no pass_manager= transpiles them for the estimator's backend"
-            ) from error
-        values, problem = _read(results, pub.shape)
-        if problem is not None:
-            raise JobError(f"job {_job_id(job)} on {self._name} gave an unusable result: {problem}")
-        return values
-
-    def _usage_of(self, pub: EstimatorPub) -> Usage:
-        if hasattr(self.estimator, "estimate_usage"):  # a service that knows its limits and its prices
-            return self.estimator.estimate_usage([pub], precision=self.precision)
-        return simulated_usage(pub.parameter_values.size * self._bases, self.noise)
+    def _usage_of(self, pubs: list[EstimatorPub]) -> Usage:
+        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+            return self.primitive.estimate_usage(pubs, precision=self.precision)
+        circuits = sum(pub.parameter_values.size for pub in pubs) * self._bases
+        return replace(simulated_usage(circuits, self.noise), pubs=len(pubs))
 
     @cached_property
     def _bases(self) -> int:
         """Measurement bases that the observables need."""
-        return measured_circuits(next(self._pubs(np.zeros((1, self._num_coordinates)))))
+        return measured_circuits(self._pubs(np.zeros((1, len(self._bound))))[0])
 
-    @property
-    def _name(self) -> str:
-        return type(self.estimator).__name__
-
-
-def _check_options(precision: float | None, max_points: int | None) -> None:
-    if precision is not None and not 0 <= precision < math.inf:
-        raise ParameterError(f"precision={precision}; expected a standard deviation, 0 for exact values where possible")
-    if max_points is not None and max_points < 1:
-        raise ParameterError(f"max_points={max_points}; a job holds at least 1 point")
+    def _read(self, results: Any, pubs: list[EstimatorPub]) -> tuple[np.ndarray, str | None]:
+        try:
+            values = [np.asarray(part.data.evs, dtype=float) for part in results]
+        except (TypeError, AttributeError, ValueError) as error:
+            return np.empty(0), f"it has no real expectation values ({error})"
+        if len(values) != len(pubs):
+            return np.empty(0), f"it has {len(values)} entries for {len(pubs)} PUB{'s' * (len(pubs) > 1)}"
+        for value, pub in zip(values, pubs, strict=True):
+            if value.shape != pub.shape:
+                return value, f"its values have shape {value.shape}, expected {pub.shape}: (points, observables)"
+            if bad := int((~np.isfinite(value)).sum()):
+                return value, f"{bad} of its {value.size} expectation values are NaN or infinite"
+        return np.concatenate([value.reshape(-1, self.num_outputs) for value in values]), None
 
 
 def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
@@ -215,56 +167,14 @@ def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> Quant
     except QtmError:
         raise
     except Exception as error:
-        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {_text(error)}") from error
+        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
-def _runs_on_aer(estimator: Any) -> bool:
-    own = any(kind.__module__.startswith("qiskit_aer.") for kind in type(estimator).__mro__)
-    inner = getattr(estimator, "estimator", None)
-    return own or (isinstance(inner, BaseEstimatorV2) and _runs_on_aer(inner))
-
-
-def _bindable(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit with its parametrised controlled gates written as gates without controls.
-
-    Aer 0.18 and before ignores the values that controlled gates are bound to by a PUB, and silently returns
-    something else (qiskit-aer issues 2323, 2391 and 2403).
-    """
-    while controlled := {item.name for item in circuit.data if _is_unbound_controlled(item.operation)}:
-        circuit = circuit.decompose(list(controlled))
-    return circuit
-
-
-def _is_unbound_controlled(operation: Operation) -> bool:
-    return isinstance(operation, ControlledGate) and any(isinstance(p, ParameterExpression) for p in operation.params)
-
-
-def _operator(observable: Observable, laid_out: QuantumCircuit | None) -> SparsePauliOp:
+def _operator(observable: Observable | SparsePauliOp, laid_out: QuantumCircuit | None) -> SparsePauliOp:
+    if isinstance(observable, SparsePauliOp):
+        return observable
     if not observable.num_terms:
         raise ObservableError("an observable is zero, which estimators refuse; leave it out, or give it a term")
     operator = SparsePauliOp(observable.labels(), observable.coeffs)
     # Qiskit's own layout, as devices have more qubits than the masks of an Observable have bits.
     return operator if laid_out is None else operator.apply_layout(laid_out.layout, laid_out.num_qubits)
-
-
-def _read(results: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, str | None]:
-    """Values of a one-PUB result, and what is wrong with them, if anything."""
-    try:
-        values = [np.asarray(part.data.evs, dtype=float) for part in results]
-    except (TypeError, AttributeError, ValueError) as error:
-        return np.empty(0), f"it has no real expectation values ({error})"
-    if len(values) != 1:
-        return np.empty(0), f"it has {len(values)} entries for 1 PUB"
-    if values[0].shape != shape:
-        return values[0], f"its values have shape {values[0].shape}, expected {shape}: (points, observables)"
-    if bad := int((~np.isfinite(values[0])).sum()):
-        return values[0], f"{bad} of its {values[0].size} expectation values are NaN or infinite"
-    return values[0], None
-
-
-def _job_id(job: Any) -> str:
-    return str(job.job_id()) if hasattr(job, "job_id") else "without an id"
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from qiskit.primitives.containers import SamplerPubLike
 from qiskit.primitives.containers.bindings_array import BindingsArrayLike
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
+from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Probabilities
@@ -21,6 +22,7 @@ from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
+from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.readout import Readout
 
@@ -33,14 +35,16 @@ _PROBABILITIES = 1 << 24
 class FastSampler(BaseSamplerV2):
     """Shots from the exact distribution, wherever Qiskit's ``StatevectorSampler`` can stand.
 
-    The same shots as ``StatevectorSampler``'s for the same seed. Measurements must be final; qubits may be
-    measured into any bits of any registers, and bits that nothing is measured into are 0.
+    The same shots as ``StatevectorSampler``'s for the same seed. Qubits may be measured
+    into any bits of any registers, and bits that nothing is measured into are 0. Mid-circuit measurement, reset,
+    ``if_test``, ``switch`` and ``for_loop`` are simulated exactly, by deferred measurement.
 
     Args:
         default_shots: shots where a PUB or run names none.
         seed: of the shots; an integer gives every parameter set the same random numbers.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
+        noise: an Aer ``NoiseModel`` or a backend: shots of the exact distribution under its noise.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -63,10 +67,11 @@ class FastSampler(BaseSamplerV2):
         seed: Seed = None,
         dtype: Any = "complex128",
         num_threads: int = 0,
+        noise: Noise = None,
     ) -> None:
         self._default_shots = default_shots
         self._seed = seed
-        self._simulations = Simulations(checked_options(dtype, num_threads, None))
+        self._simulations = Simulations(checked_options(dtype, num_threads, None, noise=read_noise(noise)))
 
     @property
     def default_shots(self) -> int:
@@ -122,13 +127,14 @@ class FastSampler(BaseSamplerV2):
             ParameterError: a parameter value is NaN or infinite.
         """
         pub = SamplerPub.coerce((circuit, parameter_values))
-        readout = Readout.of(circuit)
+        static = self._static(circuit)
+        readout = Readout.of(static)
         if not readout.qubits:
             raise CircuitError(f"circuit {circuit.name!r} measures nothing; measure its qubits, as with measure_all()")
         _check_fits(pub.parameter_values.size, circuit.num_clbits)
         out = np.zeros((pub.parameter_values.size, 1 << circuit.num_clbits))
         targets = readout.clbit_outcomes()
-        for first, part in self._marginals(pub, readout):
+        for first, part in self._marginals(static, pub, readout):
             out[first : first + len(part), targets] = part
         return out.reshape(*pub.shape, 1 << circuit.num_clbits)
 
@@ -136,9 +142,10 @@ class FastSampler(BaseSamplerV2):
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
 
     def _run_pub(self, pub: SamplerPub) -> SamplerPubResult:
-        readout = Readout.of(pub.circuit)
+        static = self._static(pub.circuit)
+        readout = Readout.of(static)
         outcomes = np.zeros((pub.parameter_values.size, pub.shots), np.int64)
-        for first, part in self._marginals(pub, readout):
+        for first, part in self._marginals(static, pub, readout):
             if readout.qubits:
                 for outcome, p in zip(outcomes[first:], part, strict=False):
                     outcome[:] = np.random.default_rng(self._seed).choice(len(p), p=p, size=pub.shots)
@@ -151,11 +158,16 @@ class FastSampler(BaseSamplerV2):
             metadata={"shots": pub.shots, "circuit_metadata": pub.circuit.metadata},
         )
 
-    def _marginals(self, pub: SamplerPub, readout: Readout) -> Iterator[tuple[int, np.ndarray]]:
+    def _static(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        return static_circuit(circuit, noisy=self.options.noise is not None)
+
+    def _marginals(
+        self, circuit: QuantumCircuit, pub: SamplerPub, readout: Readout
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Probabilities (sets, outcomes of the readout) by part, each with its first parameter set."""
-        circuit, values = pub.circuit, parameter_rows(pub.parameter_values, pub.circuit)
+        values = parameter_rows(pub.parameter_values, pub.circuit)
         output = Probabilities(readout.qubits)
-        make = partial(Simulation, circuit, circuit.parameters, output)
+        make = partial(Simulation, circuit, pub.circuit.parameters, output)
         simulation = self._simulations.find((flattened(circuit), output), make)
         size = max(_PROBABILITIES >> min(len(readout.qubits), 62), 1)
         for first in range(0, len(values), size):

@@ -37,6 +37,18 @@ _IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
 _IGNORES_PRECISION = "QMLEstimator"
 
 
+def is_ideal(primitive: Any) -> bool:
+    """Whether a primitive is an ideal simulator, which may have been asked for noise or shots."""
+    kind = type(primitive)
+    return (kind.__module__.split(".")[0], kind.__name__) in _IDEAL and noise_of(primitive) is None
+
+
+def noise_of(primitive: Any) -> Any:
+    """The noise of a primitive of qtm's own; None where it has none."""
+    options = getattr(primitive, "options", None) if type(primitive).__module__.split(".")[0] == "qtm" else None
+    return getattr(options, "noise", None)
+
+
 def is_exact_sampler(sampler: Any) -> bool:
     """Whether a sampler stands for exact probabilities."""
     kind = type(sampler)

@@ -144,6 +144,10 @@ class QuantumNetwork(ABC):
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
         """Outputs (points, outputs) from the primitive."""
 
+    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        """Outputs (points, outputs) from the primitive, at points whose differences are taken."""
+        return self._run(circuit, bindings)
+
     @abstractmethod
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         """Derivatives (batch, outputs, wanted) from the gradient that the user gave."""
@@ -173,7 +177,7 @@ class QuantumNetwork(ABC):
             return self._by_gradient(rows, wanted)
         if self.is_exact:
             return jacobian(self.exact_method("complex128"), rows)[:, :, wanted]
-        return self._on_primitive.jacobian(rows, wanted, self._run, size)
+        return self._on_primitive.jacobian(rows, wanted, self._run_shifted, size)
 
     @property
     def _on_primitive(self) -> ShiftedCircuit:

@@ -12,10 +12,13 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
-from qtm._primitives.ideal_primitives import is_exact_estimator
+from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
@@ -43,6 +46,7 @@ class EstimatorQNN(QuantumNetwork):
         input_gradients: whether `backward` differentiates by the inputs as well.
         default_precision: standard deviation to ask of an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -75,9 +79,11 @@ class EstimatorQNN(QuantumNetwork):
         input_gradients: bool = False,
         default_precision: float = DEFAULT_PRECISION,
         pass_manager: BasePassManager | None = None,
+        noise: Noise = None,
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
-        self.estimator: BaseEstimatorV2 = FastEstimator() if estimator is None else estimator
+        check_one_noise(estimator, noise)
+        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
         self.gradient = gradient
         self._default_precision = default_precision
         if observables is None:
@@ -105,18 +111,46 @@ class EstimatorQNN(QuantumNetwork):
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "EstimatorQNN")
+        if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
+            return make_method(
+                MethodSettings(
+                    circuit=self._placement.run, parameters=self._parameters, observables=self._on_run, noise=noise
+                ),
+                dtype,
+            )
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
-        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators)
+        own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
+        settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         return without_measurements(circuit)
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        if is_ideal(self.estimator):
+            # A seeded simulator gives every PUB the same noise: one PUB an observable, as qiskit-machine-learning.
+            found = self._estimated(circuit, [(observable, bindings) for observable in self._on_run])
+            return np.stack([values.reshape(-1) for values in found], axis=-1)
         points = {slots: values[:, None, :] for slots, values in bindings.items()}
-        job = self.estimator.run([(circuit, self._on_run, points)], precision=self._default_precision)
-        return np.asarray(job_result(job)[0].data.evs).reshape(-1, len(self._on_run))
+        (values,) = self._estimated(circuit, [(self._on_run, points)])
+        return values.reshape(-1, len(self._on_run))
+
+    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+        if not is_ideal(self.estimator):
+            return self._run(circuit, bindings)
+        # One PUB a point, so that the noise of a seed cancels in differences.
+        count = len(next(iter(bindings.values()), [0]))
+        points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
+        return np.stack(self._estimated(circuit, [(self._on_run, point) for point in points]))
+
+    def _estimated(self, circuit: QuantumCircuit, requests: list[tuple[Any, Any]]) -> list[np.ndarray]:
+        """Values of PUBs of the circuit, each with its observables and points."""
+        circuit = circuit_for(self.estimator, circuit, is_isa=True)
+        pubs = [(circuit, observables, points) for observables, points in requests]
+        job = self.estimator.run(pubs, precision=self._default_precision)
+        return [np.asarray(result.data.evs) for result in job_result(job)]
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)

@@ -43,10 +43,8 @@ class Outputs:
             raise ShapeError(
                 f"interpret({outcome}) is {key!r}; an output of shape {self.shape} needs {len(self.shape)} indices"
             )
-        try:
-            return int(self._index[place])
-        except IndexError:
-            return self.size
+        inside = all(0 <= k < length for k, length in zip(place, self.shape, strict=True))
+        return int(self._index[place]) if inside else self.size
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:
         """Refuse probabilities (...) of outcomes that are outside of the shape.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,10 +14,13 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 
+from qtm._circuit.dynamic import refuse_dynamic
 from qtm._engines.options import Options
 from qtm._errors import ShapeError
 from qtm._gradients.method import GradientMethod
-from qtm._primitives.ideal_primitives import is_exact_sampler
+from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
 from qtm._qnn.errors import network_error
 from qtm._qnn.exact_outcomes import ExactProbabilities, Outputs
@@ -53,6 +57,7 @@ class SamplerQNN(QuantumNetwork):
             one, or parameter shifts where the sampler is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -88,9 +93,11 @@ class SamplerQNN(QuantumNetwork):
         gradient: Any = None,
         input_gradients: bool = False,
         pass_manager: BasePassManager | None = None,
+        noise: Noise = None,
     ) -> None:
         super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
-        self.sampler: BaseSamplerV2 = FastSampler() if sampler is None else sampler
+        check_one_noise(sampler, noise)
+        self.sampler: BaseSamplerV2 = FastSampler(noise=noise) if sampler is None else sampler
         self.gradient = gradient
         self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
         self.set_interpret(interpret, output_shape)
@@ -126,11 +133,20 @@ class SamplerQNN(QuantumNetwork):
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:
+        refuse_dynamic(self._placement.run, "SamplerQNN")
+        if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
+            circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
+            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, Options(dtype, noise=noise))
         simulate = self._placement.simulate
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
         places = [None if q is None else number[q] for q in bits]
-        return ExactProbabilities(circuit, self._parameters, places, self._outputs, Options(dtype))
+        return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype))
+
+    def _options(self, dtype: str) -> Options:
+        """Those of the user's `FastSampler`, in the dtype that is asked for."""
+        own = self.sampler.options if isinstance(self.sampler, FastSampler) else Options()
+        return replace(own, dtype=dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """The circuit, with a single register that shows an outcome as it is."""
@@ -144,6 +160,7 @@ class SamplerQNN(QuantumNetwork):
 
     def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
         points = next(iter(bindings.values()), np.zeros((1, 0)))
+        circuit = circuit_for(self.sampler, circuit, is_isa=True)
         result = job_result(self.sampler.run([(circuit, bindings)]))[0].data.meas
         shots = result.reshape(len(points), result.num_shots)
         return np.array([self._frequencies(shots[i]) for i in range(len(points))])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._gradients.method import GradientMethod
-from qtm._primitives.ideal_primitives import is_exact_estimator, is_exact_gradient, is_exact_sampler
+from qtm._primitives.ideal_primitives import is_exact_estimator, is_exact_gradient, is_exact_sampler, noise_of
 from qtm._qnn.base import QuantumNetwork
 from qtm._qnn.errors import network_error, peer
 from qtm._qnn.estimator_qnn import DEFAULT_PRECISION, EstimatorQNN
@@ -246,6 +246,7 @@ def _twin(network: Any) -> QuantumNetwork:
         "circuit": network.circuit,
         "input_params": network.input_params,
         "weight_params": network.weight_params,
+        "noise": noise_of(network.sampler if kind is SamplerQNN else network.estimator),
     }
     if kind is SamplerQNN:
         return SamplerQNN(**common, interpret=network.interpret, output_shape=network.output_shape)

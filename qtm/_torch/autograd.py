@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qtm._errors import DtypeError
+from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
@@ -60,6 +60,13 @@ class _Outputs(torch.autograd.Function):
         pull = _Pullback.apply if torch.is_grad_enabled() or _in_transform() else _Pullback.forward
         found = pull(*arguments)
         return None, None, *found, *[None] * (len(ctx.needs_input_grad) - 2 - len(found))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise UnsupportedError(
+            "qtm computes derivatives in reverse mode only, and forward-mode differentiation was asked for "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward()"
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, method: GradientMethod, residuals: _Residuals, *tensors: Tensor) -> Any:
@@ -164,9 +171,14 @@ def _values(method: GradientMethod, inputs: Tensor | None, weights: Tensor, batc
     if not _in_transform():  # whose tensors do not say whether they require a gradient
         method = method.differentiating(by)
     angles, prepared = method.arguments(inputs, weights, batch)
-    if _in_transform() or angles.requires_grad or any(p.requires_grad for p in prepared):
+    if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         return _Outputs.apply(method, _Residuals(), angles, *prepared)
     return method.forward(angles, prepared, False)[0]
+
+
+def _may_be_differentiated() -> bool:
+    """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
+    return _in_transform() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _in_transform() -> bool:

@@ -23,7 +23,6 @@ from qtm._circuit.gf2 import bits_of
 from qtm._circuit.observables import Observable
 from qtm._circuit.pauli_program import PauliProgram, place
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
-from qtm._errors import CircuitError
 
 # Below this many bits all observables share one state: the passes cost less than a second schedule would.
 _SPLIT_BITS = 9
@@ -48,11 +47,7 @@ def conjugated_strings(program: PauliProgram, observables: Sequence[Observable])
 
 
 def cones_of(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
-    """The cones that give an output together.
-
-    Raises:
-        CircuitError: a cone reaches more than 62 bits.
-    """
+    """The cones that give an output together."""
     if isinstance(output, Expectation):
         return _cones_of_strings(program, conjugated_strings(program, output.observables), len(output.observables))
     assert isinstance(output, Probabilities | Samples)
@@ -60,7 +55,7 @@ def cones_of(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
     if program.num_qubits <= MAX_BITS:
         return (_whole(program, Measured(NO_STRINGS, tuple(masks), 0)),)
     cone = ConeBuilder(program).of_outcomes(masks, ConeWalker(program).seen_by([(0, m) for m in masks]))
-    return (_checked(cone),)
+    return (cone,)
 
 
 def _cones_of_strings(program: PauliProgram, strings: Strings, num_outputs: int) -> tuple[Cone, ...]:
@@ -74,17 +69,8 @@ def _cones_of_strings(program: PauliProgram, strings: Strings, num_outputs: int)
     builder = ConeBuilder(program)
     if len(groups) == 1:
         members, positions = groups[0].members, groups[0].positions()
-        return (_checked(builder.of_strings(strings, members, positions, num_outputs)),)
-    return tuple(_checked(builder.of_strings(strings, g.members, g.positions())) for g in groups)
-
-
-def _checked(cone: Cone) -> Cone:
-    if cone.program.num_bits > MAX_BITS:
-        raise CircuitError(
-            f"an observable sees {cone.program.num_bits} bits of the circuit, more than any memory holds as a state "
-            "vector; use a shallower circuit, or method='matrix_product_state'"
-        )
-    return cone
+        return (builder.of_strings(strings, members, positions, num_outputs),)
+    return tuple(builder.of_strings(strings, g.members, g.positions()) for g in groups)
 
 
 def _whole(program: PauliProgram, measured: Measured) -> Cone:

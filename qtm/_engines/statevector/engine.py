@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, from_numpy
 
-from qtm._circuit.causal_cone import Cone, ConeProgram
+from qtm._circuit.causal_cone import MAX_BITS, Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.pauli_program import PauliProgram, program_of
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
@@ -35,6 +35,18 @@ class StateVector(SimulationMethod):
         Probabilities: frozenset({VALUES, VJP}),
         Samples: frozenset({SAMPLES}),
     }
+
+    def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
+        """A reason where a cone reaches more bits than any memory holds."""
+        if (why := super().refuses(circuit, output, options)) is not None:
+            return why
+        bits = max(cone.program.num_bits for cone in _cones(program_of(circuit), output))
+        if bits <= MAX_BITS:
+            return None
+        return (
+            f"needs 2^{bits} amplitudes, because the observables see {bits} bits of the circuit; use fewer layers, "
+            "observables on fewer qubits, or method='matrix_product_state'"
+        )
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
         """Rotations times amplitudes, over all cones."""

@@ -50,7 +50,7 @@ class _Task:
             self.error = error
             self.abort()
         self.worker.finished[0] += 1
-        _IDLE.append(self.worker)
+        _IDLE[id(self.worker)] = self.worker
         self._done.release()
 
     def wait(self, seen: int) -> None:
@@ -89,7 +89,7 @@ def _serve(tasks: SimpleQueue, own: ref[_Worker]) -> None:
         del task
 
 
-_IDLE: list[_Worker] = []
+_IDLE: dict[int, _Worker] = {}
 
 
 @atexit.register
@@ -97,7 +97,7 @@ def _shutdown() -> None:
     """At the end of the process no thread may be in compiled code, which goes away."""
     KERNEL_STARTED[0] += 1
     while _IDLE:
-        _IDLE.pop().dismiss()
+        _IDLE.popitem()[1].dismiss()
 
 
 if hasattr(os, "register_at_fork"):
@@ -108,11 +108,11 @@ if hasattr(os, "register_at_fork"):
 def _take_workers(count: int) -> list[_Worker]:
     """As many workers as asked for, so that a team, whose members wait for each other, is always complete."""
     taken: list[_Worker] = []
+    for key in reversed(list(_IDLE)):  # single steps, which need no lock
+        if len(taken) < count and (worker := _IDLE.pop(key, None)) is not None:
+            taken.append(worker)
     while len(taken) < count:
-        try:
-            taken.append(_IDLE.pop())  # one step, which needs no lock
-        except IndexError:
-            taken.append(_Worker(len(taken)))
+        taken.append(_Worker(len(taken)))
     return taken
 
 

@@ -1,0 +1,111 @@
+"""A model that is invariant by construction against a plain one: accuracy over training samples, and under noise.
+
+    python examples/invariant.py             # a minute; writes invariant.png
+    python examples/invariant.py --quick
+
+Five angles on a ring; the label says whether neighbours agree, so rotations and reflections of the ring do not change
+it. The invariant model twirls generators and observable over that group (J. Meyer et al., PRX Quantum 4, 010328).
+Needs: pip install -e ".[demo,aer]"
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from qiskit.quantum_info import SparsePauliOp
+
+import qtm
+from qtm.circuits import angle_encoding, hardware_efficient_ansatz
+from qtm.symmetry import Representation, encoding_error, invariant_model
+
+QUBITS = 5
+TURN, MIRROR = [1, 2, 3, 4, 0], [4, 3, 2, 1, 0]
+GROUP = Representation([TURN, MIRROR])
+Z, X, Y = (SparsePauliOp.from_sparse_list([(p, [0], 1.0)], QUBITS) for p in "ZXY")
+ZZ = SparsePauliOp.from_sparse_list([("ZZ", [0, 1], 1.0)], QUBITS)
+
+
+def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles (count, 5) and labels (count,): 1 where neighbours agree more than the median does."""
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(0, np.pi, (20 * count, QUBITS))
+    agreement = np.cos(angles - np.roll(angles, 1, axis=1)).sum(1)
+    labels = agreement > 1.6  # about half of all
+    return torch.tensor(angles[:count], dtype=torch.float32), torch.tensor(labels[:count], dtype=torch.float32)
+
+
+def invariant(seed: int, **settings) -> torch.nn.Module:
+    return invariant_model(GROUP, angle_encoding(QUBITS), [X, Y, ZZ], [Z, ZZ], layers=4, seed_init=seed, **settings)
+
+
+def plain(seed: int, **settings) -> torch.nn.Module:
+    observables = [GROUP.twirl(Z), GROUP.twirl(ZZ)]
+    parts = [angle_encoding(QUBITS), hardware_efficient_ansatz(QUBITS)] * 4
+    return qtm.QuantumModule.from_parts(parts, observables=observables, seed_init=seed, **settings)
+
+
+def train(circuit: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor, steps: int) -> torch.nn.Module:
+    model = torch.nn.Sequential(circuit, torch.nn.Linear(2, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(steps):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(4 * model(inputs).squeeze(1), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return ((model(inputs).squeeze(1) > 0) == (labels > 0.5)).double().mean().item()
+
+
+def with_noise(model: torch.nn.Module, build, strength: float) -> torch.nn.Module:
+    """The trained weights on a circuit with depolarising noise."""
+    estimator = qtm.noisy_estimator(qtm.depolarizing_noise(strength / 10, strength))
+    noisy = build(0, estimator=estimator, gradient="param-shift")
+    noisy.load_state_dict(model[0].state_dict())
+    return torch.nn.Sequential(noisy, model[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few samples, steps and seeds")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the plot")
+    options = parser.parse_args()
+    sizes, steps, seeds = ((8, 16), 5, 1) if options.quick else ((8, 16, 32, 64, 128), 150, 4)
+    strengths = (0.0, 0.05) if options.quick else (0.0, 0.02, 0.05, 0.1, 0.2)
+    torch.set_num_threads(1)
+    print(f"encoding is equivariant up to {encoding_error(GROUP, angle_encoding(QUBITS), [TURN, MIRROR]):.1e}")
+    held_out = samples(400, 99)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, build in {"invariant": invariant, "plain": plain}.items():
+        scores, trained = np.zeros((len(sizes), seeds)), []
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            for row, size in enumerate(sizes):
+                model = train(build(seed), *samples(size, seed), steps)
+                scores[row, seed] = accuracy(model, *held_out)
+            trained.append(model)
+        few = [part[:40] for part in held_out]
+        noisy = [[accuracy(with_noise(m, build, s) if s else m, *few) for m in trained[:2]] for s in strengths]
+        print(f"{name}: {trained[0][0].num_trainable_parameters} angles, accuracy {scores.mean(1).round(3)}")
+        left.errorbar(sizes, scores.mean(1), scores.std(1), marker="o", capsize=3, label=name)
+        right.plot(strengths, np.mean(noisy, 1), marker="o", label=name)
+    left.set(xscale="log", xlabel="training samples", ylabel="held-out accuracy", title=f"{seeds} seeds")
+    right.set(xlabel="depolarising probability of a two-qubit gate", ylabel="accuracy of 40 samples", title="Noise")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.legend()
+    options.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.out / "invariant.png", dpi=110)
+    print(f"wrote {options.out / 'invariant.png'}")
+
+
+if __name__ == "__main__":
+    main()

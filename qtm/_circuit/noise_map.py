@@ -1,0 +1,57 @@
+"""Which channels follow which gate: the noise of a device, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from qiskit.circuit import CircuitInstruction
+
+from qtm._circuit.channels import Channel
+from qtm._circuit.gates import Primitive
+
+Operations = tuple[Primitive | Channel, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseMap:
+    """Operations after gates, and readout errors. Immutable, compared by identity.
+
+    Attributes:
+        gates: for the name of a gate, what follows it, on local qubit numbers, by the qubits of the gate; None
+            stands for all others.
+        free: names of further gates, which no noise follows.
+        readout: for a qubit (None: all others) the probability of reading 1 for 0, and of reading 0 for 1.
+    """
+
+    gates: Mapping[str, Mapping[tuple[int, ...] | None, Operations]] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
+    readout: Mapping[int | None, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> frozenset[str]:
+        """Names of the gates whose noise is known."""
+        return self.free.union(self.gates)
+
+    def knows(self, name: str) -> bool:
+        """Whether the noise of this gate is known; what it is made of then has none of its own."""
+        return name in self.gates or name in self.free
+
+    def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
+        """What follows an instruction on these qubits of the circuit."""
+        found = self.gates.get(instruction.name, {})
+        operations = found.get(qubits, found.get(None, ()))
+        return tuple(replace(o, qubits=tuple(qubits[q] for q in o.qubits)) for o in operations)
+
+    def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
+        """The readout errors of qubits 0, 1, ...; empty where no qubit has one."""
+        other = self.readout.get(None, (0.0, 0.0))
+        errors = tuple(self.readout.get(q, other) for q in range(num_qubits))
+        return errors if any(map(any, errors)) else ()
+
+    def unknown(self, name: str) -> str:
+        """The message about a gate that the noise does not know, where it has to be simulated."""
+        return (
+            f"the noise has no entry for {name!r}; it knows {', '.join(sorted(self.basis))}. Transpile the circuit "
+            "to these gates (basis_gates=...), or give this gate an error too"
+        )

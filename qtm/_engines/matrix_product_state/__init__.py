@@ -1,0 +1,1 @@
+"""Matrix product states: a simulation method for many qubits and little entanglement."""

@@ -1,0 +1,283 @@
+"""A flat circuit as columns of small tensors, one column for every site, cut into segments.
+
+Every gate on several qubits is a sum of two products, ``first ⊗ ... ⊗ last`` (a Pauli rotation is
+cos(a/2) I - i sin(a/2) P; CX and CZ are two projectors on the control), so it is an operator of bond dimension 2 from
+its first site to its last, whatever lies between. Swaps only rename sites. Seen from one site, a circuit is a
+sequence of *blocks*: a product of one-qubit gates, then a pair of 2x2 matrices numbered by the gate's bond index. The
+bond opens to the right, closes to the left, or passes through:
+
+    kind     new shape of a site tensor (left, 2, right)
+    ROTATE   (left, 2, right)              one-qubit gates alone
+    OPEN     (left, 2, right * 2)
+    CLOSE    (left * 2, 2, right)
+    PASS     (left * 2, 2, right * 2)      block-diagonal in the new index
+
+A segment is what is applied before the bonds are truncated. Circuits whose bonds stay within the limit are one segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qtm._circuit.gates import Clifford, PauliRotation, Primitive
+
+ROTATE, OPEN, CLOSE, PASS = "rotate", "open", "close", "pass"
+
+_I = np.eye(2, dtype=complex)
+PAULIS = {
+    "I": _I,
+    "X": np.array([[0, 1], [1, 0]], dtype=complex),
+    "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.diag([1, -1]).astype(complex),
+}
+_ZERO, _ONE = np.diag([1, 0]).astype(complex), np.diag([0, 1]).astype(complex)  # projectors
+_ONE_QUBIT = {"x": PAULIS["X"], "z": PAULIS["Z"], "s": np.diag([1, 1j]), "sdg": np.diag([1, -1j])}
+_CONTROLLED = {"cx": "X", "cz": "Z"}
+_NO_ROTATION = -1
+
+
+@dataclass(slots=True)
+class _Factor:
+    """One-qubit gate: cos(a/2) constant - i sin(a/2) generator for rotation ``slot``, or the constant alone."""
+
+    constant: np.ndarray
+    generator: np.ndarray | None = None
+    slot: int = _NO_ROTATION
+
+
+@dataclass(slots=True)
+class _Block:
+    """One-qubit gates in time order, then a pair of matrices; ``slot``: weigh the pair by cos and -i sin."""
+
+    kind: str
+    factors: list[_Factor]
+    pair: tuple[np.ndarray, np.ndarray]
+    slot: int = _NO_ROTATION
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnGroup:
+    """Sites whose columns have the same kinds of blocks, so that they are computed together."""
+
+    kinds: tuple[str, ...]
+    sites: tuple[int, ...]
+    blocks: np.ndarray  # (sites, len(kinds)): rows of the block table
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is applied at once.
+
+    Attributes:
+        groups: the columns.
+        growth: factor by which the dimension of each bond grows, (sites - 1,).
+    """
+
+    groups: tuple[ColumnGroup, ...]
+    growth: tuple[int, ...]
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """First and last site next to a bond that grows; None if no bond does."""
+        grown = [i for i, d in enumerate(self.growth) if d > 1]
+        return (grown[0], grown[-1] + 1) if grown else None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTable:
+    """All blocks as arrays; index -1 of a rotation means: none.
+
+    Rotation r has the angle ``offsets[r] + sum(coefficient * angle)`` over ``terms``.
+    """
+
+    offsets: np.ndarray  # (rotations,)
+    term_rotation: np.ndarray  # (terms,)
+    term_angle: np.ndarray  # (terms,)
+    term_coefficient: np.ndarray  # (terms,)
+    constants: np.ndarray  # (blocks, factors, 2, 2)
+    generators: np.ndarray  # (blocks, factors, 2, 2)
+    factor_slots: np.ndarray  # (blocks, factors)
+    pairs: np.ndarray  # (blocks, 2, 2, 2)
+    pair_slots: np.ndarray  # (blocks,)
+
+
+@dataclass(frozen=True, slots=True)
+class GateColumns:
+    """A circuit as segments of columns.
+
+    Attributes:
+        num_sites: number of sites, one for every qubit.
+        site_of: the site on which every qubit ends.
+        segments: in time order.
+        table: the blocks that the segments refer to.
+    """
+
+    num_sites: int
+    site_of: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    table: BlockTable
+
+
+class _Builder:
+    """One pass over the operations."""
+
+    def __init__(self, num_sites: int, initial_bits: Sequence[int], limit_bits: int, rename: bool) -> None:
+        self.num_sites, self.rename = num_sites, rename
+        self.site_of = list(range(num_sites))
+        self.entering_bits, self.limit_bits = initial_bits, limit_bits
+        self.columns: list[list[list[_Block]]] = []  # segments, sites, blocks
+        self.crossings: list[list[int]] = []  # segments, bonds: how many gates cross
+        self.open_gates: list[list[list[_Factor]]] = []  # segments, sites: one-qubit gates not yet in a block
+        self.latest = [0] * num_sites  # segment of the last gate that acts on a site
+        self.rotations: list[PauliRotation] = []
+        self.add_segment()
+
+    def add_segment(self) -> None:
+        self.columns.append([[] for _ in range(self.num_sites)])
+        self.open_gates.append([[] for _ in range(self.num_sites)])
+        self.crossings.append([0] * (self.num_sites - 1))
+
+    def add(self, operation: Primitive) -> None:
+        sites = [self.site_of[q] for q in operation.qubits]
+        if isinstance(operation, PauliRotation):
+            self.rotate(operation, sites)
+        elif operation.name == "swap" and not self.rename:
+            a, b = operation.qubits
+            for pair in ((a, b), (b, a), (a, b)):
+                self.add(Clifford("cx", pair))
+        elif operation.name == "swap":
+            a, b = operation.qubits
+            self.site_of[a], self.site_of[b] = sites[1], sites[0]
+        elif operation.name in _CONTROLLED:
+            target = PAULIS[_CONTROLLED[operation.name]]
+            self.product({sites[0]: (_ZERO, _ONE), sites[1]: (_I, target)}, _NO_ROTATION)
+        else:
+            self.one_qubit(sites[0], _Factor(_ONE_QUBIT[operation.name]))
+
+    def rotate(self, gate: PauliRotation, sites: list[int]) -> None:
+        paulis = {site: PAULIS[letter] for site, letter in zip(sites, gate.pauli, strict=True)}
+        slot, scale = _NO_ROTATION, (np.cos(gate.offset / 2), -1j * np.sin(gate.offset / 2))
+        if gate.terms:
+            slot, scale = len(self.rotations), (1.0, 1.0)
+            self.rotations.append(gate)
+        first = min(sites, default=0)
+        if len(sites) > 1:
+            pairs = {site: (_I, pauli) for site, pauli in paulis.items()}
+            pairs[first] = (scale[0] * _I, scale[1] * paulis[first])
+            self.product(pairs, slot)
+        elif sites and gate.terms:
+            self.one_qubit(first, _Factor(_I, paulis[first], slot))
+        elif sites:
+            self.one_qubit(first, _Factor(scale[0] * _I + scale[1] * paulis[first]))
+
+    def one_qubit(self, site: int, factor: _Factor) -> None:
+        gates = self.open_gates[self.latest[site]][site]
+        if gates and gates[-1].generator is None and factor.generator is None:
+            gates[-1] = _Factor(factor.constant @ gates[-1].constant)
+        else:
+            gates.append(factor)
+
+    def product(self, pairs: dict[int, tuple[np.ndarray, np.ndarray]], slot: int) -> None:
+        """Add a sum of two products of matrices on sites; rotation ``slot`` weighs the first site's."""
+        first, last = min(pairs), max(pairs)
+        segment = self.place(max(self.latest[site] for site in pairs), first, last)
+        for site in range(first, last + 1):
+            kind = OPEN if site == first else CLOSE if site == last else PASS
+            if site in pairs:
+                self.latest[site] = segment
+            block = _Block(kind, self.open_gates[segment][site], pairs.get(site, (_I, _I)))
+            if site == first:
+                block.slot = slot
+            self.open_gates[segment][site] = []
+            self.columns[segment][site].append(block)
+        for bond in range(first, last):
+            self.crossings[segment][bond] += 1
+
+    def place(self, segment: int, first: int, last: int) -> int:
+        """The earliest segment, from ``segment`` on, in which every crossed bond has room."""
+        while not all(self.has_room(segment, bond) for bond in range(first, last)):
+            segment += 1
+            if segment == len(self.columns):
+                self.add_segment()
+        return segment
+
+    def has_room(self, segment: int, bond: int) -> bool:
+        """A bond takes gates up to the limit, and one gate where it is at the limit already."""
+        entering = self.entering_bits[bond] + sum(counts[bond] for counts in self.crossings[:segment])
+        here = self.crossings[segment][bond]
+        return here == 0 or min(entering, self.limit_bits) + here + 1 <= self.limit_bits
+
+    def flush(self) -> None:
+        for columns, gates in zip(self.columns, self.open_gates, strict=True):
+            for site, factors in enumerate(gates):
+                if factors:
+                    columns[site].append(_Block(ROTATE, factors, (_I, 0 * _I)))
+
+
+def gate_columns(
+    num_qubits: int,
+    operations: Iterable[Primitive],
+    initial_bits: Sequence[int],
+    limit_bits: int,
+    *,
+    rename: bool = True,
+) -> GateColumns:
+    """Compile operations on ``num_qubits`` qubits.
+
+    Args:
+        num_qubits: number of qubits, in the order of the chain.
+        operations: in time order.
+        initial_bits: log2 of the bond dimensions at the start, rounded up, (qubits - 1,).
+        limit_bits: log2 of the bond dimension that a segment may reach.
+        rename: swaps rename sites; otherwise they are applied, and qubit q ends on site q.
+    """
+    builder = _Builder(num_qubits, initial_bits, limit_bits, rename)
+    for operation in operations:
+        builder.add(operation)
+    builder.flush()
+    blocks: list[_Block] = []
+    segments = []
+    for columns, crossings in zip(builder.columns, builder.crossings, strict=True):
+        segments.append(Segment(_groups(columns, blocks), tuple(2**count for count in crossings)))
+    return GateColumns(num_qubits, tuple(builder.site_of), tuple(segments), _table(blocks, builder.rotations))
+
+
+def _groups(columns: list[list[_Block]], blocks: list[_Block]) -> tuple[ColumnGroup, ...]:
+    """Group the sites of a segment by their kinds of blocks, and append the blocks to the list of all."""
+    by_kinds: dict[tuple[str, ...], list[tuple[int, list[int]]]] = {}
+    for site, column in enumerate(columns):
+        if column:
+            rows = list(range(len(blocks), len(blocks) + len(column)))
+            blocks.extend(column)
+            by_kinds.setdefault(tuple(block.kind for block in column), []).append((site, rows))
+    return tuple(
+        ColumnGroup(kinds, tuple(site for site, _ in members), np.array([rows for _, rows in members]))
+        for kinds, members in by_kinds.items()
+    )
+
+
+def _table(blocks: list[_Block], rotations: list[PauliRotation]) -> BlockTable:
+    terms = [(r, angle, coefficient) for r, gate in enumerate(rotations) for angle, coefficient in gate.terms]
+    width = max((len(block.factors) for block in blocks), default=0) or 1
+    constants = np.tile(_I, (len(blocks), width, 1, 1))
+    generators = np.zeros_like(constants)
+    slots = np.full((len(blocks), width), _NO_ROTATION)
+    for row, block in enumerate(blocks):
+        for column, factor in enumerate(block.factors):
+            constants[row, column], slots[row, column] = factor.constant, factor.slot
+            if factor.generator is not None:
+                generators[row, column] = factor.generator
+    return BlockTable(
+        np.array([gate.offset for gate in rotations], dtype=float),
+        np.array([term[0] for term in terms], dtype=np.int64),
+        np.array([term[1] for term in terms], dtype=np.int64),
+        np.array([term[2] for term in terms], dtype=float),
+        constants,
+        generators,
+        slots,
+        np.array([block.pair for block in blocks], dtype=complex).reshape(-1, 2, 2, 2),
+        np.array([block.slot for block in blocks], dtype=np.int64),
+    )

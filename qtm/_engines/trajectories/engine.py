@@ -1,0 +1,169 @@
+"""Noisy circuits by sampled Pauli errors: unbiased expectation values of wide circuits, with their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qtm._circuit.channels import Channel
+from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.gates import PauliRotation
+from qtm._circuit.observables import Observable
+from qtm._engines.density_matrix.outputs import observable_terms
+from qtm._engines.engine import VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation, Output
+from qtm._engines.statevector.engine import StateVector
+from qtm._engines.trajectories.errors import draw, errors_of, pauli_chances, without_errors
+from qtm._errors import ParameterError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Trajectories(SimulationMethod):
+    """Averages over ``count`` trajectories of the state vector for every sample.
+
+    In a trajectory every channel draws one of its Pauli errors. An error flips the sign of the later angles and of the
+    measured strings that anticommute with it, so that a trajectory costs what a sample without noise does. Values and
+    derivatives are unbiased; their standard deviation falls with the square root of ``count``.
+
+    Attributes:
+        count: trajectories for every sample.
+        seed: of the errors; with an integer all calls draw the same, with None they follow torch's random state.
+        twirl: take channels that are not Pauli channels (relaxation, reset) as their average over Pauli frames,
+            which is a Pauli channel, and another channel than the one asked for.
+    """
+
+    count: int = 64
+    seed: int | None = None
+    twirl: bool = False
+    name: ClassVar[str] = "trajectories"
+    is_exact: ClassVar[bool] = False
+    simulates_noise: ClassVar[bool] = True
+    gives: ClassVar[Mapping[type, frozenset[str]]] = {Expectation: frozenset({VALUES, VJP})}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 1:
+            raise ParameterError(f"count must be a positive number of trajectories, not {self.count!r}")
+
+    def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
+        """Why the method cannot do this; None: it can."""
+        why = super().refuses(circuit, output, options)
+        if why is None:
+            try:
+                for operation in circuit.operations:
+                    if isinstance(operation, Channel):
+                        pauli_chances(operation, self.twirl)
+            except UnsupportedError as error:
+                return f"cannot: {error}"
+        return why
+
+    def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
+        """``count`` times the state vector's."""
+        one = StateVector().cost(without_errors(circuit), output, options)
+        return Cost(self.count * one.multiply_adds, self.count * one.memory)
+
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> TrajectoryEngine:
+        """The engine for one output."""
+        assert isinstance(output, Expectation)
+        return TrajectoryEngine(self, circuit, output, options)
+
+
+class TrajectoryEngine(Engine):
+    """A noisy circuit as many circuits without noise, that differ in signs."""
+
+    def __init__(self, method: Trajectories, circuit: FlatCircuit, output: Expectation, options: Options) -> None:
+        self.method, self.circuit, self.output, self.options = method, circuit, output, options
+        n = circuit.num_qubits
+        terms = observable_terms(output.observables, n, circuit.readout)
+        strings = list(dict.fromkeys(string for row in terms for string, _ in row))
+        place = {string: i for i, string in enumerate(strings)}
+        self.weights = torch.zeros(len(strings), len(terms), dtype=torch.float64)
+        for column, row in enumerate(terms):
+            for string, coefficient in row:
+                self.weights[place[string], column] += coefficient
+        low = (1 << n) - 1
+        masks = [(string >> n, string & low) for string in strings]
+        self.errors = errors_of(circuit, masks, method.twirl)
+        self.count = method.count if self.errors else 1  # without channels all are the same
+        rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
+        self.offsets = torch.tensor([r.offset for r in rotations], dtype=torch.float64)
+        self.slots = torch.zeros(len(circuit.angles), len(rotations), dtype=torch.float64)
+        for column, rotation in enumerate(rotations):
+            for angle, coefficient in rotation.terms:
+                self.slots[angle, column] += coefficient
+        measured = Expectation(tuple(_string(x, z, n) for x, z in masks))
+        plain = replace(options, noise=None, method="statevector")
+        self.inner = StateVector().compile(without_errors(circuit), measured, plain)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrajectoryEngine, (self.method, self.circuit, self.output, replace(self.options, executor=None))
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
+        """Averages over the trajectories (batch, observables); the residuals hold the errors that were drawn."""
+        signs = self._signs(len(angles))
+        values, kept = self.inner.forward(self._angles(angles, signs), self._repeated(prepared), keep=keep)
+        weighted = (values.double() * signs[:, len(self.offsets) :]) @ self.weights
+        found = weighted.reshape(len(angles), self.count, self.weights.shape[1]).mean(1).to(angles.dtype)
+        return found, (signs, kept) if keep else None
+
+    def vjp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        residuals: Any = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Pull a cotangent back along the trajectories of ``residuals``, or along new ones."""
+        signs, kept = residuals if residuals is not None else (self._signs(len(angles)), None)
+        count = self.count
+        pulled = (cotangent.double() @ self.weights.T / count).repeat_interleave(count, 0)
+        pulled = (pulled * signs[:, len(self.offsets) :]).to(angles.dtype)
+        by_slots, by_amplitudes = self.inner.vjp(
+            self._angles(angles, signs), self._repeated(prepared), pulled, kept, by_prepared=by_prepared
+        )
+        by_rotations = (
+            (by_slots.double() * signs[:, : len(self.offsets)]).reshape(len(angles), count, len(self.offsets)).sum(1)
+        )
+        by_angles = (by_rotations @ self.slots.T).to(angles.dtype)
+        if by_amplitudes is None:
+            return by_angles, None
+        return by_angles, tuple(_summed(g, p, count) for g, p in zip(by_amplitudes, prepared, strict=True))
+
+    def plan(self, batch: int) -> Plan:
+        """What a batch of this size takes."""
+        inner = self.inner.plan(batch * self.count)
+        notes = [f"averages over {self.count} trajectories for each sample: unbiased, not exact"]
+        if self.method.twirl:
+            notes.append("channels that are not Pauli channels are twirled")
+        return replace(inner, method=Trajectories.name, notes=(*inner.notes, *notes))
+
+    def _signs(self, batch: int) -> Tensor:
+        seed = self.method.seed
+        if seed is None:
+            seed = int(torch.randint(2**62, (1,)))
+        signs = len(self.offsets) + len(self.weights)
+        return torch.from_numpy(draw(self.errors, batch * self.count, signs, np.random.default_rng(seed)))
+
+    def _angles(self, angles: Tensor, signs: Tensor) -> Tensor:
+        rotations = (angles.double() @ self.slots + self.offsets).repeat_interleave(self.count, 0)
+        return (rotations * signs[:, : len(self.offsets)]).to(angles.dtype)
+
+    def _repeated(self, prepared: Sequence[Tensor]) -> list[Tensor]:
+        return [p if len(p) == 1 else p.repeat_interleave(self.count, 0) for p in prepared]
+
+
+def _string(x: int, z: int, num_qubits: int) -> Observable:
+    kind = np.uint64 if num_qubits <= 63 else object
+    k = np.array([(x & z).bit_count() & 3], np.uint8)
+    return Observable(num_qubits, np.ones(1), np.array([x], kind), np.array([z], kind), k)
+
+
+def _summed(gradient: Tensor, prepared: Tensor, count: int) -> Tensor:
+    return gradient if len(prepared) == 1 else gradient.reshape(len(prepared), count, prepared.shape[1]).sum(1)

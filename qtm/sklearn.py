@@ -1,0 +1,156 @@
+"""Quantum models as scikit-learn estimators: for pipelines, cross-validation and grid search.
+
+Needs scikit-learn: ``pip install "qtm-torch[sklearn]"``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
+
+from qtm._errors import ParameterError, require
+from qtm._models.learner import Learner, validated
+
+require("sklearn.base", "sklearn")
+from sklearn.base import ClassifierMixin, RegressorMixin  # noqa: E402 (require names the extra)
+from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
+
+__all__ = ["QuantumClassifier", "QuantumRegressor"]
+
+
+class QuantumClassifier(ClassifierMixin, Learner):
+    """Variational quantum classifier for any number of classes: logits from expectation values, cross entropy.
+
+    Args:
+        num_qubits: Number of qubits. None: as many as features, at most 8.
+        layers: How often all features are uploaded, ``num_qubits`` of them at a time, an ansatz after each.
+        encoding: "reuploading" (RY RZ with trainable factors), "angle", "phase", "iqp", "zz", "amplitude" (once, then
+            ``layers`` ansaetze), a function of a number of features that gives a `qtm.circuits.ModelCircuit`, or one
+            `ModelCircuit` for all features. Features are angles, in radians: scale them, as with `StandardScaler`.
+        ansatz: "hardware_efficient", "brick", "strongly_entangling", "hamming_weight", a function of a number of
+            qubits that gives a `ModelCircuit`, a `ModelCircuit`, or None for none.
+        encoder: A classical network in front of the circuit, trained with it, for data with more features than
+            qubits. None: none; a width, or a tuple of widths, of hidden layers; (): a single linear layer.
+        head: "linear": a trainable linear map of Z on all qubits; "scaled": the logit of class k is Z on qubit k with
+            a trainable factor, 50 at first, and offset.
+        epochs: Passes over the training set, with Adam and a cosine schedule.
+        batch_size: Samples in a step.
+        learning_rate: Of Adam, at the first step.
+        method: How qtm simulates: as for `QuantumModule`.
+        estimator: A `BaseEstimatorV2` that evaluates the circuit, such as a device. None: the exact simulator.
+        noise: An Aer `NoiseModel` or a Qiskit backend, to train and predict with its noise, simulated by Aer.
+        shots: Shots with ``noise``; None: exact expectation values of the noisy circuit.
+        gradient: As for `QuantumModule`. None: "reverse" on the exact simulator, "param-shift" elsewhere.
+        num_threads: Threads of the simulator; 0: all cores. Use 1 inside a grid search with several jobs.
+        random_state: Seed of the initial weights and of the order of samples; an integer gives the same fit again.
+
+    Attributes:
+        classes_: Labels of the classes, sorted, `(classes,)`.
+        network_: The trained `torch.nn.Module`; its circuit is ``network_.quantum``, a `QuantumModule`.
+        loss_curve_: Mean loss of every epoch.
+
+    Raises:
+        ParameterError: (from ``fit``) an argument is unusable, or there is only one class.
+        CircuitError: (from ``fit``) the circuit cannot be built.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> from qtm.sklearn import QuantumClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = make_pipeline(StandardScaler(), QuantumClassifier(epochs=10, random_state=0))
+        >>> model.fit(X, y).predict_proba(X).shape
+        (150, 3)
+    """
+
+    _output_scale = 50.0
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> QuantumClassifier:
+        """Train on samples (samples, features) and labels (samples,) of any type."""
+        features, labels = validated(self, X, y)
+        check_classification_targets(labels)
+        self.classes_, positions = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ParameterError(f"a classifier needs at least 2 classes, y has one class: {self.classes_[0]!r}")
+        self._fit_network(features, torch.as_tensor(positions), len(self.classes_), functional.cross_entropy)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels (samples,) of samples (samples, features)."""
+        outputs = self._outputs(X)
+        labels: NDArray[Any] = self.classes_[outputs.argmax(1).numpy()]
+        return labels
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities (samples, classes) of samples (samples, features), in the order of ``classes_``."""
+        probabilities: NDArray[np.float64] = self._outputs(X).double().softmax(1).numpy()
+        return probabilities
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Logits (samples, classes); with two classes (samples,), positive for the second class."""
+        logits: NDArray[np.float64] = self._outputs(X).double().numpy()
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+
+class QuantumRegressor(RegressorMixin, Learner):
+    """Variational quantum regressor: the target from expectation values, with the squared error as loss.
+
+    Targets are standardised for the training, and predictions scaled back.
+
+    Args:
+        num_qubits: As for `QuantumClassifier`, as are all arguments.
+        layers: How often all features are uploaded, ``num_qubits`` of them at a time, an ansatz after each.
+        encoding: Name, function or `ModelCircuit`.
+        ansatz: Name, function, `ModelCircuit` or None.
+        encoder: None, or widths of the hidden layers of a classical network in front of the circuit.
+        head: "linear": a trainable linear map of Z on all qubits; "scaled": Z on qubit 0 with a trainable factor, 2
+            standard deviations of the targets at first, and offset.
+        epochs: Passes over the training set.
+        batch_size: Samples in a step.
+        learning_rate: Of Adam, at the first step.
+        method: How qtm simulates: as for `QuantumModule`.
+        estimator: A `BaseEstimatorV2`, or None.
+        noise: An Aer `NoiseModel`, a Qiskit backend, or None.
+        shots: Shots with ``noise``.
+        gradient: As for `QuantumModule`.
+        num_threads: Threads of the simulator; 0: all cores.
+        random_state: Seed.
+
+    Attributes:
+        network_: The trained `torch.nn.Module`, which gives standardised targets.
+        loss_curve_: Mean loss of every epoch, of standardised targets.
+
+    Raises:
+        ParameterError: (from ``fit``) an argument is unusable.
+        CircuitError: (from ``fit``) the circuit cannot be built.
+
+    Example:
+        >>> import numpy as np
+        >>> from qtm.sklearn import QuantumRegressor
+        >>> X = np.linspace(-2, 2, 40)[:, None]
+        >>> model = QuantumRegressor(num_qubits=1, epochs=50, random_state=0).fit(X, np.sin(2 * X[:, 0]))
+        >>> model.score(X, np.sin(2 * X[:, 0])) > 0.9
+        True
+    """
+
+    _output_scale = 2.0
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> QuantumRegressor:
+        """Train on samples (samples, features) and targets (samples,)."""
+        features, targets = validated(self, X, y, y_numeric=True)
+        targets = targets.astype(np.float64)
+        self._mean, spread = targets.mean(), targets.std()
+        self._spread = spread if spread > 0 else 1.0
+        standardised = torch.as_tensor((targets - self._mean) / self._spread, dtype=torch.get_default_dtype())
+        self._fit_network(features, standardised[:, None], 1, functional.mse_loss)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Targets (samples,) of samples (samples, features)."""
+        outputs: NDArray[np.float64] = self._outputs(X).double().squeeze(1).numpy()
+        return self._mean + self._spread * outputs
