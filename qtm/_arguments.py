@@ -157,12 +157,14 @@ def check_method(value: Any, argument: str, name: str, expected: str, advice: st
         raise refused(argument, expected, value, advice)
 
 
-def checked_options(options: Mapping[str, Any], checks: Mapping[str, Callable[[Any, str], Any]]) -> None:
-    """Check the options that have a check and are not None.
+def checked_options(
+    options: Mapping[str, Any], defaults: Mapping[str, Any], checks: Mapping[str, Callable[[Any, str], Any]]
+) -> None:
+    """Check the options that have a check; None is taken where it is the default.
 
     Raises:
         ParameterError: a value is unusable.
     """
-    for name, check in checks.items():
-        if options.get(name) is not None:
-            check(options[name], name)
+    for name in options.keys() & checks.keys():
+        if options[name] is not None or defaults[name] is not None:
+            checks[name](options[name], name)

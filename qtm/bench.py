@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernels, matrix_product_states, noise, training
+from qtm._bench import kernels, matrix_product_states, noise, training, wide
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -30,6 +32,8 @@ from qtm._bench.timing import alternate
 from qtm._bench.workloads import WORKLOADS, QtmRunner, Workload
 from qtm._errors import ParameterError, require
 from qtm._executors import resolve_threads
+
+logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
@@ -84,11 +88,18 @@ def _parser() -> argparse.ArgumentParser:
     noisy.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
     noisy.add_argument("--batch", type=_at_least(1), default=noise.BATCH, help=f"samples (default {noise.BATCH})")
     noisy.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, noise.SIZES))}")
-    noisy.set_defaults(run=_run_noise, plot=None)
+    noisy.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
+    noisy.set_defaults(run=_run_noise)
     mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
+    broad = commands.add_parser("wide", help=wide.TITLE, description=wide.TITLE)
+    _common(broad, repeats=15)
+    broad.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    broad.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, wide.SIZES))}")
+    broad.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
+    broad.set_defaults(run=_run_wide)
     tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
     tables.set_defaults(run=_run_tables)
@@ -219,6 +230,17 @@ def _run_noise(options: argparse.Namespace) -> int:
     return _finish(report, options)
 
 
+def _run_wide(options: argparse.Namespace) -> int:
+    threads = resolve_threads(options.threads)
+    head = {"title": wide.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
+    report = Report("wide", options.json, head)
+    reference = wide.step(wide.REFERENCE, threads)
+    with _progress("wide") as bar:
+        for num_qubits in options.qubits or (wide.QUICK if options.quick else wide.SIZES):
+            _recorder(report, bar)(wide.row(num_qubits, reference, threads, 3 if options.quick else options.repeats))
+    return _finish(report, options)
+
+
 def _threads_row(workload: Workload, x: int, count: int, settings: Settings) -> Row:
     case = workload.case(x, settings.batch)
     contestants = [QtmRunner(case, "double", threads) for threads in (count, 1)]
@@ -293,7 +315,7 @@ def _run_mps(options: argparse.Namespace) -> int:
     head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
     report = Report("mps", options.json, head)
     last = []
-    with _progress("mps") as bar:
+    with _progress("mps", "epoch") as bar:
         for truncation in options.truncations:
             for seed in range(starts):
                 training = None
@@ -349,5 +371,17 @@ def _run_tables(options: argparse.Namespace) -> int:
     return 1 if drifted and options.check else 0
 
 
-def _progress(name: str) -> Any:
-    return require("tqdm", "bench").tqdm(desc=name, unit="row")
+@contextmanager
+def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
+    """A progress bar, above which stands what is logged, but for the jobs: they are what is measured."""
+    log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
+    logger.addFilter(_is_no_job)
+    try:
+        with log_above_bar([logger]), require("tqdm", "bench").tqdm(desc=name, unit=f" {unit}s") as bar:
+            yield bar
+    finally:
+        logger.removeFilter(_is_no_job)
+
+
+def _is_no_job(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not record.getMessage().startswith("job ")

@@ -16,14 +16,11 @@ Without an account, the same script runs on a fake device: ``connect("fake_torin
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,118 +31,33 @@ from qiskit.providers import BackendV2
 
 from qtm._arguments import (
     check_type,
-    checked_choice,
-    checked_flag,
     checked_int,
-    checked_number,
-    checked_options,
-    checked_seed,
 )
 from qtm._errors import ParameterError, QtmError, require
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
 from qtm._hardware.job_splitting import Limits
-from qtm._hardware.journal import Journal
+from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
-from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient
+from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
+from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
-    "Usage", "connect", "resume", "stop", "warn",
+    "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
 
 _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
-_MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
 # What the service answers to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    **dict.fromkeys(("shots", "max_executions", "max_depth", "max_circuits_per_job"), partial(
-        checked_int, advice="give a count of at least 1, or None", least=1)),
-    "retries": partial(checked_int, advice="give how often to try again; 0 is never"),
-    "precision": partial(checked_number, advice="give the standard deviation to reach", above=0),
-    **dict.fromkeys(("max_seconds", "backoff"), partial(checked_number, advice="give seconds", least=0)),
-    "optimization_level": partial(checked_int, advice="give a level of Qiskit's pass managers", most=3),
-    **dict.fromkeys(("seed_transpiler", "seed_simulator"), checked_seed),
-    "use_fractional_gates": checked_flag,
-    "instance": partial(
-        check_type, kinds=str, expected="the name or CRN of an instance", advice="give None for the account's own"),
-}  # fmt: skip
-
 # What a resumed run may change: nothing that its results depend on.
 _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of a connection, for ``connect(backend, **options)``; they are kept in the journal, without secrets.
-
-    Attributes:
-        backend: Name of the device.
-        mode: "session" (one queue wait, billed by wall-clock time), "batch", "job" (each job queues), or "auto": a
-            session where the account's plan has them, else a batch, which the log says.
-        estimator: "executor", the client-side estimator of the runtime (readout mitigation, zero-noise
-            extrapolation, twirling, dynamical decoupling), or "v2", the older one (deprecated since 0.50).
-        shots: Shots of a circuit, where a PUB asks for no precision.
-        precision: Target standard deviation, instead of shots.
-        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
-            {"enable": True}}``.
-        optimization_level: Of the pass manager, 0 to 3.
-        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
-        seed_simulator: Of local mode; every job gets a seed of its own from it.
-        use_fractional_gates: Transpile to RX and RZZ of any angle, where the device has them. RZZ angles are folded
-            into [0, pi/2], which is what the device takes, for every parameter set.
-        instance: The instance (CRN or name) of the account.
-        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
-        max_seconds: Budget of quantum seconds of the whole run; a session ends after so many seconds, too.
-        max_depth: Refuse deeper circuits.
-        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
-            limit if None.
-        retries: Number of retries after a transient failure (network, busy server).
-        backoff: Seconds before the first retry; doubled for each one after it.
-    """
-
-    backend: str
-    mode: str = "auto"
-    estimator: str = "executor"
-    shots: int | None = None
-    precision: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    optimization_level: int = 1
-    seed_transpiler: int | None = None
-    seed_simulator: int | None = None
-    use_fractional_gates: bool = False
-    instance: str | None = None
-    max_executions: int | None = None
-    max_seconds: float | None = None
-    max_depth: int | None = None
-    max_circuits_per_job: int | None = None
-    retries: int = 5
-    backoff: float = 1.0
-
-    def __post_init__(self) -> None:
-        checked_choice(self.mode, "mode", _MODES)
-        checked_choice(self.estimator, "estimator", KINDS)
-        checked_options(vars(self), _CHECKS)
-        if self.shots is not None and self.precision is not None:
-            raise ParameterError("shots= and precision= are mutually exclusive: give one of them")
-        try:
-            json.dumps(self.options)
-        except TypeError as error:
-            raise ParameterError(
-                f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
-                "connection.estimator.options instead"
-            ) from error
-
-    def runtime_options(self) -> dict[str, Any]:
-        """Return the options of the runtime's estimator."""
-        named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
-        return dict(self.options) | {name: value for name, value in named.items() if value is not None}
 
 
 def connect(
@@ -164,7 +76,7 @@ def connect(
     Args:
         backend: The name of a device; "aer" for a simulator without noise, or the name of a fake device as
             "fake_torino", both without an account; a backend object (a fake device or an AerSimulator runs
-            locally); None for the least busy device.
+            locally, a backend of another provider runs itself); None for the least busy device.
         mode: "auto", "session", "batch" or "job"; see `Settings`.
         journal: The file of the job journal. None keeps the journal in memory: nothing to resume.
         min_qubits: Minimum number of qubits of the least busy device.
@@ -210,7 +122,8 @@ def connect(
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
     device, service = _find_backend(backend, service, settings, min_qubits)
-    settings = dataclasses.replace(settings, backend=device.name)
+    kind = kind_for(device) if settings.estimator == "auto" else settings.estimator
+    settings = dataclasses.replace(settings, backend=device.name, estimator=kind)
     return _connected(device, service, settings, journal)
 
 
@@ -249,6 +162,30 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
     except BaseException:
         stored.close()
         raise
+
+
+def find(run: str | Path, *, service: Any = None, instance: str | None = None) -> list[Any]:
+    """Find the jobs of a run at the service, from any machine, also where its journal is lost.
+
+    Args:
+        run: The journal's file, or the run's id, ``connection.journal.run_id``.
+        service: A ``QiskitRuntimeService`` to use instead of opening one.
+        instance: The instance (CRN or name) of the account.
+
+    Returns:
+        The runtime's jobs, the latest first; ``job.result()`` fetches a result.
+
+    Raises:
+        QtmError: The account cannot be opened, or the journal is damaged.
+    """
+    if Path(run).exists():
+        journal = Journal(run)
+        run_id = journal.run_id
+        journal.close()
+    else:
+        run_id = str(run)
+    service = service or _open_service(instance)
+    return list(service.jobs(limit=None, job_tags=[run_tag(run_id)]))
 
 
 def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
@@ -304,8 +241,8 @@ class Connection:
             self.checkpoint = Checkpoint(journal.path.with_name(journal.path.name + ".pt"), journal)
 
     def _open_mode(self) -> Any:
-        name = _MODES[self.settings.mode]
-        if name is None:
+        name = MODES[self.settings.mode]
+        if name is None or self.settings.estimator == "backend":
             return self.backend
         runtime = require("qiskit_ibm_runtime", EXTRA)
         if name == "Session":
@@ -393,7 +330,8 @@ def _find_backend(
         device, service = backend, service or getattr(backend, "service", None) or local()
     else:
         service = service or _open_service(settings.instance)
-        device = _at_service(backend, service, settings, min_qubits)
+        retry = Retry(settings.retries, settings.backoff)
+        device = retry("finding the device", lambda _: _at_service(backend, service, settings, min_qubits))
     if settings.use_fractional_gates and "rzz" not in device.target.operation_names:
         raise QtmError(f"{device.name} has no fractional gates; leave use_fractional_gates out, or name another device")
     return device, service

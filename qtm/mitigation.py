@@ -17,7 +17,16 @@ from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.base import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
-from qtm._arguments import check_type, checked_flag, checked_int, checked_number, checked_seed, refused, shown
+from qtm._arguments import (
+    check_type,
+    checked_flag,
+    checked_int,
+    checked_number,
+    checked_options,
+    checked_seed,
+    refused,
+    shown,
+)
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._mitigation.cdr import CliffordData
 from qtm._mitigation.ddd import Decoupling
@@ -207,9 +216,7 @@ def _made(method: str, options: dict[str, Any]) -> MitigationMethod:
     needed = [name for name, default in valid.items() if default is ... and name not in options]
     if needed:
         raise ParameterError(f"method {method!r} needs the option {', '.join(needed)}")
-    for name, value in options.items():
-        if value is not None or valid[name] is not None:
-            _CHECKS.get(name, _no_check)(value, name)
+    checked_options(options, valid, _CHECKS)
     return MITIGATION_METHODS[method](**options)
 
 
@@ -239,10 +246,6 @@ def _confusion(value: Any, name: str) -> None:
 def _pec_noise(value: Any, name: str) -> None:
     for chance in value.values() if isinstance(value, Mapping) else [value] if isinstance(value, Real) else []:
         checked_number(chance, name, "give the probability of an error", least=0, most=1)
-
-
-def _no_check(value: Any, name: str) -> None:
-    pass
 
 
 # What a value must be, whatever the method; methods check the rest.

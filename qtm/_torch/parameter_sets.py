@@ -113,10 +113,9 @@ def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[
     if seed is not None:
         seed = checked_seed(seed, "seed_init")
     each = _per_set(initial, len(sets.sets))
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        return [_fill(len(s), i, name) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
+    # A generator of its own: seeding torch's takes a lock that a forked child may find taken.
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return [_fill(len(s), i, name, generator) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
 
 
 def _is_named(initial: Any) -> bool:
@@ -145,7 +144,7 @@ def _per_set(initial: Any, count: int) -> list[Any]:
     return list(initial)
 
 
-def _fill(size: int, initial: Any, name: str) -> Tensor:
+def _fill(size: int, initial: Any, name: str, generator: torch.Generator | None) -> Tensor:
     if not _is_named(initial):
         _require_values(initial)
         values = _explicit(initial, name)
@@ -161,7 +160,8 @@ def _fill(size: int, initial: Any, name: str) -> Tensor:
     if unknown := set(arguments) - set(defaults):
         wrong = ", ".join(sorted(map(str, unknown)))
         raise ParameterError(f"{kind!r} takes no {wrong}; it takes {', '.join(defaults)}")
-    return fill(torch.empty(size), **_checked_arguments(kind, {**defaults, **arguments}))
+    random = {} if kind == "constant" else {"generator": generator}
+    return fill(torch.empty(size), **_checked_arguments(kind, {**defaults, **arguments}), **random)
 
 
 def _explicit(initial: Any, name: str) -> Tensor:
