@@ -39,6 +39,7 @@ from qtm._mitigation.zne import ZeroNoise
 from qtm._primitives.aer_circuits import pubs_for
 from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
+from qtm._primitives.pubs import estimator_pubs
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -100,7 +101,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         It is what the first round takes. "real-time-cdr" takes a second one, of its training circuits, when a
         check finds that its map has drifted.
         """
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         state = self.method.state_dict()
         wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
         self.method.load_state_dict(state)  # as if nothing had been drawn
@@ -125,6 +126,8 @@ class MitigatedEstimator(BaseEstimatorV2):
         Raises:
             ParameterError: the state is of other methods than this estimator's.
         """
+        if not isinstance(state_dict, Mapping) or not {"method", "state", "estimator"} <= state_dict.keys():
+            raise refused("state_dict", "what state_dict() gives", state_dict, "save it with state_dict() first")
         if state_dict["method"] != self.method_name:
             raise ParameterError(
                 f"the state is of method {state_dict['method']!r}, and this estimator's is {self.method_name!r}; "
@@ -138,7 +141,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
         """Return the job of the mitigated values; the circuits are made before it is submitted."""
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         steps = [self.method.steps(pub) for pub in coerced]
         first = [next(step) for step in steps]
         job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced, steps, first, precision)

@@ -32,6 +32,7 @@ from qiskit.quantum_info import Pauli
 from qtm._arguments import check_generator_seed, checked_choice, checked_int, checked_number, refused
 from qtm._errors import CircuitError, ObservableError, OutOfMemory, ParameterError, require
 from qtm._primitives.aer_circuits import binding_backend, closed_name
+from qtm._primitives.pubs import estimator_pubs
 
 if TYPE_CHECKING:
     from qiskit_aer import AerSimulator
@@ -163,7 +164,7 @@ class NoisyEstimator(BaseEstimatorV2):
         """
         if precision is None:
             precision = 0.0 if self.shots is None else 1 / math.sqrt(self.shots)
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         tasks = [_Task(self, pub) for pub in coerced]
         seeds = self._rng.integers(2**31, size=2)
         job: PrimitiveJob[Any] = PrimitiveJob(self._run, tasks, int(seeds[0]), int(seeds[1]))

@@ -24,6 +24,7 @@ from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.fast_sampler import FastSampler, Seed
 from qtm._primitives.finished_job import FinishedJob
+from qtm._primitives.pubs import estimator_pubs
 
 __all__ = ["FastEstimator", "FastSampler"]
 
@@ -104,7 +105,7 @@ class FastEstimator(BaseEstimatorV2):
         """
         if precision is None:
             precision = self._default_precision
-        return FinishedJob(self._run, [EstimatorPub.coerce(pub, precision) for pub in pubs])
+        return FinishedJob(self._run, estimator_pubs(pubs, precision))
 
     def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})

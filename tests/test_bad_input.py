@@ -90,6 +90,11 @@ def connected(**options):
         return connection
 
 
+def on_device(pubs, **options):
+    with hardware.connect("fake_manila") as connection:
+        return connection.estimator.run(pubs, **options)
+
+
 # How each door is called with the arguments of a row.
 DOORS = {
     "QuantumModule": module,
@@ -113,6 +118,13 @@ DOORS = {
     "FastSampler": FastSampler,
     "FastReverseEstimatorGradient": FastReverseEstimatorGradient,
     "gradient": gradient,
+    "estimator run": lambda pubs, **options: FastEstimator().run(pubs, **options).result(),
+    "sampler run": lambda pubs, **options: FastSampler().run(pubs, **options).result(),
+    "probabilities": lambda *args: FastSampler().probabilities(*args),
+    "noisy run": lambda pubs, **options: qtm.noisy_estimator(qtm.local_pauli_noise(0.01)).run(pubs, **options),
+    "device run": on_device,
+    "mitigated run": lambda pubs, **options: MitigatedEstimator(FastEstimator(), "cdr").run(pubs, **options),
+    "load_state_dict": lambda state: MitigatedEstimator(FastEstimator(), "cdr").load_state_dict(state),
     "EstimatorQNN": lambda **options: network(EstimatorQNN, **options),
     "SamplerQNN": lambda **options: network(SamplerQNN, **options),
     "EstimatorQNN forward": lambda inputs, weights: network(EstimatorQNN).forward(inputs, weights),
@@ -380,6 +392,49 @@ ROWS = [
     ("gradient", ([circuit()], ["ZZ"], [[nan] * 7]), ParameterError, "(NaN|nan|finite)"),
     ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [[OTHER]]), ParameterError, r"\['other'\] are not in circuit 0"),
     ("gradient", ([QuantumCircuit(1)], ["Z"], [[]]), ParameterError, "has no parameters to differentiate by"),
+    *(("gradient", (c, ["ZZ"], [[0.1] * 7]), ParameterError, "circuits must be .*;") for c in (None, "x", [3])),
+    ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; put"),
+    ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; put"),
+    ("gradient", ([circuit()], ["ZZ"], [["a"] * 7]), DtypeError, f"parameter_values {NUMBERS}"),
+    ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [3]), ParameterError, "parameters must be a list .*not 3; put"),
+    *(
+        (door, (pubs,), DtypeError, r"(pubs must be a list of PUBs, not .*; a PUB is|PUB 0 cannot .*; expected) ")
+        for door in ("estimator run", "sampler run", "noisy run", "mitigated run", "device run")
+        for pubs in (3, None, [3])
+    ),
+    *(
+        (door, ([pub],), kind, r"PUB 0 cannot be read: .*; expected \(circuit, observables, parameter values")
+        for door in ("estimator run", "noisy run", "mitigated run", "device run")
+        for pub, kind in (
+            (("qasm", "ZZ"), DtypeError),
+            ((circuit(),), CircuitError),
+            ((circuit(), "QQ", [0.1] * 7), CircuitError),
+            ((circuit(), "ZZZ", [0.1] * 7), CircuitError),
+            ((circuit(), 3, [0.1] * 7), DtypeError),
+            ((circuit(), "ZZ", [0.1] * 6), CircuitError),
+            ((circuit(), "ZZ", "x"), CircuitError),
+            ((circuit(), "ZZ", [0.1] * 7, -1), CircuitError),
+            ((circuit(), "ZZ", [0.1] * 7, "x"), DtypeError),
+        )
+    ),
+    *(
+        (door, {"pubs": [(circuit(), "ZZ", [0.1] * 7)], "precision": p}, kind, "precision.*; (give|expected)")
+        for door in ("estimator run", "noisy run", "mitigated run", "device run")
+        for p, kind in ((-1, CircuitError), ("x", DtypeError), (nan, ParameterError), (inf, ParameterError))
+    ),
+    *(
+        ("sampler run", ([pub],), kind, r"PUB 0 cannot be read: .*; expected circuit, or \(circuit, parameter values")
+        for pub, kind in (
+            ((bits(), [0.1] * 6), CircuitError),
+            ((bits(), "x"), CircuitError),
+            ((bits(), [0.1] * 7, 0), CircuitError),
+            ((bits(), [0.1] * 7, 1.5), DtypeError),
+        )
+    ),
+    ("probabilities", ("qasm",), DtypeError, "PUB 0 cannot be read: .*; expected circuit"),
+    ("probabilities", (bits(), "x"), CircuitError, "PUB 0 cannot be read: .*; expected circuit"),
+    ("probabilities", (circuit(), [0.1] * 7), CircuitError, "measures nothing; measure its qubits"),
+    *(("load_state_dict", (s,), ParameterError, r"state_dict must be what .*; save it") for s in ({}, 3, None)),
     # --- networks
     *(
         (door, {"circuit": c}, CircuitError, "circuit must be a circuit, not .*; give a qiskit.QuantumCircuit")

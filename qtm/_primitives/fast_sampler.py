@@ -25,6 +25,7 @@ from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.finished_job import FinishedJob
+from qtm._primitives.pubs import sampler_pubs
 from qtm._primitives.readout import Readout
 
 Seed = np.random.Generator | int | None
@@ -104,7 +105,7 @@ class FastSampler(BaseSamplerV2):
             ParameterError: (from the job's ``result``) a parameter value is NaN or infinite.
         """
         shots = self._default_shots if shots is None else shots
-        coerced = [SamplerPub.coerce(pub, shots) for pub in pubs]
+        coerced = sampler_pubs(pubs, shots)
         for pub in coerced:
             if not pub.circuit.cregs:
                 warnings.warn(
@@ -129,7 +130,7 @@ class FastSampler(BaseSamplerV2):
             OutOfMemory: there are too many clbits.
             ParameterError: a parameter value is NaN or infinite.
         """
-        pub = SamplerPub.coerce((circuit, parameter_values))
+        pub = sampler_pubs([(circuit, parameter_values)], None)[0]
         static = self._static(circuit)
         readout = Readout.of(static)
         if not readout.qubits:
