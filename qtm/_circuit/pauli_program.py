@@ -18,12 +18,12 @@ from math import pi
 from threading import Lock
 from typing import Any
 
-import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Barrier, Gate, Instruction, Measure, Parameter, ParameterExpression
+from qiskit.circuit import Parameter, ParameterExpression
 
 from qtm._circuit.clifford_frame import Frame
-from qtm._circuit.flatten import Preparation, flatten
+from qtm._circuit.content import content_of
+from qtm._circuit.flatten import FlatCircuit, Preparation, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.pauli_span import LastClash
 
@@ -161,8 +161,7 @@ def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
     )
 
 
-def _lower(circuit: QuantumCircuit) -> PauliProgram:
-    flat = flatten(circuit)
+def _lower(flat: FlatCircuit) -> PauliProgram:
     lowering = _Lowering(flat.num_qubits)
     for operation in flat.operations:
         if isinstance(operation, Clifford):
@@ -173,43 +172,9 @@ def _lower(circuit: QuantumCircuit) -> PauliProgram:
     return PauliProgram(flat.num_qubits, flat.parameters, flat.angles, phases, lowering.frame, flat.initial)
 
 
-_CACHE: OrderedDict[Any, tuple[Any, PauliProgram]] = OrderedDict()
+_CACHE: OrderedDict[Any, PauliProgram] = OrderedDict()
 _CACHE_SIZE = 256
 _LOCK = Lock()
-
-
-def _parameter_key(parameter: Any) -> Any:
-    if isinstance(parameter, np.ndarray):
-        return parameter.shape, parameter.tobytes()
-    return parameter if isinstance(parameter, int | float | complex | str | ParameterExpression) else id(parameter)
-
-
-def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
-    """A key that equal circuits share, and what must stay alive for its ids to stay unique."""
-    index = {bit: i for i, bit in enumerate(circuit.qubits)}
-    rows, alive = [], []
-    for instruction in circuit.data:
-        operation = instruction.operation
-        kind: Any = 0
-        if not instruction.is_standard_gate() and not isinstance(operation, Barrier | Measure):
-            definition = operation.definition if type(operation) in (Gate, Instruction) else None
-            if definition is None:
-                kind = id(operation)
-                alive.append(operation)
-            else:
-                # A composite may be changed after it was used: what counts is what it is made of now.
-                kind, inner = _structure(definition)
-                alive += inner
-        rows.append(
-            (
-                operation.name,
-                kind,
-                tuple(index[q] for q in instruction.qubits),
-                len(instruction.clbits),
-                tuple(_parameter_key(p) for p in instruction.params),
-            )
-        )
-    return (circuit.num_qubits, tuple(circuit.parameters), tuple(rows)), alive
 
 
 def lower(circuit: QuantumCircuit) -> PauliProgram:
@@ -218,13 +183,15 @@ def lower(circuit: QuantumCircuit) -> PauliProgram:
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
-    key, alive = _structure(circuit)
+    key: Any = content_of(circuit)
+    flat = flatten(circuit) if key is None else None
+    key = flat if key is None else key
     with _LOCK:
         found = _CACHE.get(key)
         if found is None:
-            found = _CACHE[key] = alive, _lower(circuit)
+            found = _CACHE[key] = _lower(flat or flatten(circuit))
             if len(_CACHE) > _CACHE_SIZE:
                 _CACHE.popitem(last=False)
         else:
             _CACHE.move_to_end(key)
-        return found[1]
+        return found

@@ -8,7 +8,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qtm._circuit.expressions import compile_angles
+from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.gf2 import combinations
 from qtm._circuit.observables import Observable
 from qtm._circuit.pauli_program import lower
@@ -70,8 +70,15 @@ class Simulation:
         return results
 
     def numpy_angles(self, values: np.ndarray) -> np.ndarray:
-        """Gate angles (batch, angles) at parameter values (batch, parameters)."""
-        return np.ascontiguousarray(np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles)))
+        """Gate angles (batch, angles) at parameter values (batch, parameters).
+
+        Raises:
+            ParameterError: a value or an angle is not finite, or an angle is too large.
+        """
+        check_finite(values, values, self.parameters)  # also those that no angle holds
+        angles = np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles))
+        check_angles(angles, self.program.angles)
+        return np.ascontiguousarray(angles)
 
     def probabilities(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (batch, 2**qubits) of all outcomes, bit q of an outcome being qubit q."""

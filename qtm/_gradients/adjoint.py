@@ -46,17 +46,14 @@ class AdjointMethod:
         return None if self.forward.initial is None else self.forward.initial.torch(inputs, weights)
 
     def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
+        check_angles(angles, self.forward.program.angles)
         # States can only be handed to a reverse sweep that deals the batch in the same way.
         values, kept = self.forward.engine.values(angles, initial, keep=keep and self.backward is self.forward)
         if not np.isfinite(values).all():
-            self._refuse(angles)
+            raise ParameterError(
+                "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
+            )
         return values, kept
-
-    def _refuse(self, angles: np.ndarray) -> None:
-        check_angles(angles, self.forward.program.angles)
-        raise ParameterError(
-            "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
-        )
 
     def vjp(
         self, angles: np.ndarray, cotangent: np.ndarray, initial: np.ndarray | None, memo: Any, by_initial: bool

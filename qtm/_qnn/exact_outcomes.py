@@ -110,9 +110,9 @@ class ExactProbabilities:
         return None if self.simulation.initial is None else self.simulation.initial.torch(inputs, weights)
 
     def values(self, angles: np.ndarray, initial: np.ndarray | None, keep: bool) -> tuple[np.ndarray, Any]:
+        check_angles(angles, self.simulation.program.angles)
         found = self.simulation.engine.weights(angles, initial)  # (batch, amplitudes)
         if not np.isfinite(found).all():
-            check_angles(angles, self.simulation.program.angles)
             raise ParameterError("an amplitude of the initial state is not finite: inputs must be finite, not all zero")
         sums = np.zeros((len(angles), self.outputs.size + 1), found.dtype)
         sums[:, self.used] = np.add.reduceat(found.take(self.order, axis=1), self.starts, axis=1)
