@@ -15,6 +15,7 @@ from qiskit.circuit.library import efficient_su2, real_amplitudes
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._circuit import pauli_program
+from qtm._circuit.flatten import flatten
 from qtm._circuit.light_cone import _visible
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import _lower
@@ -79,7 +80,7 @@ def calls(function: Callable[[], Any]) -> int:
 
 def work(circuit: QuantumCircuit, lane_bits: int) -> int:
     observables = coerce_observables("individualZ", circuit.num_qubits)
-    return calls(lambda: _schedule(_lower(circuit), observables, lane_bits))
+    return calls(lambda: _schedule(_lower(flatten(circuit)), observables, lane_bits))
 
 
 @pytest.mark.parametrize("lane_bits", [0, 2])
@@ -107,7 +108,7 @@ def test_the_light_cone_keeps_what_clashes_with_a_generator_seen(seed):
     for _ in range(40):
         a, b = rng.choice(6, 2, replace=False).tolist()
         getattr(circuit, rng.choice(["rxx", "ryy", "rzz", "rzx"]))(rng.normal(), a, b)
-    program = _lower(circuit)
+    program = _lower(flatten(circuit))
     terms = conjugated_terms(program, coerce_observables("IIIIIZ", 6))
     kept = [(int(x), int(z)) for x, z in zip(terms.x, terms.z, strict=True)]
     expected = []
@@ -126,7 +127,7 @@ def placed(circuit: QuantumCircuit) -> list[Any]:
             [(z, slot.terms, slot.offset) for z, slot in phase.diagonal.items()],
             [(x, w, slot.terms, slot.offset) for x, w, slot in phase.rotations],
         )
-        for phase in _lower(circuit).phases
+        for phase in _lower(flatten(circuit)).phases
     ]
 
 

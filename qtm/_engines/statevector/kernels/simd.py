@@ -429,6 +429,32 @@ def _sine_cosine(e: Emit, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     )
 
 
+_FOUR_PI = (4 * np.pi, 4 * 1.2246467991473532e-16)  # their sum is 4 pi to 107 bits
+
+
+@intrinsic
+def reduced_product(typing, coefficient, angle):
+    """``coefficient * angle`` modulo 4 pi, with one rounding at the end however large the product is (to 2**50)."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        real = ir.DoubleType()
+
+        def call(name: str, *args: ir.Value) -> ir.Value:
+            kind = ir.FunctionType(real, [real] * len(args))
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+        # Flags of their own keep numba from allowing reassociation, which would cancel the errors away.
+        exact = ("contract",)
+        product = builder.fmul(*values, flags=exact)
+        error = call("llvm.fma.f64", *values, builder.fneg(product))
+        turns = call("llvm.rint.f64", builder.fmul(product, real(-1 / _FOUR_PI[0]), flags=exact))
+        for part in _FOUR_PI:
+            product = call("llvm.fma.f64", turns, real(part), product)
+        return builder.fadd(product, error, flags=exact)
+
+    return types.float64(types.float64, types.float64), codegen
+
+
 @intrinsic(prefer_literal=True)
 def half_angle_rows(typing, cosine, sine, tangent, angles, count):
     """Cosine, sine and tangent of angles/2 (double), stored in the precision of the state."""
