@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from array_simulation import ArraySimulation
 from circuit_cases import expectation_values
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -13,7 +14,6 @@ from qiskit.quantum_info import Pauli
 from qtm._circuit.expressions import LARGEST_ANGLE
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
-from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError
 from qtm.modules import QuantumModule
 from qtm.primitives import FastEstimator
@@ -46,7 +46,9 @@ def values_near(size: float, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_values_and_gradients_at_large_angles(size, lanes):
     built, values = circuit(), values_near(size, 3)
-    simulation = Simulation(built, [A, B], coerce_observables(OBSERVABLES, 2), Options("complex128", lane_kind=lanes))
+    simulation = ArraySimulation(
+        built, [A, B], coerce_observables(OBSERVABLES, 2), Options("complex128", lane_kind=lanes)
+    )
     np.testing.assert_allclose(
         simulation.values(values), expectation_values(built, [A, B], values, OBSERVABLES), atol=2e-12, rtol=0
     )

@@ -147,7 +147,12 @@ def _(operation: ControlledGate) -> QuantumCircuit | None:
 
 @definition_of.register
 def _(operation: UCGate) -> QuantumCircuit:
-    return operation.definition if operation.up_to_diagonal else synthesize(block_diag(*operation.params))
+    if operation.up_to_diagonal:
+        return operation.definition
+    simplified, controls = operation.simp_contr  # controls that change nothing are left out of the matrices
+    left = [operation.num_qubits - i for i in controls][::-1] if simplified else range(1, operation.num_qubits)
+    circuit = QuantumCircuit(operation.num_qubits)
+    return circuit.compose(synthesize(block_diag(*operation.params)), [0, *left])
 
 
 @definition_of.register

@@ -25,7 +25,10 @@ def synthesize(matrix: np.ndarray) -> QuantumCircuit:
     Raises:
         CircuitError: the matrix is not unitary.
     """
-    left, scales, right = np.linalg.svd(np.asarray(matrix, dtype=complex))
+    matrix = np.asarray(matrix, dtype=complex)
+    if not np.isfinite(matrix).all():
+        raise CircuitError("its matrix is not unitary: it has an entry that is NaN or infinite")
+    left, scales, right = np.linalg.svd(matrix)
     if not np.all(np.abs(scales - 1) < _UNITARY_TOLERANCE):
         raise CircuitError(f"its matrix is not unitary: its singular values go from {scales[-1]} to {scales[0]}")
     num_qubits = len(left).bit_length() - 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd
+from qtm._engines.statevector.kernels import rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.rotations import GROUPS, LANES, PIVOTS, PLACE, TILE
 
@@ -101,12 +101,12 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
             for j in range(start[slot], start[slot + 1]):
                 term = coef[j] * angles[sample, source[j]]
                 # Before it is added to others: a large term would round them, and its own sine, away.
-                total += term if abs(term) < LARGE else simd.reduced_product(coef[j], angles[sample, source[j]])
+                total += term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angles[sample, source[j]])
             target[slot * lanes + lane] = total
     if recipe.lane_bits:
         for slot in range(slots):
             target[slot * lanes : (slot + 1) * lanes] = target[slot * lanes]
-    simd.half_angle_rows(cosine, sine, tangent, target, slots)
+    sine_cosine.half_angle_rows(cosine, sine, tangent, target, slots)
     if recipe.lane_bits:
         for slot in range(slots):
             for lane in range(lanes):
