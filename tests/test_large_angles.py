@@ -82,7 +82,8 @@ def test_angles_that_mean_nothing_are_refused_by_name(value):
     built = circuit()
     with pytest.raises(ParameterError, match="b"):
         FastEstimator().run([(built, "ZI", [0.1, value])]).result()
-    module = QuantumModule(built, [A], [B], variational_params_initial=[float(value)]).double()
+    module = QuantumModule(built, [A], [B]).double()
+    module.variational.data.fill_(value)
     with pytest.raises(ParameterError, match="angle b is"):
         module(torch.zeros(1, 1, dtype=torch.float64))
 
@@ -103,6 +104,7 @@ def test_an_angle_that_no_observable_sees_must_be_finite_in_a_module():
     built = QuantumCircuit(2)
     built.rx(A, 0)
     built.rx(UNSEEN, 1)
-    module = QuantumModule(built, [A], [UNSEEN], observables=["IZ"], variational_params_initial=[float("nan")])
+    module = QuantumModule(built, [A], [UNSEEN], observables=["IZ"])
+    module.variational.data.fill_(float("nan"))
     with pytest.raises(ParameterError, match="unseen"):
         module(torch.zeros(1, 1))

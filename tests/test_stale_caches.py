@@ -49,13 +49,16 @@ class ByAttribute(Gate):
     @property
     def definition(self) -> QuantumCircuit:
         circuit = QuantumCircuit(2)
-        circuit.rx(self.angle, 0)
+        circuit.rx(self.angle, 1)  # commutes with the next
         circuit.rzx(self.angle, 0, 1)
         return circuit
 
     @definition.setter
     def definition(self, circuit: QuantumCircuit | None) -> None:
         """Qiskit's constructor sets None."""
+
+    def inverse(self, annotated: bool = False) -> ByAttribute:
+        return ByAttribute(-self.angle)
 
 
 def change_attribute(gate: ByAttribute) -> None:
@@ -97,7 +100,8 @@ def values_of(circuit: QuantumCircuit) -> np.ndarray:
     return Simulation(circuit, [], Expectation(observables), Options("complex128")).values(np.zeros((1, 0)))
 
 
-@pytest.mark.parametrize("name", CHANGES)
+# A circuit holds the matrix of a UnitaryGate apart from the gate.
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "matrix"])
 def test_a_gate_changed_in_place_is_lowered_again(name):
     make, change = CHANGES[name]
     circuit = QuantumCircuit(2)

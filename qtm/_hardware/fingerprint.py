@@ -16,6 +16,7 @@ from qiskit.circuit import (
     Clbit,
     ControlFlowOp,
     Delay,
+    ForLoopOp,
     Operation,
     Parameter,
     ParameterExpression,
@@ -26,6 +27,8 @@ from qiskit.circuit.classical import expr
 from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
+
+_EXPRESSION_FIELDS = ("op", "left", "right", "operand", "target", "index", "value", "type")
 
 
 def job_content(pubs: Iterable[EstimatorPub], setting: Mapping[str, Any]) -> str:
@@ -90,6 +93,8 @@ def _structure(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> list[
 def _operation(operation: Operation, index: Mapping[Parameter, int], bits: Mapping[Any, int]) -> list[Any]:
     if isinstance(operation, AnnotatedOperation):
         return ["annotated", [repr(m) for m in operation.modifiers], _operation(operation.base_op, index, bits)]
+    if isinstance(operation, ForLoopOp) and operation.params[1] is not None:
+        index = {**index, operation.params[1]: -1 - len(index)}  # its name counts the loops that a process made
     params = [_value(param, index) for param in getattr(operation, "params", ())]
     extra = [getattr(operation, "ctrl_state", None), operation.unit if isinstance(operation, Delay) else None]
     if isinstance(operation, ControlFlowOp | Store):
@@ -134,8 +139,8 @@ def _classical(value: Any, bits: Mapping[Any, int]) -> Any:
         return _classical(value.var, bits)
     if isinstance(value, expr.Var):
         return ["variable", value.name, repr(value.type)]
-    fields = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
-    return [type(value).__name__, [[name, _classical(getattr(value, name), bits)] for name in fields]]
+    fields = [[name, _classical(getattr(value, name), bits)] for name in _EXPRESSION_FIELDS if hasattr(value, name)]
+    return [type(value).__name__, fields]
 
 
 def _missing(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> dict[Parameter, int]:
@@ -144,7 +149,7 @@ def _missing(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> dict[Pa
 
 def _value(value: Any, index: Mapping[Parameter, int]) -> Any:
     if isinstance(value, Parameter):
-        return ["parameter", index.get(value, value.name)]  # a loop's own parameter is known by its name
+        return ["parameter", index[value]]
     if isinstance(value, ParameterExpression):
         names = sorted((parameter.name, index[parameter]) for parameter in value.parameters)
         return ["expression", str(value), names]
