@@ -175,7 +175,7 @@ def test_recalibrating_reaches_modules_and_mitigation(monkeypatch: pytest.Monkey
         runner = z._method(torch.float32).evaluation
         assert isinstance(runner, EstimatorRunner)
         before = runner.circuit
-        runner._follow_calibration()
+        runner._refresh()
         assert runner.circuit is before
         device.recalibrate()
         with caplog.at_level(logging.INFO, "qtm"):
