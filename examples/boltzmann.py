@@ -46,7 +46,7 @@ def pattern_amplitudes(rng: np.random.Generator) -> np.ndarray:
 
 
 def train(terms: list[SparsePauliOp], data: np.ndarray, steps: int) -> tuple[list[float], np.ndarray]:
-    """Differences of the correlations by step, and the probabilities (16,) of the trained machine."""
+    """Differences of the correlations by step, and the Gibbs state (16, 16) of the trained machine."""
     matrices = np.array([term.to_matrix().real for term in terms])
     gibbs_circuit, data_circuit = amplitude_encoding(4**QUBITS), amplitude_encoding(2**QUBITS)
     on_system = [SparsePauliOp("I" * QUBITS).tensor(term) for term in terms]  # the system is the lower qubits
@@ -62,7 +62,7 @@ def train(terms: list[SparsePauliOp], data: np.ndarray, steps: int) -> tuple[lis
         difference = gibbs(torch.tensor(root.ravel())).detach().numpy() - target
         weights += 0.3 * difference  # H grows where the Gibbs state has more of a term than the data
         errors.append(float(np.abs(difference).max()))
-    return errors, np.diag(root @ root)
+    return errors, root @ root
 
 
 def main() -> None:
@@ -76,12 +76,16 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     right.bar(np.arange(16) - 0.3, data**2, 0.3, label="data")
     for place, (name, quantum) in enumerate({"classical: Z, ZZ": False, "quantum: X, XX too": True}.items()):
-        errors, probabilities = train(operators(quantum), data, steps)
+        errors, state = train(operators(quantum), data, steps)
+        probabilities, fidelity = np.diag(state), data @ state @ data
         p, q = data**2, np.maximum(probabilities, 1e-12)
         divergence = np.sum(p[p > 0] * np.log(p[p > 0] / q[p > 0]))
-        print(f"{name}: largest difference of a correlation {errors[-1]:.1e}, relative entropy {divergence:.4f}")
+        print(
+            f"{name}: largest difference of a correlation {errors[-1]:.1e}, relative entropy {divergence:.4f}, "
+            f"fidelity with the superposition {fidelity:.3f}"
+        )
         left.semilogy(errors, label=name)
-        right.bar(np.arange(16) + 0.3 * place, probabilities, 0.3, label=f"{name}, relative entropy {divergence:.3f}")
+        right.bar(np.arange(16) + 0.3 * place, probabilities, 0.3, label=f"{name}; fidelity {fidelity:.2f}")
     left.set(xlabel="step", ylabel="largest difference of a correlation", title="Training")
     right.set(xlabel="pattern", ylabel="probability", title="What the machines learned")
     for axes in (left, right):

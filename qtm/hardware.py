@@ -36,15 +36,15 @@ from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
 from qtm._hardware.job_splitting import Limits
-from qtm._hardware.journal import Journal
+from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
-from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient
+from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient, kind_for
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
-    "Usage", "connect", "resume", "stop", "warn",
+    "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
@@ -65,8 +65,11 @@ class Settings:
         backend: Name of the device.
         mode: "session" (one queue wait, billed by wall-clock time), "batch", "job" (each job queues), or "auto": a
             session where the account's plan has them, else a batch, which the log says.
-        estimator: "executor", the client-side estimator of the runtime (readout mitigation, zero-noise
-            extrapolation, twirling, dynamical decoupling), or "v2", the older one (deprecated since 0.50).
+        estimator: "auto" for "executor" on IBM's devices and on simulators, and "backend" on the devices of other
+            providers. "executor" is the client-side estimator of the runtime (readout mitigation, zero-noise
+            extrapolation, twirling, dynamical decoupling), "v2" the older one (deprecated since 0.50); "backend" is
+            Qiskit's ``BackendEstimatorV2``, which has the backend itself run the circuits. Its finished jobs are
+            answered from the journal; one that runs when the process dies is submitted again.
         shots: Shots of a circuit, where a PUB asks for no precision.
         precision: Target standard deviation, instead of shots.
         options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
@@ -88,7 +91,7 @@ class Settings:
 
     backend: str
     mode: str = "auto"
-    estimator: str = "executor"
+    estimator: str = "auto"
     shots: int | None = None
     precision: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -105,7 +108,7 @@ class Settings:
     backoff: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, table in (("mode", _MODES), ("estimator", KINDS)):
+        for name, table in (("mode", _MODES), ("estimator", ("auto", *KINDS))):
             if getattr(self, name) not in table:
                 raise ParameterError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(table)}")
         if self.shots is not None and self.precision is not None:
@@ -119,7 +122,9 @@ class Settings:
             ) from error
 
     def runtime_options(self) -> dict[str, Any]:
-        """Return the options of the runtime's estimator."""
+        """Return the options of the estimator."""
+        if self.estimator == "backend" and self.shots is not None:
+            return dict(self.options) | {"default_precision": self.shots**-0.5}
         named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
         return dict(self.options) | {name: value for name, value in named.items() if value is not None}
 
@@ -140,7 +145,7 @@ def connect(
     Args:
         backend: The name of a device; "aer" for a simulator without noise, or the name of a fake device as
             "fake_torino", both without an account; a backend object (a fake device or an AerSimulator runs
-            locally); None for the least busy device.
+            locally, a backend of another provider runs itself); None for the least busy device.
         mode: "auto", "session", "batch" or "job"; see `Settings`.
         journal: The file of the job journal. None keeps the journal in memory: nothing to resume.
         min_qubits: Minimum number of qubits of the least busy device.
@@ -178,7 +183,8 @@ def connect(
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
     device, service = _find_backend(backend, service, settings, min_qubits)
-    settings = dataclasses.replace(settings, backend=device.name)
+    kind = kind_for(device) if settings.estimator == "auto" else settings.estimator
+    settings = dataclasses.replace(settings, backend=device.name, estimator=kind)
     return _connected(device, service, settings, journal)
 
 
@@ -214,6 +220,30 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
     except BaseException:
         stored.close()
         raise
+
+
+def find(run: str | Path, *, service: Any = None, instance: str | None = None) -> list[Any]:
+    """Find the jobs of a run at the service, from any machine, also where its journal is lost.
+
+    Args:
+        run: The journal's file, or the run's id, ``connection.journal.run_id``.
+        service: A ``QiskitRuntimeService`` to use instead of opening one.
+        instance: The instance (CRN or name) of the account.
+
+    Returns:
+        The runtime's jobs, the latest first; ``job.result()`` fetches a result.
+
+    Raises:
+        QtmError: The account cannot be opened, or the journal is damaged.
+    """
+    if Path(run).exists():
+        journal = Journal(run)
+        run_id = journal.run_id
+        journal.close()
+    else:
+        run_id = str(run)
+    service = service or _open_service(instance)
+    return list(service.jobs(limit=None, job_tags=[run_tag(run_id)]))
 
 
 def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
@@ -270,7 +300,7 @@ class Connection:
 
     def _open_mode(self) -> Any:
         name = _MODES[self.settings.mode]
-        if name is None:
+        if name is None or self.settings.estimator == "backend":
             return self.backend
         runtime = require("qiskit_ibm_runtime", EXTRA)
         if name == "Session":
@@ -358,7 +388,8 @@ def _find_backend(
         device, service = backend, service or getattr(backend, "service", None) or local()
     else:
         service = service or _open_service(settings.instance)
-        device = _at_service(backend, service, settings, min_qubits)
+        retry = Retry(settings.retries, settings.backoff)
+        device = retry("finding the device", lambda _: _at_service(backend, service, settings, min_qubits))
     if settings.use_fractional_gates and "rzz" not in device.target.operation_names:
         raise QtmError(f"{device.name} has no fractional gates; leave use_fractional_gates out, or name another device")
     return device, service

@@ -9,7 +9,7 @@ over the group.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ from qtm.modules import QuantumModule
 
 __all__ = ["Representation", "ansatz_error", "encoding_error", "equivariant_ansatz", "invariant_model"]
 
-Element = QuantumCircuit | Pauli | str | Sequence[int]
+Element: TypeAlias = QuantumCircuit | Pauli | str | Sequence[int]
 Action = Callable[[NDArray[np.float64]], ArrayLike] | Sequence[int]
 # Dense matrices are enumerated up to these sizes.
 MAX_QUBITS, MAX_ORDER = 8, 4096
@@ -324,7 +324,7 @@ def ansatz_error(representation: Representation, ansatz: ModelCircuit, samples: 
     return float(max(errors))
 
 
-def _as_circuit(generator: Element) -> QuantumCircuit:
+def _as_circuit(generator: Any) -> QuantumCircuit:
     if isinstance(generator, QuantumCircuit):
         if generator.parameters:
             raise CircuitError("a generator of a group has parameters; bind them")

@@ -150,6 +150,16 @@ def test_jobs_carry_the_tag_of_their_run(tmp_path: Any) -> None:
         isa = device.pass_manager.run(ansatz())
         device.estimator.run([(isa, "ZIIII", [0.1, 0.2, 0.3]), (isa, "IZIII", [0.1, 0.2, 0.3])])
         assert all(device.journal.run_tag in record["tags"] for record in service.submitted())
+        ids = [record["id"] for record in service.submitted()]
+        assert [job.job_id() for job in hardware.find(device.journal.run_id, service=service)] == ids
+        assert hardware.find("another run", service=service) == []
+
+
+def test_finding_a_device_is_tried_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = MockService(tmp_path / "service")
+    find, faults = service.backend, [ConnectionError("reset"), ConnectionError("reset")]
+    monkeypatch.setattr(service, "backend", lambda name: (_ for _ in ()).throw(faults.pop()) if faults else find(name))
+    assert on_mock(service).backend.name == "ibm_mock" and not faults
 
 
 # Recalibration and forecasts ------------------------------------------------------------------------
@@ -165,7 +175,7 @@ def test_recalibrating_reaches_modules_and_mitigation(monkeypatch: pytest.Monkey
         runner = z._method(torch.float32).evaluation
         assert isinstance(runner, EstimatorRunner)
         before = runner.circuit
-        runner._follow_calibration()
+        runner._refresh()
         assert runner.circuit is before
         device.recalibrate()
         with caplog.at_level(logging.INFO, "qtm"):

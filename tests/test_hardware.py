@@ -116,7 +116,7 @@ def test_what_cannot_run_is_refused_before_it_is_sent(bad, error, message):
     ("arguments", "message"),
     [
         ({"mode": "serverless"}, "mode='serverless'; expected one of auto, session, batch, job"),
-        ({"estimator": "v1"}, "estimator='v1'; expected one of executor, v2"),
+        ({"estimator": "v1"}, "estimator='v1'; expected one of auto, executor, v2, backend"),
         ({"shots": 10, "precision": 0.1}, "mutually exclusive"),
         ({"options": {"resilience": {"magic": True}}}, "refuses the options.*magic"),
         ({"options": {"resilience_level": 9}}, "refuses the options"),

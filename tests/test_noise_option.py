@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
     with pytest.raises(qtm.CircuitError, match="'cx'.*noisy_estimator"):
         module(circuit, model, ["ZZ"])
     with pytest.raises(qtm.ParameterError, match="leave one"):
-        qtm.EstimatorQNN(circuit=circuit, estimator=qtm.FastEstimator(), noise=model)
+        qtm.EstimatorQNN(circuit=circuit, weight_params=circuit.parameters, estimator=qtm.FastEstimator(), noise=model)
 
 
 def test_errors_of_labels_are_not_left_out() -> None:

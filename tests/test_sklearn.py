@@ -42,7 +42,7 @@ def test_the_checks_of_scikit_learn(kind: type) -> None:
 @pytest.mark.parametrize(("load", "least"), [(load_iris, 0.9), (load_wine, 0.85)])
 def test_it_learns(load: Any, least: float) -> None:
     features, labels = load(return_X_y=True)
-    model = make_pipeline(StandardScaler(), QuantumClassifier(num_qubits=4, epochs=25, num_threads=1, random_state=0))
+    model = make_pipeline(StandardScaler(), QuantumClassifier(num_qubits=4, num_threads=1, random_state=0))
     assert cross_val_score(model, features, labels, cv=3).mean() > least
 
 
@@ -153,7 +153,7 @@ def test_regression_scales_targets_back() -> None:
     x = np.linspace(-1.5, 1.5, 60)[:, None]
     target = 1000 + 50 * np.sin(2 * x[:, 0])
     for head in ("linear", "scaled"):
-        model = QuantumRegressor(1, layers=2, head=head, num_threads=1, random_state=0).fit(x, target)
+        model = QuantumRegressor(1, layers=2, head=head, epochs=150, num_threads=1, random_state=0).fit(x, target)
         assert model.score(x, target) > 0.95
         assert model.predict(x).shape == (60,) and 900 < model.predict(x).min() < model.predict(x).max() < 1100
 

@@ -8,6 +8,7 @@ qubits, so that simulators which leave out what no observable sees pay little fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from qiskit import QuantumCircuit
@@ -167,13 +168,7 @@ class _Deferral:
     def switch(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
         cases = list(operation.cases_specifier())
         named = {int(v) for values, _ in cases for v in values if v is not CASE_DEFAULT}
-        flags = []
-        for values, _ in cases:
-            own = {int(v) for v in values if v is not CASE_DEFAULT}
-            default = any(v is CASE_DEFAULT for v in values)
-            flags.append(
-                self.flag(operation.target, lambda v, o=own, d=default: v in o or (d and v not in named), flag)
-            )
+        flags = [self.flag(operation.target, partial(_is_case, values, named), flag) for values, _ in cases]
         for (_, block), own_flag in zip(cases, flags, strict=True):
             if own_flag is not False:
                 self.block(block, qubits, clbits, own_flag)
@@ -211,6 +206,12 @@ class _Deferral:
             packed = _packed(state, known) | (0 if flag is None else 1 << len(controls))
             self.controlled(XGate(), controls + ([] if flag is None else [flag]), packed, [found])
         return found
+
+
+def _is_case(values: Sequence[Any], named: set[int], value: int) -> bool:
+    """Whether a value of the target is one of a case's, or of no case where it is the default."""
+    default = any(v is CASE_DEFAULT for v in values)
+    return value in {int(v) for v in values if v is not CASE_DEFAULT} or (default and value not in named)
 
 
 def _packed(state: int, known: int) -> int:

@@ -22,6 +22,7 @@ from qtm._hardware.fingerprint import job_content
 from qtm._hardware.fractional import fold_rzz, takes_folded
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, coerce_pubs, join, split
 from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
+from qtm._hardware.local_mode import on_used_qubits
 from qtm._hardware.result_codec import pack, problem_with, unpack
 from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
 from qtm._primitives.job_usage import Usage
@@ -219,11 +220,26 @@ class DeviceEstimator(BaseEstimatorV2):
         return jobs[0] if jobs else None
 
     def _send(self, pieces: list[Piece], entry: Entry) -> Any:
+        pubs = [piece.pub for piece in pieces]
+        if self._kind == "backend":
+            return self._on_its_own(pubs, entry)
+        if self._local:
+            pubs, part = on_used_qubits(pubs, self.backend)
+            if part is not self.backend:
+                with self._tagged(entry):
+                    return make_estimator(self._kind, part, self.options).run(pubs)
         if not self._opened:  # a session is opened when it is needed: a replayed run may not need one
             self._runtime = make_estimator(self._kind, self._open_mode(), self.options)
             self._opened = True
         with self._tagged(entry):
-            return self._runtime.run([piece.pub for piece in pieces])
+            return self._runtime.run(pubs)
+
+    def _on_its_own(self, pubs: list[EstimatorPub], entry: Entry) -> Any:
+        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
+        options = plain_options(self.options)
+        if self._seed is not None:
+            options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
+        return make_estimator(self._kind, self.backend, options).run(pubs)
 
     @contextmanager
     def _tagged(self, entry: Entry) -> Iterator[None]:

@@ -319,7 +319,7 @@ class Journal:
     @property
     def run_tag(self) -> str:
         """The tag that all jobs of the run carry at the service."""
-        return f"qtm-run-{self.run_id}"
+        return run_tag(self.run_id)
 
     def submitted(self, entry: Entry, job_id: str) -> None:
         """Write the id that the service gave to a job."""
@@ -368,6 +368,11 @@ class Journal:
                 self._closed = Usage(), []
             finally:
                 self._database.close()
+
+
+def run_tag(run_id: str) -> str:
+    """Return the tag of all jobs of a run."""
+    return f"qtm-run-{run_id}"
 
 
 def _checksum(values: Iterable[Any]) -> bytes:

@@ -59,6 +59,7 @@ class Kind:
 KINDS = {
     "executor": Kind("qiskit_ibm_runtime.executor_estimator", "Estimator", True),
     "v2": Kind("qiskit_ibm_runtime", "EstimatorV2", False),
+    "backend": Kind("qiskit.primitives", "BackendEstimatorV2", False),
 }
 
 
@@ -75,12 +76,24 @@ def make_estimator(kind: str, mode: Any, options: Any) -> BaseEstimatorV2:
         with warnings.catch_warnings():
             # `connect` says that "v2" is deprecated; who names it has chosen it
             warnings.filterwarnings("ignore", "The EstimatorV2 class is deprecated", DeprecationWarning)
+            if kind == "backend":
+                return estimator(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
             return estimator(mode=mode, options=options)
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
         raise ParameterError(
             f"estimator={kind!r} refuses the options {options}: {error}; for the options it has see "
             f"{KINDS[kind].module}"
         ) from error
+
+
+def kind_for(backend: BackendV2) -> str:
+    """Return the estimator that runs on a backend: the executor on IBM's devices and on simulators.
+
+    A backend of another provider runs circuits itself, through Qiskit's ``BackendEstimatorV2``.
+    """
+    own = [cls for cls in type(backend).__mro__ if cls.__module__ != "qiskit.providers.backend"]
+    roots = {cls.__module__.split(".")[0] for cls in own}
+    return "executor" if roots & {"qiskit_ibm_runtime", "qiskit_aer", "qiskit"} else "backend"
 
 
 def plain_options(options: Any) -> dict[str, Any]:

@@ -90,7 +90,8 @@ class CliffordData(Drawing):
         sizes = np.broadcast_to(largest_values(pub.observables), pub.shape)
         slopes, intercept = fit_linear(evs[:, 1:], stds[:, 1:], exact, sizes, self.fit)
         mitigated = (slopes * evs[:, 0]).sum(axis=0) + intercept
-        errors = np.sqrt((slopes**2 * stds[:, 0] ** 2).sum(axis=0))
+        of_fit = fit_error(evs[:, 1:], stds[:, 1:], exact, sizes, self.fit, evs[:, 0])
+        errors = np.sqrt((slopes**2 * stds[:, 0] ** 2).sum(axis=0) + of_fit**2)
         return Mitigated(mitigated, errors, evs[0, 0], {"slopes": slopes, "intercept": intercept})
 
     def _training_angles(self, angles: Floats, steps: Floats, rng: np.random.Generator) -> Floats:
@@ -183,19 +184,44 @@ def fit_linear(noisy: Floats, stds: Floats, exact: Floats, sizes: Floats, fit: s
     without the directions in which the training data differ by no more than their own errors; where that
     leaves a choice, the smallest correction, an intercept counting as ten times as unlikely as a slope.
     """
-    x = np.moveaxis(noisy, (0, 1), (-1, -2))  # (*shape, training, scales)
-    y = np.moveaxis(exact, 0, -1) - x[..., 0]  # (*shape, training)
-    unit = 0.1 * sizes * (fit == "linear")
-    column = np.broadcast_to(unit[..., None, None], (*y.shape, 1))
-    u, s, vt = np.linalg.svd(np.concatenate((x, column), axis=-1), full_matrices=False)
-    noise = np.sqrt((stds**2).mean(axis=(0, 1)))
-    floor = np.maximum(3 * noise, _LEAST_SPREAD * sizes)[..., None] * math.sqrt(y.shape[-1])
-    inverse = np.where(s > floor, 1 / np.maximum(s, 1e-300), 0.0)
+    x, y, unit = _columns(noisy, exact, sizes, fit)
+    u, inverse, vt = _decomposed(x, stds, sizes, unit)
     target = np.einsum("...ts,...t->...s", u, y) * inverse
     found = np.einsum("...st,...s->...t", vt, target)  # (*shape, scales + 1)
     slopes, intercept = found[..., :-1], unit * found[..., -1]
     slopes[..., 0] += 1
     return np.moveaxis(slopes, -1, 0), intercept
+
+
+def fit_error(noisy: Floats, stds: Floats, exact: Floats, sizes: Floats, fit: str, at: Floats) -> Floats:
+    """Standard error of `fit_linear` itself, of its line at the values ``at`` (scales, *shape): (*shape).
+
+    The usual one of least squares, with the spread of the training data about the line, which holds the shot noise of
+    the training circuits and what is not linear in the noise.
+    """
+    x, y, unit = _columns(noisy, exact, sizes, fit)
+    u, inverse, vt = _decomposed(x, stds, sizes, unit)
+    target = np.einsum("...ts,...t->...s", u, y) * (inverse > 0)
+    residuals = y - np.einsum("...ts,...s->...t", u, target)  # (*shape, training)
+    freedom = np.maximum(y.shape[-1] - (inverse > 0).sum(axis=-1), 1)
+    here = np.concatenate((np.moveaxis(at, 0, -1), unit[..., None]), axis=-1)  # (*shape, scales + 1)
+    leverage = ((np.einsum("...st,...t->...s", vt, here) * inverse) ** 2).sum(axis=-1)
+    return np.sqrt(leverage * (residuals**2).sum(axis=-1) / freedom)
+
+
+def _columns(noisy: Floats, exact: Floats, sizes: Floats, fit: str) -> tuple[Floats, Floats, Floats]:
+    """Noisy values (*shape, training, scales), corrections (*shape, training), unit of the intercept (*shape)."""
+    x = np.moveaxis(noisy, (0, 1), (-1, -2))
+    return x, np.moveaxis(exact, 0, -1) - x[..., 0], 0.1 * sizes * (fit == "linear")
+
+
+def _decomposed(x: Floats, stds: Floats, sizes: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
+    """Singular vectors and inverse values of the columns; 0 for directions that tell nothing beyond noise."""
+    column = np.broadcast_to(unit[..., None, None], (*x.shape[:-1], 1))
+    u, s, vt = np.linalg.svd(np.concatenate((x, column), axis=-1), full_matrices=False)
+    noise = np.sqrt((stds**2).mean(axis=(0, 1)))
+    floor = np.maximum(3 * noise, _LEAST_SPREAD * sizes)[..., None] * math.sqrt(x.shape[-2])
+    return u, np.where(s > floor, 1 / np.maximum(s, 1e-300), 0.0), vt
 
 
 def largest_values(observables: ObservablesArray) -> Floats:

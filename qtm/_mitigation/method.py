@@ -80,9 +80,9 @@ class Draws:
         self.count = 0
 
     def next(self) -> np.random.Generator:
-        """The generator of the next PUB."""
+        """The generator of the next PUB; that of the first is numpy's own for the seed."""
         self.count += 1
-        return np.random.default_rng([self.seed, self.count])
+        return np.random.default_rng(self.seed if self.count == 1 else [self.seed, self.count])
 
 
 class Drawing:

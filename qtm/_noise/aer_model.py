@@ -48,6 +48,9 @@ class AerNoise(NoiseMap):
                 "simulate with qtm.noisy_estimator"
             )
 
+    def __repr__(self) -> str:
+        return f"<noise of {self.model.basis_gates if self.backend is None else self.backend.name}>"
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_converted": {}}
 

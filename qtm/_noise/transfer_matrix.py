@@ -13,6 +13,7 @@ from qtm._circuit.channels import Channel, X, Y, Z
 from qtm._circuit.gates import PauliRotation, Primitive
 
 _TOLERANCE = 1e-10
+_ROUNDING = 1e-14
 _SWAP = np.array([0, 1, 3, 2])  # Qiskit's I, X, Y, Z in the numbering I, X, Z, Y
 Operations = tuple[Primitive | Channel, ...]
 
@@ -60,7 +61,7 @@ def _shifts(shift: np.ndarray, qubit: int) -> Operations:
     """The identity's coordinate adds to those of X, Y and Z: as to that of Z, between quarter turns."""
     found: list[Primitive | Channel] = []
     for letter, amount in zip(("Y", "X", ""), (shift[0], -shift[1], shift[2]), strict=True):
-        if abs(amount) > 1e-16:
+        if abs(amount) > _ROUNDING:
             there = [PauliRotation(letter, (qubit,), (), -pi / 2)] if letter else []
             back = [PauliRotation(letter, (qubit,), (), pi / 2)] if letter else []
             found += [*there, Channel("factors", (qubit,), (1.0, 1.0, 1.0, float(amount))), *back]
@@ -92,7 +93,7 @@ def _two_qubits(matrix: np.ndarray) -> Operations | None:
 def _scaled_and_shifted(matrix: np.ndarray) -> Operations | None:
     """A diagonal, then Z of each qubit gains from the identity: depolarising, then relaxation."""
     factors = np.diag(matrix)
-    shifts = [float(matrix[Z, 0]), float(matrix[Z << 2, 0])]
+    shifts = [float(shift) if abs(shift) > _ROUNDING else 0.0 for shift in (matrix[Z, 0], matrix[Z << 2, 0])]
     total = np.diag(factors)
     for qubit, shift in enumerate(shifts):
         total = _shift_matrix(qubit, shift) @ total

@@ -104,10 +104,9 @@ def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[
         ParameterError: an initialiser is unknown, or explicit values do not fit their set.
     """
     each = _per_set(initial, len(sets.sets))
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        return [_fill(len(s), i, name) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
+    # A generator of its own: seeding torch's takes a lock that a forked child may find taken.
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return [_fill(len(s), i, name, generator) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
 
 
 def _is_named(initial: Any) -> bool:
@@ -136,7 +135,7 @@ def _per_set(initial: Any, count: int) -> list[Any]:
     return list(initial)
 
 
-def _fill(size: int, initial: Any, name: str) -> Tensor:
+def _fill(size: int, initial: Any, name: str, generator: torch.Generator | None) -> Tensor:
     if not _is_named(initial):
         _require_values(initial)
         values = torch.as_tensor(np.asarray(initial, dtype=np.float64) if not isinstance(initial, Tensor) else initial)
@@ -152,4 +151,5 @@ def _fill(size: int, initial: Any, name: str) -> Tensor:
     defaults, fill = _INITIALISERS[kind]
     if unknown := set(arguments) - set(defaults):
         raise ParameterError(f"{kind!r} takes no {', '.join(sorted(unknown))}; it takes {', '.join(defaults)}")
-    return fill(torch.empty(size), **{**defaults, **arguments})
+    random = {} if kind == "constant" else {"generator": generator}
+    return fill(torch.empty(size), **{**defaults, **arguments}, **random)

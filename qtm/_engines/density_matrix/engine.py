@@ -20,7 +20,7 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.density_matrix import outputs
 from qtm._engines.density_matrix.kernels.recipe import Workspace
 from qtm._engines.density_matrix.kernels.sweep import differentiate, evaluate
-from qtm._engines.density_matrix.schedule import Schedule, extent, schedule
+from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.options import Options, real_dtype
@@ -79,7 +79,7 @@ def _qubits(output: Output) -> tuple[int, ...]:
     return output.qubits
 
 
-def _terms(circuit: FlatCircuit, output: Output) -> outputs.Terms:
+def _terms(circuit: FlatCircuit, output: Output) -> Terms:
     if isinstance(output, Expectation):
         return outputs.observable_terms(output.observables, circuit.num_qubits, circuit.readout)
     return outputs.outcome_terms(_qubits(output))
@@ -341,7 +341,8 @@ class DensityMatrixEngine(Engine):
         sizes = (slots, slots, 2 * slots, slots, slots, 2 * numbers, numbers, 2, rows, rows)
         dtypes = (np.float64, *[real] * 9)
         arrays = [aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)]
-        return Workspace(*arrays, np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
+        indices = np.zeros(rows, np.int32), np.zeros(rows, np.uint8)
+        return Workspace(*arrays, *indices)  # type: ignore[call-arg]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -102,6 +102,7 @@ def commute(a: Operation, b: Operation, num_qubits: int) -> bool:
         a, b = b, a
     if isinstance(a, Diagonal):
         return isinstance(b, Rotation) and a.factors is not None and _same_factors(a, b.string, num_qubits)
+    assert not isinstance(b, Diagonal)  # a would be one as well, and they were told apart above
     if a.string != b.string:
         return False
     if isinstance(a, Shift) and isinstance(b, Shift):  # of the same qubit, and not only with the same Z

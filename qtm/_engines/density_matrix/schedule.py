@@ -195,7 +195,9 @@ class _Builder:
             self.emit(p, s, v)
         return self.finish(csr)
 
-    def observed(self, pulled: list[list[tuple[int, float]]]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def observed(
+        self, pulled: list[list[tuple[int, float]]]
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         seen = np.zeros(len(self.index), bool)
         start, rows, coefs = [0], [], []
         for observable in pulled:
@@ -289,7 +291,7 @@ class _Builder:
         self.reps.append(tile.reps)
         self.work += len(tile.reps) * len(comb) * (2 + 4 * len(p.items))
 
-    def finish(self, csr: tuple[np.ndarray, ...]) -> Schedule:
+    def finish(self, csr: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Schedule:
         slots = [sorted(slot.terms.items()) for slot in self.slots]
         start = np.cumsum([0, *map(len, slots)]).astype(np.int64)
         flat = [entry for slot in slots for entry in slot]
@@ -379,8 +381,9 @@ class _Turn:
         self.local = np.arange(len(comb))
         self.partner = self.local ^ int(np.flatnonzero(comb == mask)[0])
         rotates = isinstance(item, Rotation)
+        images = (item.string, item.string) if isinstance(item, Rotation) else item.images
         # A rotation turns what anticommutes with its string; a shift takes what commutes with X and Z of its qubit.
-        self.tests = [rows.against(image) for image in ([item.string] * 2 if rotates else item.images)]
+        self.tests = [rows.against(image) for image in images]
         bits = [odd_rows(comb, test) for test in self.tests]
         cases = set((odd_rows(reps, self.tests[0]) | odd_rows(reps, self.tests[1]) << 1).tolist())
         self.hits: dict[int, np.ndarray] = {}  # by the parities of a tile's first row

@@ -86,7 +86,7 @@ def _split(tensors: Tensors, site: int, bound: int, max_bond: int | None, cutoff
 
 def mirrored(tensors: Sequence[Tensor]) -> Tensors:
     """The chain read from right to left."""
-    return [t.transpose(1, 3) for t in reversed(tensors)]
+    return [t.transpose(1, 3).contiguous() for t in reversed(tensors)]
 
 
 def overlap_environments(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> Tensors:
@@ -101,6 +101,12 @@ def overlap_environments(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> Tensor
 def overlap(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> Tensor:
     """<bra|ket>, (batch,)."""
     return overlap_environments(bra, ket)[-1][:, 0, 0]
+
+
+def norm_environments(tensors: Sequence[Tensor]) -> Tensors:
+    """Environments (batch, bra bond, ket bond) of <psi|psi> right of every bond, the left end included."""
+    flipped = mirrored(tensors)
+    return overlap_environments(flipped, flipped)[::-1]
 
 
 def overlap_gradients(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> Tensors:

@@ -92,7 +92,7 @@ def _stacks(
 
 
 def _unstack(result: Tensors, group: ColumnGroup, members: Sequence[int], stack: Tensor) -> None:
-    for m, tensor in zip(members, stack.transpose(2, 3).unbind(1), strict=True):
+    for m, tensor in zip(members, stack.transpose(2, 3).contiguous().unbind(1), strict=True):
         result[group.sites[m]] = tensor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,8 @@ class MatrixProductStateEngine(Engine):
             chain = normalized(chain.truncated(limits))
         entering = []
         for segment in self._columns.segments:
-            entered, chain, cut = advance(chain, segment, lambda t, s=segment: apply(s, matrices.blocks, t)[0], limits)
+            act = partial(_applied, segment, matrices.blocks)
+            entered, chain, cut = advance(chain, segment, act, limits)
             entering.append(entered.tensors)
             truncated.append(cut)
             chain = normalized(chain) if cut else chain
@@ -237,6 +239,10 @@ class MatrixProductStateEngine(Engine):
             summed = [g.sum(0, keepdim=True) if len(t) == 1 else g for g, t in zip(by_initial, chain, strict=True)]
             outputs = [(t, g.clone()) for t, g in zip(chain, summed, strict=True) if t.requires_grad]
             return torch.autograd.grad([t for t, _ in outputs], leaves, [g for _, g in outputs])
+
+
+def _applied(segment: Segment, blocks: Tensor, tensors: Tensors) -> Tensors:
+    return apply(segment, blocks, tensors)[0]
 
 
 def _finite(angles: Tensor) -> tuple[Tensor, Tensor]:

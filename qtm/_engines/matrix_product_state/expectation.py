@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtm._engines.matrix_product_state.chain import Tensors, mirrored, overlap_environments
+from qtm._engines.matrix_product_state.chain import Tensors, mirrored, norm_environments
 from qtm._engines.matrix_product_state.gate_columns import PAULIS
 from qtm._engines.matrix_product_state.pauli_mpo import PauliMPO
 
@@ -61,7 +61,7 @@ class ExpectationNetwork:
 
     def values(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Environments]:
         """Expectation values (batch, observables) in a normalised state, and the environments."""
-        right = overlap_environments(mirrored(tensors), mirrored(tensors))[::-1]
+        right = norm_environments(tensors)
         left = [tensors[0].new_ones(len(tensors[0]), 1, 1, 1)]
         transitions = []
         for site, a in enumerate(tensors):
@@ -81,11 +81,11 @@ class ExpectationNetwork:
     def gradients(self, tensors: Sequence[Tensor], kept: Environments, cotangent: Tensor) -> Tensors:
         """Gradients of ``sum(cotangent * values)`` by the site tensors; the cotangent is (batch, observables)."""
         operators = self.operators(cotangent)
-        left = self._finished(tensors, kept, operators)
+        entered = self._entered(tensors, kept, operators)
         right = self._right(tensors, kept, operators)
         gradients = []
         for site, a in enumerate(tensors):
-            operated = operate_entered(operators[site], enter(left[site], a))  # (batch, bra, 2, states, ket)
+            operated = operate_entered(operators[site], entered[site])  # (batch, bra, 2, states, ket)
             gradient = operated.flatten(3).flatten(1, 2) @ right[site + 1].flatten(2).mT
             gradients.append(2 * gradient.unflatten(1, a.shape[1:3]))
         return gradients
@@ -112,14 +112,15 @@ class ExpectationNetwork:
             operators.append(operator)
         return operators
 
-    def _finished(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
-        """The left environments, with those of the state "finished" after the others."""
+    def _entered(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
+        """The left environments, with "finished" after the other states, contracted with the ket of their site."""
         finished = torch.zeros_like(kept.left[0][:, :, :1])
-        left = [torch.cat([kept.left[0], finished], 2)]
-        for site, a in enumerate(tensors[:-1]):
-            operated = operate_entered(operators[site][:, :, -1:], enter(left[site], a))
-            left.append(torch.cat([kept.left[site + 1], leave(operated, a)], 2))
-        return left
+        entered = []
+        for site, a in enumerate(tensors):
+            entered.append(enter(torch.cat([kept.left[site], finished], 2), a))
+            if site + 1 < len(tensors):
+                finished = leave(operate_entered(operators[site][:, :, -1:], entered[-1]), a)
+        return entered
 
     def _right(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
         """Right environments (batch, bra bond, states, ket bond), "finished" being the identity's."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.matrix_product_state.engine import MatrixProductStateEngine, Truncation
 from qtm._engines.matrix_product_state.evolution import Limits
@@ -124,7 +125,8 @@ class MatrixProductState(SimulationMethod):
         count, bits = circuit.num_qubits, self._free_bits(circuit.num_qubits)
         registers = [Register(p.qubits) for p in circuit.initial]
         entering = [a + b for a, b in zip(initial_bits(count, registers), self._start_bits(count), strict=True)]
-        columns = gate_columns(count, circuit.operations, entering, bits, rename=not isinstance(output, Overlap))
+        gates = [op for op in circuit.operations if isinstance(op, Clifford | PauliRotation)]  # noise is refused
+        columns = gate_columns(count, gates, entering, bits, rename=not isinstance(output, Overlap))
         start = None if self.initial is None else self.initial.tensors
         dtype = torch.complex64 if options.dtype == "complex64" else torch.complex128
         return MatrixProductStateEngine(
@@ -170,7 +172,7 @@ def _bytes(number: float) -> str:
     return f"{number:.3g} {_UNITS[power]}"
 
 
-def _readout(output: Output, columns: GateColumns) -> Readout | None:
+def _readout(output: Any, columns: GateColumns) -> Readout | None:
     if isinstance(output, Expectation):
         return ExpectationReadout(pauli_mpo(output.observables, columns.site_of))
     if isinstance(output, Probabilities):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtm._engines.matrix_product_state.chain import mirrored, overlap_environments
+from qtm._engines.matrix_product_state.chain import norm_environments
 
 
 def sample_sites(tensors: Sequence[Tensor], shots: int, generator: np.random.Generator) -> np.ndarray:
     """Outcomes (batch, shots, sites) bool."""
-    right = overlap_environments(mirrored(tensors), mirrored(tensors))[::-1]
+    right = norm_environments(tensors)
     batch, device = len(tensors[0]), tensors[0].device
     uniform = torch.as_tensor(generator.random((len(tensors), batch, shots)), device=device)
     outcomes = torch.zeros(batch, shots, len(tensors), dtype=torch.bool, device=device)

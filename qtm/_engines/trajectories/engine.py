@@ -89,6 +89,7 @@ class TrajectoryEngine(Engine):
         low = (1 << n) - 1
         masks = [(string >> n, string & low) for string in strings]
         self.errors = errors_of(circuit, masks, method.twirl)
+        self.count = method.count if self.errors else 1  # without channels all are the same
         rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
         self.offsets = torch.tensor([r.offset for r in rotations], dtype=torch.float64)
         self.slots = torch.zeros(len(circuit.angles), len(rotations), dtype=torch.float64)
@@ -107,7 +108,7 @@ class TrajectoryEngine(Engine):
         signs = self._signs(len(angles))
         values, kept = self.inner.forward(self._angles(angles, signs), self._repeated(prepared), keep=keep)
         weighted = (values.double() * signs[:, len(self.offsets) :]) @ self.weights
-        found = weighted.reshape(len(angles), self.method.count, -1).mean(1).to(angles.dtype)
+        found = weighted.reshape(len(angles), self.count, self.weights.shape[1]).mean(1).to(angles.dtype)
         return found, (signs, kept) if keep else None
 
     def vjp(
@@ -121,13 +122,15 @@ class TrajectoryEngine(Engine):
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Pull a cotangent back along the trajectories of ``residuals``, or along new ones."""
         signs, kept = residuals if residuals is not None else (self._signs(len(angles)), None)
-        count = self.method.count
+        count = self.count
         pulled = (cotangent.double() @ self.weights.T / count).repeat_interleave(count, 0)
         pulled = (pulled * signs[:, len(self.offsets) :]).to(angles.dtype)
         by_slots, by_amplitudes = self.inner.vjp(
             self._angles(angles, signs), self._repeated(prepared), pulled, kept, by_prepared=by_prepared
         )
-        by_rotations = (by_slots.double() * signs[:, : len(self.offsets)]).reshape(len(angles), count, -1).sum(1)
+        by_rotations = (
+            (by_slots.double() * signs[:, : len(self.offsets)]).reshape(len(angles), count, len(self.offsets)).sum(1)
+        )
         by_angles = (by_rotations @ self.slots.T).to(angles.dtype)
         if by_amplitudes is None:
             return by_angles, None
@@ -135,8 +138,8 @@ class TrajectoryEngine(Engine):
 
     def plan(self, batch: int) -> Plan:
         """What a batch of this size takes."""
-        inner = self.inner.plan(batch * self.method.count)
-        notes = [f"averages over {self.method.count} trajectories for each sample: unbiased, not exact"]
+        inner = self.inner.plan(batch * self.count)
+        notes = [f"averages over {self.count} trajectories for each sample: unbiased, not exact"]
         if self.method.twirl:
             notes.append("channels that are not Pauli channels are twirled")
         return replace(inner, method=Trajectories.name, notes=(*inner.notes, *notes))
@@ -146,14 +149,14 @@ class TrajectoryEngine(Engine):
         if seed is None:
             seed = int(torch.randint(2**62, (1,)))
         signs = len(self.offsets) + len(self.weights)
-        return torch.from_numpy(draw(self.errors, batch * self.method.count, signs, np.random.default_rng(seed)))
+        return torch.from_numpy(draw(self.errors, batch * self.count, signs, np.random.default_rng(seed)))
 
     def _angles(self, angles: Tensor, signs: Tensor) -> Tensor:
-        rotations = (angles.double() @ self.slots + self.offsets).repeat_interleave(self.method.count, 0)
+        rotations = (angles.double() @ self.slots + self.offsets).repeat_interleave(self.count, 0)
         return (rotations * signs[:, : len(self.offsets)]).to(angles.dtype)
 
     def _repeated(self, prepared: Sequence[Tensor]) -> list[Tensor]:
-        return [p if len(p) == 1 else p.repeat_interleave(self.method.count, 0) for p in prepared]
+        return [p if len(p) == 1 else p.repeat_interleave(self.count, 0) for p in prepared]
 
 
 def _string(x: int, z: int, num_qubits: int) -> Observable:
@@ -163,4 +166,4 @@ def _string(x: int, z: int, num_qubits: int) -> Observable:
 
 
 def _summed(gradient: Tensor, prepared: Tensor, count: int) -> Tensor:
-    return gradient if len(prepared) == 1 else gradient.reshape(len(prepared), count, -1).sum(1)
+    return gradient if len(prepared) == 1 else gradient.reshape(len(prepared), count, prepared.shape[1]).sum(1)

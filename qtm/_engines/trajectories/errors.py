@@ -59,7 +59,7 @@ def without_errors(flat: FlatCircuit) -> FlatCircuit:
         elif isinstance(operation, Clifford):
             operations.append(operation)
     # The engine reads how many angles there are, not what they are made of.
-    angles = (flat.angles[:1] or (0.0,)) * rotations  # type: ignore[operator]
+    angles = (flat.angles[:1] or (0.0,)) * rotations
     return replace(flat, operations=tuple(operations), angles=angles, shifts=(), readout=())
 
 

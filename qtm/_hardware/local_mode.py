@@ -1,0 +1,98 @@
+"""Local mode on wide devices: the part of a backend that circuits use, and the circuits on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.providers import BackendV2, Options
+from qiskit.transpiler import Target
+
+# Devices this narrow are simulated whole.
+_NARROW = 8
+
+
+class PartOfBackend(BackendV2):
+    """Some qubits of a backend, with their instructions, errors and times; runs in local mode only."""
+
+    def __init__(self, backend: BackendV2, qubits: Sequence[int]) -> None:
+        super().__init__(name=backend.name)
+        self._target = target_on(backend.target, qubits)
+
+    @property
+    def target(self) -> Target:
+        """The target, on qubits 0, 1, ... for those that were chosen."""
+        return self._target
+
+    @property
+    def max_circuits(self) -> None:
+        """No limit."""
+        return None
+
+    @classmethod
+    def _default_options(cls) -> Options:
+        return Options()
+
+    def run(self, run_input: Any, **options: Any) -> Any:
+        """Not used: primitives simulate the target with its noise."""
+        raise NotImplementedError("a part of a backend is simulated by the primitives of local mode")
+
+
+def target_on(target: Target, qubits: Sequence[int]) -> Target:
+    """Return the target with these qubits only, numbered from 0."""
+    place = {qubit: number for number, qubit in enumerate(qubits)}
+    known = target.qubit_properties
+    part = Target(
+        num_qubits=len(place), dt=target.dt, granularity=target.granularity,
+        qubit_properties=[known[qubit] for qubit in qubits] if known else None,
+    )  # fmt: skip
+    for name in target.operation_names:
+        operation, table = target.operation_from_name(name), target[name]
+        if table is None or None in table:  # on any qubits, as control flow
+            part.add_instruction(operation, name=name)
+            continue
+        kept = {tuple(place[q] for q in qs): entry for qs, entry in table.items() if place.keys() >= set(qs)}
+        if kept:
+            part.add_instruction(operation, kept, name=name)
+    return part
+
+
+def on_used_qubits(pubs: Sequence[EstimatorPub], backend: BackendV2) -> tuple[list[EstimatorPub], BackendV2]:
+    """Return the PUBs and the backend without qubits that no gate and no observable of any PUB is on.
+
+    Idle qubits have no effect on expectation values, and every one of them doubles the state that is simulated.
+    """
+    used = sorted(set().union(*map(_used, pubs)) or {0})
+    if (backend.num_qubits or 0) <= _NARROW or len(used) == backend.num_qubits:
+        return list(pubs), backend
+    return [_moved(pub, used) for pub in pubs], PartOfBackend(backend, used)
+
+
+def _used(pub: EstimatorPub) -> set[int]:
+    index = {qubit: number for number, qubit in enumerate(pub.circuit.qubits)}
+    gates = {index[q] for item in pub.circuit.data if item.operation.name != "barrier" for q in item.qubits}
+    labels = {label for observable in pub.observables.ravel().tolist() for label in observable}
+    return gates | {len(label) - 1 - i for label in labels for i, letter in enumerate(label) if letter != "I"}
+
+
+def _moved(pub: EstimatorPub, used: Sequence[int]) -> EstimatorPub:
+    circuit = QuantumCircuit(len(used), name=pub.circuit.name, metadata=pub.circuit.metadata)
+    place = {pub.circuit.qubits[qubit]: number for number, qubit in enumerate(used)}
+    for item in pub.circuit.data:
+        qubits = [place[q] for q in item.qubits if q in place]  # a barrier may be on idle qubits as well
+        if item.operation.name == "barrier":
+            circuit.barrier(qubits)
+        else:
+            circuit.append(item.operation, qubits)
+    observables = np.empty(pub.observables.shape, dtype=object)
+    for index in np.ndindex(observables.shape):
+        observables[index] = {_picked(label, used): weight for label, weight in pub.observables[index].items()}
+    return EstimatorPub(circuit, ObservablesArray(observables), pub.parameter_values, pub.precision, validate=False)
+
+
+def _picked(label: str, qubits: Sequence[int]) -> str:
+    return "".join(label[len(label) - 1 - qubit] for qubit in reversed(qubits))
