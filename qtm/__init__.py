@@ -1,8 +1,8 @@
 """qtm: train Qiskit circuits in PyTorch, with fast exact gradients, and run them on IBM devices.
 
-`QuantumModule` and `HybridModule` are torch layers; `FastEstimator`, `FastSampler` and
-`FastReverseEstimatorGradient` stand where Qiskit's do; `TorchConnector`, `EstimatorQNN` and `SamplerQNN` where
-qiskit-machine-learning's do; `hardware`, `MitigatedEstimator` and `noisy_estimator` lead to devices.
+`QuantumModule` and `HybridModule` are torch layers. `FastEstimator`, `FastSampler` and `FastReverseEstimatorGradient`
+replace Qiskit's, `TorchConnector`, `EstimatorQNN` and `SamplerQNN` those of qiskit-machine-learning. `hardware`,
+`MitigatedEstimator` and `noisy_estimator` run models on devices and under noise.
 """
 
 from __future__ import annotations

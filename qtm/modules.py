@@ -312,7 +312,7 @@ class QuantumModule(nn.Module):
             >>> from qiskit.circuit.library import real_amplitudes
             >>> ansatz = real_amplitudes(4, reps=1)
             >>> print(QuantumModule(ansatz, None, ansatz.parameters).plan(batch=16))
-            statevector: 1 state of 2^4 amplitudes a sample, 8.0 KiB, 3.1e+04 multiply-adds
+            statevector: 1 state of 2^4 amplitudes a sample, 4.0 KiB, 3.3e+04 multiply-adds
         """
         method = self._method(torch.get_default_dtype())
         if not isinstance(method, EngineMethod):

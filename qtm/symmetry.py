@@ -252,7 +252,7 @@ def invariant_model(
 def encoding_error(
     representation: Representation, encoding: ModelCircuit, actions: Sequence[Action], samples: int = 3, seed: int = 0
 ) -> float:
-    """How far an encoding is from equivariant: the largest distance of R(g) U(x) |0> and U(g x) |0>, up to a phase.
+    """The largest distance of ``R(g) U(x)|0>`` and ``U(g x)|0>``, up to a phase: 0 if the encoding is equivariant.
 
     Args:
         representation: The group.

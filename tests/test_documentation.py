@@ -13,8 +13,9 @@ import pytest
 import qtm
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", "docs/hardware.md")
-MUST_HAVE_CODE = {"README.md", "MIGRATION.md", "docs/hardware.md"}
+PAGES = ("docs/getting_started.md", "docs/methods.md", "docs/hardware.md")
+DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
+MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_TEST = re.compile(r"<!-- no-test:((?:(?!-->).)*)-->\s*\Z", re.DOTALL)

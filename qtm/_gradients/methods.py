@@ -11,15 +11,16 @@ from qiskit.primitives import BaseEstimatorV2
 from qtm._arguments import check_type, refused
 from qtm._errors import ParameterError
 from qtm._gradients.adjoint import adjoint_method
-from qtm._gradients.estimator_methods import EstimatorMethod, ParameterShiftMethod, SpsaMethod
+from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
 
-_ON_ESTIMATORS: dict[str, Callable[..., EstimatorMethod]] = {
+# Called with the settings and, as keywords, the options of the method; "reverse" with the dtype in their place.
+GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
+    "reverse": adjoint_method,
     "param-shift": ParameterShiftMethod,
     "spsa": SpsaMethod,
 }
-GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {"reverse": adjoint_method, **_ON_ESTIMATORS}
 
 
 def _read(gradient: Any) -> tuple[str, Mapping[str, Any]]:
@@ -72,7 +73,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     if name == "reverse":
         return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:
-        settings.on_estimator[name] = _ON_ESTIMATORS[name](settings, **options)
+        settings.on_estimator[name] = GRADIENT_METHODS[name](settings, **options)
     return settings.on_estimator[name]
 
 

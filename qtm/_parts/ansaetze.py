@@ -139,7 +139,7 @@ def hamming_weight_ansatz(
 ) -> ModelCircuit:
     """Givens rotations between pairs of qubits, which keep the number of qubits in state 1.
 
-    The gates turn |01> and |10> into each other (reconfigurable beam splitters). From a state of weight k the
+    The gates turn ``|01>`` and ``|10>`` into each other (reconfigurable beam splitters). From a state of weight k the
     circuit stays in a space of `binomial(n, k)` dimensions, and the variance of its gradients falls with that
     number, polynomially for fixed k (L. Monbroussou et al., arXiv:2309.15547).
 
@@ -176,7 +176,7 @@ def hamming_weight_ansatz(
 def alternating_operator_ansatz(
     cost: SparsePauliOp, layers: int = 1, mixer: SparsePauliOp | None = None
 ) -> ModelCircuit:
-    """The circuit of QAOA: from the state |+...+>, evolutions under ``cost`` and ``mixer``, ``layers`` times.
+    """The circuit of QAOA: from the state ``|+...+>``, evolutions under ``cost`` and ``mixer``, ``layers`` times.
 
     E. Farhi et al., arXiv:1411.4028; S. Hadfield et al., Algorithms 12, 34 (2019).
 

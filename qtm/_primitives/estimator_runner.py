@@ -13,8 +13,9 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
-from qiskit.primitives.containers import BindingsArray, ObservablesArray
+from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._arguments import checked_precision

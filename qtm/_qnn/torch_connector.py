@@ -126,7 +126,7 @@ class TorchConnector(nn.Module):
         return "fast"
 
     def forward(self, input_data: Any = None) -> Tensor:
-        """Outputs (..., *output_shape) of inputs (..., num_inputs); without input where there is none.
+        """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; without input where there is none.
 
         Raises:
             ShapeError: the last axis of the inputs is not ``num_inputs`` long.
