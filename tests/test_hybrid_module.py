@@ -104,7 +104,7 @@ BAD_PARAMETERS = {
     "in both lists": (lambda: QuantumModule(circuit(), X, [*W, *V, X[0]]), r"more than once: x\[0\]"),
     "in two sets": (lambda: QuantumModule(circuit(), X, [W, [*V, W[1]]]), r"more than once: w\[1\]"),
     "equal name": (lambda: QuantumModule(circuit(), ParameterVector("x", 2), [W, V]), r"not in the circuit: x\[0\]"),
-    "not a list": (lambda: QuantumModule(circuit(), X[0], [W, V]), r"encoding_params must be a list.*ParameterVectorElement; give"),
+    "not a list": (lambda: QuantumModule(circuit(), X[0], [W, V]), r"list.*ParameterVectorElement; give"),
     "text": (lambda: QuantumModule(circuit(), X, "weights"), r"variational_params must be a list.*'weights'"),
     "an expression": (lambda: QuantumModule(circuit(), X, [2 * W[0], *V]), r"must be a list|not a circuit parameter"),
     "number of names": (lambda: two_sets(variational_params_names=["a"]), "must be 2 different names"),
