@@ -325,7 +325,9 @@ def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> No
     unknown = [name for name in names if width.get(name) not in (1, 2)]
     if gates is not None and unknown:
         raise ParameterError(f"gates must be names of standard gates of one or two qubits; got {unknown}")
-    model = require("qiskit_aer.noise", extra="aer").NoiseModel()
+    # Gates without an error are known as well: a circuit would otherwise be rewritten in gates that have one.
+    small = [name for name, gate in standard.items() if gate.num_qubits in (1, 2)]
+    model = require("qiskit_aer.noise", extra="aer").NoiseModel(basis_gates=small)
     model.add_all_qubit_quantum_error(one_qubit, [name for name in names if width[name] == 1])
     model.add_all_qubit_quantum_error(two_qubit, [name for name in names if width[name] == 2])
     return model

@@ -477,14 +477,14 @@ def chain(num_qubits: int, **options) -> Simulation:
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_too_little_memory_says_how_much_is_needed(lanes, dtype):
-    simulation = chain(22, dtype=dtype, memory=1 << 20, **LANES[lanes])
+    simulation = chain(22, dtype=dtype, memory=1 << 20, method="statevector", **LANES[lanes])
     with pytest.raises(OutOfMemory, match=r"22 qubits need \d+\.\d+ GiB .* use fewer qubits"):
         simulation.values(np.zeros((1, 1)))
 
 
 def test_far_too_many_qubits_are_refused_before_anything_is_allocated():
     with pytest.raises(OutOfMemory, match=r"45 qubits need \d+\.\d+ GiB .* use fewer qubits"):
-        chain(45).values(np.zeros((1, 1)))
+        chain(45, method="statevector").values(np.zeros((1, 1)))
 
 
 def test_the_light_cone_decides_how_much_memory_is_needed():

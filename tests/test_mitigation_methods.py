@@ -324,6 +324,19 @@ def test_pauli_noise_is_cancelled_up_to_sampling(noise: Any) -> None:
     assert 1 < result.metadata["gamma"] < 3
 
 
+def test_inverted_noise_leaves_no_bias() -> None:
+    """An X that PEC inserts is no rotation that has noise of its own: what is left is sampling alone."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.7, 0)
+    circuit.cx(0, 1)
+    circuit.ry(0.4, 1)
+    noise = local_pauli_noise({"X": 0.03, "Y": 0.01, "Z": 0.05}, gates=["ry", "cx"])
+    estimator = MitigatedEstimator(noisy_estimator(noise), "pec", noise=noise, num_samples=400_000, seed=5)
+    result = estimator.run([(circuit, ["IZ", "ZI", "XX", "YY"])]).result()[0]
+    errors = np.abs(result.data.evs - exact(circuit, ["IZ", "ZI", "XX", "YY"]))
+    assert np.all(errors < 5 * result.data.stds) and result.data.stds.max() < 1e-3
+
+
 def test_the_standard_error_is_the_spread_over_seeds() -> None:
     circuit = QuantumCircuit(1)
     for _ in range(4):

@@ -117,7 +117,8 @@ def test_estimators_with_shots_agree_within_their_noise(name):
     # Gradients are sums of some 14 values with coefficients of at most 1/2, cotangents about 1.
     for one, other, deviations in zip(found, exact, (5, 15, 15), strict=True):
         assert (one - other).abs().max() < deviations / 64
-    assert model.usage == Usage(2, 2, model.usage.circuits, model.usage.circuits * SHOTS)
+    pubs = 4 if name == "mitigated" else 2  # mitigation counts: the circuit without it, and with it
+    assert model.usage == Usage(2, pubs, model.usage.circuits, model.usage.circuits * SHOTS)
 
 
 def test_error_mitigation_serves_gradients():

@@ -10,6 +10,7 @@ import pytest
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import efficient_su2
+from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import DensityMatrix, Pauli, SparsePauliOp, SuperOp
 
 from qtm import _errors, noise
@@ -268,3 +269,14 @@ def test_aer_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_aer", None)
     with pytest.raises(_errors.MissingPackage, match=r"qtm-torch\[aer\]"):
         noise.noisy_estimator(model)
+
+
+@pytest.mark.parametrize("gate", ["x", "y", "z", "h", "sx", "swap", "cz"])
+def test_gates_that_were_not_named_stay_free_of_noise(gate: str) -> None:
+    """An X is not rewritten as the noisy rotation that it equals."""
+    circuit = QuantumCircuit(2)
+    getattr(circuit, gate)(*range(2 if gate in ("swap", "cz") else 1))
+    noisy = noise.noisy_estimator(noise.local_pauli_noise({"X": 0.03, "Y": 0.01, "Z": 0.05}, gates=["ry", "cx"]))
+    labels = ["IZ", "ZI", "IX", "XX"]
+    found, expected = (e.run([(circuit, labels)]).result()[0].data.evs for e in (noisy, StatevectorEstimator()))
+    np.testing.assert_allclose(found, expected, atol=1e-9)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterVector
 from qiskit.circuit.library import (
     PauliEvolutionGate,
@@ -426,8 +426,11 @@ def test_values_that_are_not_finite() -> None:
 
 def test_what_cannot_be_simulated() -> None:
     circuit = C.copy()
-    circuit.reset(0)
-    with pytest.raises(_errors.CircuitError, match="reset"):
+    circuit.add_register(ClassicalRegister(1))
+    with circuit.while_loop((circuit.clbits[0], 0)):
+        circuit.x(0)
+        circuit.measure(0, 0)
+    with pytest.raises(_errors.CircuitError, match="while_loop"):
         gradients(circuit, H2, [GOOD])
 
 

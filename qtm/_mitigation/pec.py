@@ -134,13 +134,18 @@ def _patterns(
 
 
 def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
-    gates, basis = get_standard_gate_name_mapping(), native_gates(circuit)
+    # Only a circuit for a device is in native gates, and an X written as one of its gates has the noise of that gate.
+    gates, basis = get_standard_gate_name_mapping(), None if circuit.layout is None else native_gates(circuit)
     inserted = dict(zip(noisy, pattern, strict=True))
     result = circuit.copy_empty_like()
     for position, item in enumerate(circuit.data):
         result.append(item)
         for letter, qubit in zip(inserted.get(position, ""), item.qubits, strict=False):
-            if letter != "I":
+            if letter == "I":
+                continue
+            if basis is None:
+                result.append(gates[letter.lower()], [qubit])
+            else:
                 append_native(result, gates[letter.lower()], [qubit], basis)
     return result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from qtm._errors import QtmError, require
+from qtm._locks import fork_safe_lock
 from qtm._machine import available_cores
 from qtm._serve.limits import LimitError, Limits
 from qtm._serve.models import Models, UnknownModelError
@@ -64,7 +64,7 @@ class _Metrics:
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def count(self, path: str, status: int) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qtm._errors import ParameterError, QtmError, ShapeError
+from qtm._locks import fork_safe_lock
 from qtm._serve.limits import LimitError, Limits
 from qtm._serve.store import Store
 from qtm.modules import QuantumModule
@@ -33,7 +34,7 @@ class Models:
     def __init__(self, store: Store, limits: Limits) -> None:
         self.store, self.limits = store, limits
         self._ready: OrderedDict[str, tuple[int, QuantumModule]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._trainer = ThreadPoolExecutor(1, thread_name_prefix="qtm-serve-training")
         self._stopped = threading.Event()
 
