@@ -7,7 +7,8 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from qtm._errors import ParameterError, QtmError, WorkerError
+from qtm._arguments import check_method, is_whole, refused
+from qtm._errors import QtmError, WorkerError
 from qtm._machine import available_cores
 
 Result = TypeVar("Result")
@@ -19,9 +20,20 @@ def resolve_threads(num_threads: int) -> int:
     Raises:
         ParameterError: ``num_threads`` is negative or no integer.
     """
-    if not isinstance(num_threads, int) or num_threads < 0:
-        raise ParameterError(f"num_threads must be 0 (all cores) or a positive integer, not {num_threads!r}")
-    return num_threads or available_cores()
+    if not is_whole(num_threads) or num_threads < 0:
+        raise refused("num_threads", "0 (all cores) or a positive integer", num_threads, "give the threads to use")
+    return int(num_threads) or available_cores()
+
+
+def check_executor(executor: Executor | None) -> None:
+    """Refuse what no task can be handed to.
+
+    Raises:
+        ParameterError: it cannot be submitted to.
+    """
+    if executor is not None:
+        advice = "give a ProcessPoolExecutor, say, or None for threads of this process"
+        check_method(executor, "executor", "submit", "a concurrent.futures.Executor, or have its interface", advice)
 
 
 def deal(tasks: int, workers: int) -> list[tuple[int, int]]:

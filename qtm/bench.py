@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,8 @@ from qtm._bench.timing import alternate
 from qtm._bench.workloads import WORKLOADS, QtmRunner, Workload
 from qtm._errors import ParameterError, require
 from qtm._executors import resolve_threads
+
+logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
@@ -311,7 +315,7 @@ def _run_mps(options: argparse.Namespace) -> int:
     head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
     report = Report("mps", options.json, head)
     last = []
-    with _progress("mps") as bar:
+    with _progress("mps", "epoch") as bar:
         for truncation in options.truncations:
             for seed in range(starts):
                 training = None
@@ -367,5 +371,17 @@ def _run_tables(options: argparse.Namespace) -> int:
     return 1 if drifted and options.check else 0
 
 
-def _progress(name: str) -> Any:
-    return require("tqdm", "bench").tqdm(desc=name, unit="row")
+@contextmanager
+def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
+    """A progress bar, above which stands what is logged, but for the jobs: they are what is measured."""
+    log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
+    logger.addFilter(_is_no_job)
+    try:
+        with log_above_bar([logger]), require("tqdm", "bench").tqdm(desc=name, unit=f" {unit}s") as bar:
+            yield bar
+    finally:
+        logger.removeFilter(_is_no_job)
+
+
+def _is_no_job(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not record.getMessage().startswith("job ")

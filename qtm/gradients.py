@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -14,13 +14,14 @@ from qiskit.quantum_info import SparseObservable
 from qiskit.quantum_info.operators.base_operator import BaseOperator
 from qiskit_algorithms.gradients import BaseEstimatorGradient, DerivativeType, EstimatorGradientResult
 
+from qtm._arguments import check_type, refused, shown
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.observables import NAMED, Observable, coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation, check_finite
 from qtm._engines.simulation_cache import Simulations
-from qtm._errors import ParameterError, ShapeError
+from qtm._errors import DtypeError, ParameterError, QtmError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.jacobian import doubled_simulation, imaginary, jacobian
 from qtm._primitives.finished_job import FinishedJob
@@ -97,15 +98,19 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
             CircuitError: (from the job's ``result``) a circuit cannot be simulated.
             ParameterError: (from the job's ``result``) a parameter value is NaN or infinite.
         """
-        circuits = [circuits] if isinstance(circuits, QuantumCircuit) else list(circuits)
-        entries = [observables] if isinstance(observables, _ONE_OPERATOR) else list(observables)
-        _check_lengths(len(circuits), observables=entries, parameter_values=parameter_values)
-        chosen = [None] * len(circuits) if parameters is None else list(parameters)
+        circuits = [circuits] if isinstance(circuits, QuantumCircuit) else _listed("circuits", circuits)
+        for circuit in circuits:
+            check_type(circuit, "circuits", QuantumCircuit, "circuits", "give a list of qiskit.QuantumCircuit")
+        entries = [observables] if isinstance(observables, _ONE_OPERATOR) else _listed("observables", observables)
+        values = _numbers(parameter_values)
+        _check_lengths(len(circuits), observables=entries, parameter_values=values)
+        chosen = [None] * len(circuits) if parameters is None else _listed("parameters", parameters)
         _check_lengths(len(circuits), parameters=chosen)
+        chosen = [None if own is None else _listed("parameters", own) for own in chosen]
         known = {i: tuple(c.parameters) for i, c in {id(c): c for c in circuits}.items()}
         wanted = [known[id(c)] if p is None else p for c, p in zip(circuits, chosen, strict=True)]
-        _check_points(circuits, known, parameter_values, wanted)
-        return FinishedJob(self._run, circuits, _read(circuits, entries), parameter_values, wanted)
+        _check_points(circuits, known, values, wanted)
+        return FinishedJob(self._run, circuits, _read(circuits, entries), values, wanted)
 
     def _run(
         self,
@@ -159,6 +164,24 @@ def _derivative_type(given: Any) -> DerivativeType:
     )
 
 
+def _listed(argument: str, given: Any) -> list[Any]:
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return given if isinstance(given, list) else list(given)
+    raise refused(argument, "a list with an entry for every circuit", given, "put a single one into a list")
+
+
+def _numbers(values: Any) -> Sequence[np.ndarray]:
+    """Values of each circuit's parameters (parameters,)."""
+    try:
+        return [np.asarray(own, dtype=float) for own in _listed("parameter_values", values)]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, QtmError):
+            raise
+        raise DtypeError(
+            f"parameter_values must be real numbers, not {shown(values)} ({error}); give a list for every circuit"
+        ) from error
+
+
 def _check_lengths(expected: int, **arguments: Any) -> None:
     for name, argument in arguments.items():
         if len(argument) != expected:
@@ -176,8 +199,8 @@ def _check_points(
         parameters = known[id(circuit)]
         if not parameters:
             raise ParameterError(f"circuit {i}, {circuit.name!r}, has no parameters to differentiate by")
-        if len(values[i]) != len(parameters):
-            raise ShapeError(f"circuit {i} has {len(parameters)} parameters and was given {len(values[i])} values")
+        if values[i].shape != (len(parameters),):
+            raise ShapeError(f"circuit {i} has {len(parameters)} parameters and was given {values[i].size} values")
         if (key := (id(circuit), id(wanted[i]))) not in checked:
             checked.add(key)
             if unknown := [p.name for p in wanted[i] if p not in parameters]:

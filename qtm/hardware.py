@@ -16,13 +16,11 @@ Without an account, the same script runs on a fake device: ``connect("fake_torin
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +29,10 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 from qiskit.providers import BackendV2
 
+from qtm._arguments import (
+    check_type,
+    checked_int,
+)
 from qtm._errors import ParameterError, QtmError, require
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
@@ -38,7 +40,8 @@ from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
-from qtm._hardware.runtime import EXTRA, KINDS, Retry, is_transient, kind_for
+from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
+from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
@@ -49,84 +52,12 @@ __all__ = [
 
 logger = logging.getLogger("qtm")
 
-_MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
+_WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
 # What the service answers to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # What a resumed run may change: nothing that its results depend on.
 _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of a connection, for ``connect(backend, **options)``; they are kept in the journal, without secrets.
-
-    Attributes:
-        backend: Name of the device.
-        mode: "session" (one queue wait, billed by wall-clock time), "batch", "job" (each job queues), or "auto": a
-            session where the account's plan has them, else a batch, which the log says.
-        estimator: "auto" for "executor" on IBM's devices and on simulators, and "backend" on the devices of other
-            providers. "executor" is the client-side estimator of the runtime (readout mitigation, zero-noise
-            extrapolation, twirling, dynamical decoupling), "v2" the older one (deprecated since 0.50); "backend" is
-            Qiskit's ``BackendEstimatorV2``, which has the backend itself run the circuits. Its finished jobs are
-            answered from the journal; one that runs when the process dies is submitted again.
-        shots: Shots of a circuit, where a PUB asks for no precision.
-        precision: Target standard deviation, instead of shots.
-        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
-            {"enable": True}}``.
-        optimization_level: Of the pass manager, 0 to 3.
-        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
-        seed_simulator: Of local mode; every job gets a seed of its own from it.
-        use_fractional_gates: Transpile to RX and RZZ of any angle, where the device has them. RZZ angles are folded
-            into [0, pi/2], which is what the device takes, for every parameter set.
-        instance: The instance (CRN or name) of the account.
-        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
-        max_seconds: Budget of quantum seconds of the whole run; a session ends after so many seconds, too.
-        max_depth: Refuse deeper circuits.
-        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
-            limit if None.
-        retries: Number of retries after a transient failure (network, busy server).
-        backoff: Seconds before the first retry; doubled for each one after it.
-    """
-
-    backend: str
-    mode: str = "auto"
-    estimator: str = "auto"
-    shots: int | None = None
-    precision: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    optimization_level: int = 1
-    seed_transpiler: int | None = None
-    seed_simulator: int | None = None
-    use_fractional_gates: bool = False
-    instance: str | None = None
-    max_executions: int | None = None
-    max_seconds: float | None = None
-    max_depth: int | None = None
-    max_circuits_per_job: int | None = None
-    retries: int = 5
-    backoff: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, table in (("mode", _MODES), ("estimator", ("auto", *KINDS))):
-            if getattr(self, name) not in table:
-                raise ParameterError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(table)}")
-        if self.shots is not None and self.precision is not None:
-            raise ParameterError("shots= and precision= are mutually exclusive: give one of them")
-        try:
-            json.dumps(self.options)
-        except TypeError as error:
-            raise ParameterError(
-                f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
-                "connection.estimator.options instead"
-            ) from error
-
-    def runtime_options(self) -> dict[str, Any]:
-        """Return the options of the estimator."""
-        if self.estimator == "backend" and self.shots is not None:
-            return dict(self.options) | {"default_precision": self.shots**-0.5}
-        named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
-        return dict(self.options) | {name: value for name, value in named.items() if value is not None}
 
 
 def connect(
@@ -170,6 +101,12 @@ def connect(
         >>> bool(value > 0.85), device.usage.jobs
         (True, 1)
     """
+    if backend is not None:
+        check_type(backend, "backend", (str, BackendV2), "the name of a device or a BackendV2", _WHICH)
+    if min_qubits is not None:
+        checked_int(min_qubits, "min_qubits", "give the qubits that the circuit needs", least=1)
+    if journal is not None:
+        check_type(journal, "journal", (str, os.PathLike), "the path of a file", "give None to keep no journal")
     if journal is not None and Path(journal).exists():
         raise QtmError(
             f"the journal {str(journal)!r} has a run already; continue it with hardware.resume(...), or name "
@@ -178,7 +115,9 @@ def connect(
     known = [f.name for f in dataclasses.fields(Settings) if f.name not in ("backend", "mode")]
     if unknown := sorted(set(options) - set(known)):
         raise ParameterError(f"connect has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    options["options"] = dict(options.get("options") or {})
+    given = options.get("options") or {}
+    check_type(given, "options", Mapping, "a mapping of options", "give {'resilience_level': 1}, say")
+    options["options"] = dict(given)
     if options.get("seed_transpiler") is None:
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
@@ -206,6 +145,9 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
         QtmError: There is no such journal, another process is using it, or the backend is another one.
         ParameterError: A change would change the results of the run.
     """
+    check_type(journal, "journal", (str, os.PathLike), "the path of a journal", "give the file given to connect")
+    if backend is not None:
+        check_type(backend, "backend", BackendV2, "a BackendV2", "leave it out to find the device by its name")
     if not Path(journal).exists():
         raise QtmError(f"there is no journal {str(journal)!r}; start it with hardware.connect(journal=...)")
     if wrong := sorted(changes.keys() - _FREE):
@@ -299,7 +241,7 @@ class Connection:
             self.checkpoint = Checkpoint(journal.path.with_name(journal.path.name + ".pt"), journal)
 
     def _open_mode(self) -> Any:
-        name = _MODES[self.settings.mode]
+        name = MODES[self.settings.mode]
         if name is None or self.settings.estimator == "backend":
             return self.backend
         runtime = require("qiskit_ibm_runtime", EXTRA)

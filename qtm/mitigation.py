@@ -7,8 +7,9 @@ it composes: readout mitigation inside zero-noise extrapolation is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.base import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
+from qtm._arguments import (
+    check_type,
+    checked_flag,
+    checked_int,
+    checked_number,
+    checked_options,
+    checked_seed,
+    refused,
+    shown,
+)
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._mitigation.cdr import CliffordData
 from qtm._mitigation.ddd import Decoupling
@@ -28,6 +39,7 @@ from qtm._mitigation.zne import ZeroNoise
 from qtm._primitives.aer_circuits import pubs_for
 from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
+from qtm._primitives.pubs import estimator_pubs
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -72,7 +84,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     def __init__(self, estimator: BaseEstimatorV2, method: str, **options: Any) -> None:
         if not isinstance(estimator, BaseEstimatorV2):
-            raise ParameterError(f"estimator must be a BaseEstimatorV2, got {type(estimator).__name__}")
+            raise refused("estimator", "a BaseEstimatorV2", estimator, "give an object such as qtm.FastEstimator()")
         self.estimator = estimator
         self.method_name = method
         self.method = _made(method, options)
@@ -89,7 +101,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         It is what the first round takes. "real-time-cdr" takes a second one, of its training circuits, when a
         check finds that its map has drifted.
         """
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         state = self.method.state_dict()
         wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
         self.method.load_state_dict(state)  # as if nothing had been drawn
@@ -114,6 +126,8 @@ class MitigatedEstimator(BaseEstimatorV2):
         Raises:
             ParameterError: the state is of other methods than this estimator's.
         """
+        if not isinstance(state_dict, Mapping) or not {"method", "state", "estimator"} <= state_dict.keys():
+            raise refused("state_dict", "what state_dict() gives", state_dict, "save it with state_dict() first")
         if state_dict["method"] != self.method_name:
             raise ParameterError(
                 f"the state is of method {state_dict['method']!r}, and this estimator's is {self.method_name!r}; "
@@ -127,7 +141,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
         """Return the job of the mitigated values; the circuits are made before it is submitted."""
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         steps = [self.method.steps(pub) for pub in coerced]
         first = [next(step) for step in steps]
         job: PrimitiveJob[Any] = PrimitiveJob(self._run, coerced, steps, first, precision)
@@ -183,8 +197,10 @@ def _follow(estimator: Any, name: str, method: MitigationMethod) -> None:
 
 
 def _known(method: str) -> type[MitigationMethod]:
-    if method not in MITIGATION_METHODS:
-        raise ParameterError(f"unknown mitigation method {method!r}; choose one of {', '.join(MITIGATION_METHODS)}")
+    if not isinstance(method, str) or method not in MITIGATION_METHODS:
+        raise ParameterError(
+            f"unknown mitigation method {shown(method)}; choose one of {', '.join(MITIGATION_METHODS)}"
+        )
     return MITIGATION_METHODS[method]
 
 
@@ -203,7 +219,50 @@ def _made(method: str, options: dict[str, Any]) -> MitigationMethod:
     needed = [name for name, default in valid.items() if default is ... and name not in options]
     if needed:
         raise ParameterError(f"method {method!r} needs the option {', '.join(needed)}")
+    checked_options(options, valid, _CHECKS)
     return MITIGATION_METHODS[method](**options)
+
+
+def _whole(value: Any, name: str) -> None:
+    checked_int(value, name, "give a count", least=1)
+
+
+def _number(value: Any, name: str) -> None:
+    checked_number(value, name, "give a number")
+
+
+def _text(value: Any, name: str) -> None:
+    check_type(value, name, str, "a name", "MitigatedEstimator.options(method) shows the default")
+
+
+def _scales(value: Any, name: str) -> None:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise refused(name, "a list of numbers", value, "start at 1 and rise, as (1, 3, 5)")
+    for scale in value:
+        _number(scale, name)
+
+
+def _confusion(value: Any, name: str) -> None:
+    check_type(value, name, Mapping, "a mapping of qubits to matrices", "give {0: [[0.98, 0.05], [0.02, 0.95]]}, say")
+
+
+def _pec_noise(value: Any, name: str) -> None:
+    for chance in value.values() if isinstance(value, Mapping) else [value] if isinstance(value, Real) else []:
+        checked_number(chance, name, "give the probability of an error", least=0, most=1)
+
+
+# What a value must be, whatever the method; methods check the rest.
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("degree", "fold_multiplier", "num_chunks", "order", "shots"), _whole),
+    **dict.fromkeys(("num_training_circuits", "n_training_samples", "min_iterations", "num_samples"), _whole),
+    **dict.fromkeys(("fraction_non_clifford", "sigma", "threshold", "asymptote"), _number),
+    **dict.fromkeys(("factory", "fold", "fit", "rule"), _text),
+    "scale_factors": _scales,
+    "seed": checked_seed,
+    "keep_raw": checked_flag,
+    "confusion": _confusion,
+    "noise": _pec_noise,
+}
 
 
 def _check(pub: EstimatorPub, result: PubResult) -> None:

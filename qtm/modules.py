@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,9 +13,10 @@ from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor, nn
 
+from qtm._arguments import check_type, checked_flag, checked_int, checked_seed, shown
 from qtm._engines.engine import Plan
 from qtm._engines.registry import Method
-from qtm._errors import CircuitError, DtypeError, ParameterError, ShapeError, UnsupportedError
+from qtm._errors import CircuitError, ParameterError, ShapeError, UnsupportedError
 from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
@@ -24,6 +25,7 @@ from qtm._noise.aer_model import Noise, read_noise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.inputs import real_tensor, same_dtype
 from qtm._torch.parameter_sets import ParameterSets, initial_values
 
 
@@ -114,7 +116,7 @@ class QuantumModule(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
-            raise CircuitError(f"{type(circuit).__name__} is no circuit; give a qiskit.QuantumCircuit")
+            raise CircuitError(f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
         circuit = circuit.copy()  # lowered again for another dtype, whatever became of the original
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
@@ -136,7 +138,8 @@ class QuantumModule(nn.Module):
             noise=read_noise(noise),
             group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
         )
-        self._encoding_gradients_flag = encoding_gradients_flag
+        flag = encoding_gradients_flag
+        self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
         self._methods: dict[str, GradientMethod] = {}
         self._output_size = self._method(torch.get_default_dtype()).num_outputs
 
@@ -195,7 +198,7 @@ class QuantumModule(nn.Module):
                 raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
             method = self._method(dtype_of(weights, None))
             return expectation_values(method, None, weights, 1, (False, *trained)).squeeze(0)
-        inputs, weights = _same_dtype(_real_tensor(inputs, self.input_size), weights)
+        inputs, weights = same_dtype(real_tensor(inputs, self.input_size), weights)
         if self._encoding_gradients_flag is False:
             inputs = inputs.detach()
         method = self._method(dtype_of(weights, inputs))
@@ -294,7 +297,7 @@ class QuantumModule(nn.Module):
             2 jobs, 2 PUBs, 9 circuits, 9 executions, 0.0 s
         """
         inputs = batch if isinstance(batch, Tensor) else None
-        samples = int(batch) if inputs is None else inputs.shape[:-1].numel()
+        samples = _samples(batch) if inputs is None else inputs.shape[:-1].numel()
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
@@ -317,7 +320,7 @@ class QuantumModule(nn.Module):
                 "the values come from an estimator, and nothing is simulated here; see estimate_usage() for what "
                 "it is asked, or build the module with gradient='reverse' and without estimator"
             )
-        return method.plan(batch)
+        return method.plan(_samples(batch))
 
     def extra_repr(self) -> str:
         """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""
@@ -329,23 +332,8 @@ class QuantumModule(nn.Module):
         )
 
 
-def _real_tensor(inputs: Any, width: int) -> Tensor:
-    """Inputs as a tensor of real numbers (..., width)."""
-    inputs = torch.as_tensor(inputs)
-    if inputs.is_complex():
-        raise DtypeError(f"inputs have dtype {inputs.dtype}; angles must be real (radians)")
-    if inputs.ndim == 0 or inputs.shape[-1] != width:
-        raise ShapeError(f"inputs have shape {tuple(inputs.shape)}; expected (..., {width})")
-    return inputs
-
-
-def _same_dtype(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs in the dtype of the weights; a module without weights follows its inputs."""
-    if inputs.dtype == weights.dtype:
-        return inputs, weights
-    if weights.numel() or not inputs.is_floating_point():
-        return inputs.to(weights.dtype), weights
-    return inputs, weights.to(inputs.dtype)
+def _samples(batch: Any) -> int:
+    return checked_int(batch, "batch", "give the number of samples of a call")
 
 
 class HybridModule(nn.Module):
@@ -382,7 +370,12 @@ class HybridModule(nn.Module):
     ) -> None:
         super().__init__()
         if "observables" in settings:
-            raise TypeError("HybridModule measures Z on every qubit; build it from QuantumModule for other observables")
+            raise ParameterError("HybridModule measures Z on every qubit, and takes no observables; use QuantumModule")
+        check_type(encoding_params, "encoding_params", Sized, "a list of circuit parameters", "list at least one")
+        sizes = {"input_size": input_size, "output_size": output_size}
+        input_size, output_size = (checked_int(n, name, "count the features", least=1) for name, n in sizes.items())
+        if seed_init is not None:
+            seed_init = checked_seed(seed_init, "seed_init")
         with torch.random.fork_rng(devices=[], enabled=seed_init is not None):
             if seed_init is not None:
                 torch.manual_seed(seed_init)
@@ -397,7 +390,7 @@ class HybridModule(nn.Module):
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long.
         """
-        inputs = _real_tensor(inputs, self._input_size).to(self._preprocessing.weight.dtype)
+        inputs = real_tensor(inputs, self._input_size).to(self._preprocessing.weight.dtype)
         return self._postprocessing(self._quantum_module(self._preprocessing(inputs)))
 
     @property

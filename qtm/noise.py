@@ -29,8 +29,10 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import Pauli
 
+from qtm._arguments import check_generator_seed, checked_choice, checked_int, checked_number, refused
 from qtm._errors import CircuitError, ObservableError, OutOfMemory, ParameterError, require
 from qtm._primitives.aer_circuits import binding_backend, closed_name
+from qtm._primitives.pubs import estimator_pubs
 
 if TYPE_CHECKING:
     from qiskit_aer import AerSimulator
@@ -41,6 +43,7 @@ Floats = NDArray[np.float64]
 _FREE_OF_NOISE = {"barrier", "delay"}  # always allowed: they do nothing where the model gives them no error
 _METHODS = ("auto", "density_matrix", "statevector", "matrix_product_state", "stabilizer")
 _MAX_READOUT_TERMS = 2**14
+_CHANCES = "give one number, or numbers by letter as {'X': 0.01, 'Z': 0.02}"
 # The letters of Qiskit's observables that are not Paulis, as {Pauli: coefficient}.
 _PROJECTORS = {
     "0": {"I": 0.5, "Z": 0.5},
@@ -101,9 +104,8 @@ def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequ
         ['ry']
     """
     errors = require("qiskit_aer.noise", extra="aer")
-    if isinstance(probabilities, (int, float)):
-        probabilities = dict.fromkeys("XYZ", float(probabilities))
-    chances = dict(probabilities)
+    chances = dict(probabilities) if isinstance(probabilities, Mapping) else dict.fromkeys("XYZ", probabilities)
+    chances = {letter: checked_number(p, "probabilities", _CHANCES) for letter, p in chances.items()}
     if set(chances) - set("XYZ") or min(chances.values(), default=0) < 0 or sum(chances.values()) > 1:
         raise ParameterError(f"probabilities must be of X, Y and Z, not negative, and sum to at most 1; got {chances}")
     error = errors.pauli_error([*chances.items(), ("I", 1 - sum(chances.values()))])
@@ -129,8 +131,9 @@ def depolarizing_noise(
     """
     errors = require("qiskit_aer.noise", extra="aer")
     two_qubit = one_qubit if two_qubit is None else two_qubit
-    if not (0 <= one_qubit <= 1 and 0 <= two_qubit <= 1):
-        raise ParameterError(f"a depolarizing probability lies in [0, 1]; got {one_qubit} and {two_qubit}")
+    advice = "give the probability p of the channel"
+    one_qubit = checked_number(one_qubit, "one_qubit", advice, least=0, most=1)
+    two_qubit = checked_number(two_qubit, "two_qubit", advice, least=0, most=1)
     return _on_gates(errors.depolarizing_error(one_qubit, 1), errors.depolarizing_error(two_qubit, 2), gates)
 
 
@@ -140,10 +143,11 @@ class NoisyEstimator(BaseEstimatorV2):
     def __init__(self, noise: NoiseModel | BackendV2, shots: int | None, method: str, seed: int | None) -> None:
         aer = require("qiskit_aer", extra="aer")
         _check_options(shots, method)
+        check_generator_seed(seed, "seed")
         self.backend = noise if isinstance(noise, BackendV2) else None
         self.noise_model = aer.noise.NoiseModel.from_backend(noise) if self.backend else noise
         if not isinstance(self.noise_model, aer.noise.NoiseModel):
-            raise ParameterError(f"expected an Aer NoiseModel or a BackendV2, got {type(noise).__name__}")
+            raise refused("noise", "an Aer NoiseModel or a BackendV2", noise, "give qtm.local_pauli_noise(0.01), say")
         self.shots, self.method = shots, method
         self._rng = np.random.default_rng(seed)
         self._readout = _readout_factors(self.noise_model)
@@ -160,7 +164,7 @@ class NoisyEstimator(BaseEstimatorV2):
         """
         if precision is None:
             precision = 0.0 if self.shots is None else 1 / math.sqrt(self.shots)
-        coerced = [EstimatorPub.coerce(pub, precision) for pub in pubs]
+        coerced = estimator_pubs(pubs, precision)
         tasks = [_Task(self, pub) for pub in coerced]
         seeds = self._rng.integers(2**31, size=2)
         job: PrimitiveJob[Any] = PrimitiveJob(self._run, tasks, int(seeds[0]), int(seeds[1]))
@@ -310,19 +314,20 @@ class _Task:
 
 
 def _check_options(shots: int | None, method: str) -> None:
-    if shots is not None and (isinstance(shots, bool) or shots != int(shots) or shots < 1):
-        raise ParameterError(f"shots must be a positive whole number, or None (exact values); got {shots!r}")
-    if method not in _METHODS:
-        raise ParameterError(f"unknown method {method!r}; choose one of {', '.join(_METHODS)}")
+    if shots is not None:
+        checked_int(shots, "shots", "give the outcomes to draw, or None for exact values", least=1)
+    checked_choice(method, "method", _METHODS)
     if shots is None and method not in ("auto", "density_matrix"):
         raise ParameterError(f"method {method!r} follows random trajectories: give shots, or density_matrix")
 
 
 def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> NoiseModel:
     standard = _standard_gates()
-    names = list(standard) if gates is None else gates
-    width = {name: standard[name].num_qubits for name in names if name in standard}
-    unknown = [name for name in names if width.get(name) not in (1, 2)]
+    if gates is not None and (isinstance(gates, str) or not isinstance(gates, Iterable)):
+        raise refused("gates", "a list of names of standard gates", gates, "give ['ry', 'cx'], say")
+    names = list(standard) if gates is None else list(gates)
+    width = {name: gate.num_qubits for name, gate in standard.items() if name in names}
+    unknown = [name for name in names if not isinstance(name, str) or width.get(name) not in (1, 2)]
     if gates is not None and unknown:
         raise ParameterError(f"gates must be names of standard gates of one or two qubits; got {unknown}")
     # Gates without an error are known as well: a circuit would otherwise be rewritten in gates that have one.

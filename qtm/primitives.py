@@ -14,6 +14,7 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
+from qtm._arguments import check_generator_seed, checked_precision
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
@@ -23,6 +24,7 @@ from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.fast_sampler import FastSampler, Seed
 from qtm._primitives.finished_job import FinishedJob
+from qtm._primitives.pubs import estimator_pubs
 
 __all__ = ["FastEstimator", "FastSampler"]
 
@@ -69,7 +71,8 @@ class FastEstimator(BaseEstimatorV2):
         executor: Executor | None = None,
         noise: Noise = None,
     ) -> None:
-        self._default_precision = default_precision
+        self._default_precision = checked_precision(default_precision, "default_precision")
+        check_generator_seed(seed, "seed")
         self._seed = seed
         self._simulations = Simulations(checked_options(dtype, num_threads, executor, noise=read_noise(noise)))
 
@@ -102,7 +105,7 @@ class FastEstimator(BaseEstimatorV2):
         """
         if precision is None:
             precision = self._default_precision
-        return FinishedJob(self._run, [EstimatorPub.coerce(pub, precision) for pub in pubs])
+        return FinishedJob(self._run, estimator_pubs(pubs, precision))
 
     def _run(self, pubs: list[EstimatorPub]) -> PrimitiveResult[PubResult]:
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})

@@ -276,6 +276,17 @@ def test_assignments_name_a_peer(text: str) -> None:
         parse_assignments([text], "--peer-python")
 
 
+def test_the_bar_is_not_interrupted_by_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "qtm")
+    with bench._progress("jobs") as bar:
+        bench.logger.info("job %s on %s: 1 job", "a", "device")
+        bench.logger.info("compiled the kernel")
+        bench.logger.warning("job a failed")
+        assert bar.unit == " measurements"
+    bench.logger.info("job b on device: 1 job")
+    assert caplog.messages == ["compiled the kernel", "job a failed", "job b on device: 1 job"]
+
+
 # --- The command ------------------------------------------------------------------------------------------------
 
 

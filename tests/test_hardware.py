@@ -115,8 +115,8 @@ def test_what_cannot_run_is_refused_before_it_is_sent(bad, error, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "serverless"}, "mode='serverless'; expected one of auto, session, batch, job"),
-        ({"estimator": "v1"}, "estimator='v1'; expected one of auto, executor, v2, backend"),
+        ({"mode": "serverless"}, "mode must be one of 'auto', 'session', 'batch', 'job', not 'serverless'"),
+        ({"estimator": "v1"}, "estimator must be one of 'auto', 'executor', 'v2', 'backend', not 'v1'"),
         ({"shots": 10, "precision": 0.1}, "mutually exclusive"),
         ({"options": {"resilience": {"magic": True}}}, "refuses the options.*magic"),
         ({"options": {"resilience_level": 9}}, "refuses the options"),

@@ -89,7 +89,7 @@ def test_hybrid_learns():
 def test_hybrid_refuses():
     with pytest.raises(ShapeError, match=r"shape \(2, 7\); expected \(\.\.\., 5\)"):
         hybrid()(torch.zeros(2, 7))
-    with pytest.raises(TypeError, match="observables"):
+    with pytest.raises(ParameterError, match="observables"):
         hybrid(observables=["ZZZ"])
     with pytest.raises(DtypeError, match="complex64"):
         hybrid()(torch.zeros(2, 5) * 1j)
@@ -211,7 +211,7 @@ def test_other_devices():
 
 
 def test_no_circuit():
-    with pytest.raises(CircuitError, match="str is no circuit; give a qiskit.QuantumCircuit"):
+    with pytest.raises(CircuitError, match="circuit must be a circuit, not .*; give a qiskit.QuantumCircuit"):
         QuantumModule("circuit", X, W)
 
 

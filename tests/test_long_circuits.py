@@ -15,13 +15,15 @@ from qiskit.circuit.library import efficient_su2, real_amplitudes
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._circuit import pauli_program
-from qtm._circuit.light_cone import _visible
+from qtm._circuit.flatten import flatten
+from qtm._circuit.light_cone import visible
 from qtm._circuit.observables import coerce_observables
-from qtm._circuit.pauli_program import _lower
+from qtm._circuit.pauli_program import Phase, place, program_of
 from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
-from qtm._engines.statevector.pauli_groups import conjugated_terms
-from qtm._engines.statevector.schedule import _schedule
+from qtm._engines.statevector.engine import StateVector
+from qtm._engines.statevector.schedule import schedule
 
 
 def qubit_by_qubit(reps: int) -> QuantumCircuit:
@@ -77,9 +79,18 @@ def calls(function: Callable[[], Any]) -> int:
     return count
 
 
+def phases_of(circuit: QuantumCircuit) -> tuple[Phase, ...]:
+    return place(program_of(flatten(circuit)).generators)
+
+
 def work(circuit: QuantumCircuit, lane_bits: int) -> int:
-    observables = coerce_observables("individualZ", circuit.num_qubits)
-    return calls(lambda: _schedule(_lower(circuit), observables, lane_bits))
+    output = Expectation(coerce_observables("individualZ", circuit.num_qubits))
+
+    def lower_and_schedule() -> None:
+        for cone in StateVector().compile(flatten(circuit), output, Options()).cones:
+            schedule(cone.program, lane_bits)
+
+    return calls(lower_and_schedule)
 
 
 @pytest.mark.parametrize("lane_bits", [0, 2])
@@ -94,7 +105,8 @@ def test_long_circuits_agree_with_qiskit(kind):
     circuit = CIRCUITS[kind](40)
     parameters, values = list(circuit.parameters), random_values(circuit, 2)
     labels = ["Z".rjust(circuit.num_qubits, "I"), "X".ljust(circuit.num_qubits, "Y")]
-    simulation = Simulation(circuit, parameters, coerce_observables(labels, circuit.num_qubits), Options("complex128"))
+    output = Expectation(coerce_observables(labels, circuit.num_qubits))
+    simulation = Simulation(circuit, parameters, output, Options("complex128"))
     expected = expectation_values(circuit, parameters, values, [SparsePauliOp(label) for label in labels])
     np.testing.assert_allclose(simulation.values(values), expected, atol=1e-11, rtol=0)
 
@@ -107,17 +119,15 @@ def test_the_light_cone_keeps_what_clashes_with_a_generator_seen(seed):
     for _ in range(40):
         a, b = rng.choice(6, 2, replace=False).tolist()
         getattr(circuit, rng.choice(["rxx", "ryy", "rzz", "rzx"]))(rng.normal(), a, b)
-    program = _lower(circuit)
-    terms = conjugated_terms(program, coerce_observables("IIIIIZ", 6))
-    kept = [(int(x), int(z)) for x, z in zip(terms.x, terms.z, strict=True)]
-    expected = []
-    for phase in reversed(program.phases):
+    phases = phases_of(circuit)
+    kept, expected = [(0, 1)], []  # Z on qubit 0
+    for phase in reversed(phases):
         generators = [(x, w) for x, w, _ in reversed(phase.rotations)] + [(0, z) for z in reversed(phase.diagonal)]
         for x, z in generators:
             if any(((x & w).bit_count() ^ (z & v).bit_count()) & 1 for v, w in kept):
                 kept.append((x, z))
                 expected.append((x, z))
-    assert [(item.x, item.z) for item in _visible(program, terms.x, terms.z)] == expected[::-1]
+    assert [(item.x, item.z) for item in visible(phases, np.array([0]), np.array([1]))] == expected[::-1]
 
 
 def placed(circuit: QuantumCircuit) -> list[Any]:
@@ -126,7 +136,7 @@ def placed(circuit: QuantumCircuit) -> list[Any]:
             [(z, slot.terms, slot.offset) for z, slot in phase.diagonal.items()],
             [(x, w, slot.terms, slot.offset) for x, w, slot in phase.rotations],
         )
-        for phase in _lower(circuit).phases
+        for phase in phases_of(circuit)
     ]
 
 

@@ -408,9 +408,9 @@ def test_errors_of_qtm_pass_as_they_are():
     [
         ({"gradient": ("param-shift", {"epsilon": 1})}, ParameterError, "no option 'epsilon'.*precision, max_points"),
         ({"gradient": ("reverse", {"seed": 1})}, ParameterError, "its options are none"),
-        ({"gradient": ("spsa", {"repeats": 0})}, ParameterError, "repeats=0"),
-        ({"gradient": ("spsa", {"epsilon": 0.0})}, ParameterError, "epsilon=0.0"),
-        ({"gradient": ("spsa", {"epsilon": float("nan")})}, ParameterError, "epsilon=nan"),
+        ({"gradient": ("spsa", {"repeats": 0})}, ParameterError, "repeats must be .* at least 1, not 0"),
+        ({"gradient": ("spsa", {"epsilon": 0.0})}, ParameterError, "epsilon must be .* above 0, not 0.0"),
+        ({"gradient": ("spsa", {"epsilon": float("nan")})}, ParameterError, "epsilon must be .* above 0, not nan"),
         ({"gradient": ("param-shift", {"precision": -1})}, ParameterError, "precision=-1"),
         ({"gradient": ("param-shift", {"max_points": 0})}, ParameterError, "max_points=0"),
         ({"gradient": "adjoint"}, ParameterError, "unknown gradient 'adjoint'; use one of reverse, param-shift, spsa"),

@@ -233,7 +233,7 @@ def test_a_while_loop_is_refused() -> None:
         ({"dtype": None}, _errors.DtypeError, "None is not supported"),
         ({"num_threads": -1}, _errors.ParameterError, "num_threads"),
         ({"num_threads": 1.5}, _errors.ParameterError, "num_threads"),
-        ({"executor": 4}, _errors.ParameterError, "executor must have the interface.*not be 4"),
+        ({"executor": 4}, _errors.ParameterError, "executor must be .*have its interface, not 4; give"),
     ],
 )
 def test_bad_options(options: dict[str, Any], kind: type[Exception], message: str) -> None:

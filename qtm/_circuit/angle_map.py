@@ -28,6 +28,9 @@ Monomials = tuple[tuple[tuple[int, ...], float], ...]
 Step = tuple[str, Any]
 PostfixProgram = tuple[Step, ...]
 
+# Up to this an imaginary part is rounding, against 1 + |real part|.
+IMAGINARY_TOLERANCE = 1e-9
+
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "pow")
 }
@@ -76,7 +79,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """The six array operations in which numpy and torch differ."""
+    """The array operations in which numpy and torch differ."""
 
     take: Callable[[Any, Any], Any]  # (..., n), (m,) -> (..., m)
     concatenate: Callable[[Sequence[Any]], Any]  # along the last axis
@@ -84,6 +87,8 @@ class _Arrays:
     functions: Callable[[str], Callable[[Any], Any]]
     expand: Callable[[Any, tuple[int, ...]], Any]
     convert: Callable[[np.ndarray], Any]
+    is_complex: Callable[[Any], bool]
+    where: Callable[[Any, Any], Any]  # (NaN where the first holds, the second elsewhere)
 
 
 def _numpy_segment_sum(terms: np.ndarray, segments: np.ndarray, num_rows: int) -> np.ndarray:
@@ -98,6 +103,8 @@ _NUMPY = _Arrays(
     functions=lambda name: getattr(np, name),
     expand=np.broadcast_to,
     convert=lambda array: array,
+    is_complex=np.iscomplexobj,
+    where=lambda bad, values: np.where(bad, np.nan, values),
 )
 
 
@@ -121,6 +128,8 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
         functions=lambda name: getattr(torch, "sgn" if name == "sign" else name),
         expand=lambda tensor, shape: tensor.expand(shape),
         convert=convert,
+        is_complex=torch.is_complex,
+        where=lambda bad, values: values.masked_fill(bad, float("nan")),
     )
 
 
@@ -221,9 +230,17 @@ def _eval(arrays: _Arrays, plan: _Plan, inputs: Any, weights: Any, one: Any) -> 
     parts = [rows if plan.direct is None else arrays.take(rows, plan.direct)] if plan.has_direct else []
     for group in plan.groups:
         result = _eval_group(arrays, group, rows)
-        parts.append(result.real if group.is_complex else result)
+        parts.append(_real_part(arrays, result) if group.is_complex else result)
     joined = parts[0] if len(parts) == 1 else arrays.concatenate(parts)
     return joined if plan.order is None else arrays.take(joined, plan.order)
+
+
+def _real_part(arrays: _Arrays, result: Any) -> Any:
+    """The real part; NaN where the value has an imaginary part, because an angle is real."""
+    if not arrays.is_complex(result):
+        return result
+    excess = abs(result.imag) > IMAGINARY_TOLERANCE * (1 + abs(result.real))
+    return arrays.where(excess, result.real)
 
 
 def _slot(arrays: _Arrays, payloads: Sequence[Any], kind: str, row_of: dict[Monomials, int]) -> Any:
@@ -373,4 +390,4 @@ def takes_complex_values(program: PostfixProgram, points: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         rows = _eval_rows(arrays, plan, None, points, one)
         result = _eval_group(arrays, plan.groups[0], rows)
-        return bool(np.any(np.abs(result.imag) > 1e-9 * (1 + np.abs(result.real))))
+        return bool(np.any(np.abs(result.imag) > IMAGINARY_TOLERANCE * (1 + np.abs(result.real))))

@@ -16,6 +16,7 @@ from qiskit.circuit import (
     AnnotatedOperation,
     BoxOp,
     CircuitInstruction,
+    ControlledGate,
     ControlModifier,
     Delay,
     Gate,
@@ -25,12 +26,14 @@ from qiskit.circuit import (
     PowerModifier,
 )
 from qiskit.circuit.annotated_operation import Modifier
-from qiskit.circuit.library import HamiltonianGate, PauliEvolutionGate, UnitaryGate
+from qiskit.circuit.library import HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
 from qiskit.exceptions import QiskitError
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
+from scipy.linalg import block_diag
 
 from qtm._circuit.gates import GATES, Clifford, GateRow, PauliRotation, Primitive, pauli_row
+from qtm._circuit.synthesis import synthesize
 from qtm._errors import CircuitError
 
 # Qubits up to which a matrix is synthesized: 4**6 is some thousand rotations and half a second.
@@ -115,7 +118,7 @@ def definition_of(operation: Operation) -> QuantumCircuit | None:
     definition = getattr(operation, "definition", None)
     if definition is None and isinstance(operation, Gate) and operation.num_qubits <= MATRIX_QUBITS:
         matrix = _matrix_of(operation)
-        return None if matrix is None else UnitaryGate(matrix).definition
+        return None if matrix is None else synthesize(matrix)
     return definition
 
 
@@ -123,6 +126,40 @@ def _matrix_of(gate: Gate) -> np.ndarray | None:
     if any(is_unbound(p) for p in gate.params) or not hasattr(gate, "__array__"):
         return None
     return gate.to_matrix()
+
+
+@definition_of.register
+def _(operation: UnitaryGate) -> QuantumCircuit:
+    return synthesize(operation.params[0])
+
+
+@definition_of.register
+def _(operation: ControlledGate) -> QuantumCircuit | None:
+    if type(operation) is not ControlledGate or not isinstance(operation.base_gate, UnitaryGate):
+        return operation.definition
+    controls, matrix = operation.num_ctrl_qubits, operation.base_gate.params[0]
+    blocks = [matrix if state == operation.ctrl_state else np.eye(len(matrix)) for state in range(1 << controls)]
+    circuit = QuantumCircuit(operation.num_qubits)
+    # Qiskit's controls come first; the synthesis is shorter where they come last.
+    order = [*range(controls, operation.num_qubits), *range(controls)]
+    return circuit.compose(synthesize(block_diag(*blocks)), order)
+
+
+@definition_of.register
+def _(operation: UCGate) -> QuantumCircuit:
+    if operation.up_to_diagonal:
+        return operation.definition
+    simplified, controls = operation.simp_contr  # controls that change nothing are left out of the matrices
+    left = [operation.num_qubits - i for i in controls][::-1] if simplified else range(1, operation.num_qubits)
+    circuit = QuantumCircuit(operation.num_qubits)
+    return circuit.compose(synthesize(block_diag(*operation.params)), [0, *left])
+
+
+@definition_of.register
+def _(operation: Isometry) -> QuantumCircuit:
+    rows, columns = operation.params[0].shape
+    exact = rows == columns == 1 << operation.num_qubits
+    return synthesize(operation.params[0]) if exact else operation.definition
 
 
 @definition_of.register
@@ -174,7 +211,7 @@ def _from_matrix(operation: AnnotatedOperation) -> QuantumCircuit:
             f"possible without unbound parameters and up to {MATRIX_QUBITS} qubits. Modify the "
             "PauliEvolutionGate itself, or decompose it into its product formula first"
         )
-    return UnitaryGate(operation.to_matrix()).definition
+    return synthesize(operation.to_matrix())
 
 
 def _modified(base: Operation, modifier: Modifier) -> Operation:

@@ -36,6 +36,8 @@ _UNARY: dict[Any, str] = {
 _MAX_DEGREE = 4
 # An imaginary part this small against the real one is rounding.
 _IMAGINARY_TOLERANCE = 1e-12
+# Radians. Above it neighbouring doubles are more than 1/64 apart: such a number is a time stamp or an overflow.
+LARGEST_ANGLE = 2.0**46
 
 
 def _constant(number: complex) -> Polynomial:
@@ -132,7 +134,20 @@ def _binary(name: str, left: Value, right: Value) -> Any:
 def _unary(name: str, value: Value) -> Any:
     if _is_constant(value):
         return _fold(name, value)  # type: ignore[arg-type]
-    return [*_steps(value), (name, None)]
+    steps = _steps(value)
+    return [*(_with_complex_powers(steps) if name == "abs" else steps), (name, None)]
+
+
+def _with_complex_powers(program: list[Step]) -> list[Step]:
+    """The program with powers of negative numbers defined: their absolute value is real, whatever the exponent."""
+    steps: list[Step] = []
+    for step, previous in zip(program, [None, *program], strict=False):
+        exponent = previous[1] if previous is not None and previous[0] == "const" else None
+        if step[0] == "pow" and (exponent is None or complex(exponent) != round(complex(exponent).real)):
+            # base ** exponent: a complex exponent makes the operation complex, and its value is the same.
+            steps += [("const", 0j), ("add", None)]
+        steps.append(step)
+    return steps
 
 
 def _operand(value: Any, index: dict[Parameter, int]) -> Value:
@@ -241,13 +256,21 @@ def compile_angles(expressions: Sequence[ParameterExpression | complex], paramet
 
 
 def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> None:
-    """Refuse angles (batch, angles) that are not finite, by the expression that they come from.
+    """Refuse angles (batch, angles) that are not finite, or too large to mean anything, by their expressions.
 
     Raises:
-        ParameterError: an angle is NaN or infinite.
+        ParameterError: an angle is NaN, infinite, or beyond `LARGEST_ANGLE`.
     """
+    if np.vdot(angles, angles) <= LARGEST_ANGLE:  # the cheapest look that misses nothing; False for NaN
+        return
     for sample, number in np.argwhere(~np.isfinite(angles)):
         raise ParameterError(
             f"the angle {labels[number]} is {angles[sample, number]} in sample {sample}: "
             "an input or a trainable parameter in it is NaN or infinite, or it is not defined there"
+        )
+    for sample, number in np.argwhere(np.abs(angles) > LARGEST_ANGLE):
+        raise ParameterError(
+            f"the angle {labels[number]} is {angles[sample, number]:.6g} radians in sample {sample}; beyond "
+            f"{LARGEST_ANGLE:.3g} neighbouring numbers of double precision are too far apart to tell angles. "
+            "Subtract a reference value first, or scale its parameters down"
         )

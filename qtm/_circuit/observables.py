@@ -17,7 +17,8 @@ from qtm._errors import ObservableError
 _WORD = 63  # qubits whose masks fit 64-bit integers; wider masks are Python integers
 # Projectors ("01+-rl") expand to 2^(their number) Pauli terms.
 _MAX_TERMS = 1 << 22
-# An imaginary part this small against the largest coefficient is rounding.
+# An imaginary part this small is rounding: against what was added up to the coefficient, or against the largest one
+# up to 1, since a large term says nothing about the others.
 _IMAGINARY_TOLERANCE = 1e-12
 _LARGEST_PAULI = 3  # bit terms of SparseObservable above it are projectors
 
@@ -100,11 +101,12 @@ def _merge(terms: _Terms, num_qubits: int) -> Observable:
     order = _order(x, z)
     x, z, coeffs = x[order], z[order], coeffs[order]
     _refuse(~np.isfinite(coeffs), "has a coefficient that is NaN or infinite", (x, z, coeffs), num_qubits)
-    scale = np.abs(coeffs).max(initial=0.0)
+    sizes = np.abs(coeffs)
+    scale = min(sizes.max(initial=0.0), 1.0)
     first = np.flatnonzero(np.append(True, (x[1:] != x[:-1]) | (z[1:] != z[:-1]))[: len(x)])
     if len(first) < len(x):
-        x, z, coeffs = x[first], z[first], np.add.reduceat(coeffs, first)
-    is_complex = np.abs(coeffs.imag) > _IMAGINARY_TOLERANCE * scale
+        x, z, coeffs, sizes = x[first], z[first], np.add.reduceat(coeffs, first), np.add.reduceat(sizes, first)
+    is_complex = np.abs(coeffs.imag) > _IMAGINARY_TOLERANCE * np.maximum(sizes, scale)
     _refuse(is_complex, "is not Hermitian", (x, z, coeffs), num_qubits)
     kept = coeffs.real != 0
     x, z, coeffs = x[kept], z[kept], coeffs.real[kept].astype(np.float64)

@@ -19,11 +19,10 @@ from functools import lru_cache
 from math import pi
 from typing import Any
 
-import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import Barrier, Gate, Instruction, Measure, ParameterExpression
 
 from qtm._circuit.clifford_frame import Frame
+from qtm._circuit.content import content_of
 from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
@@ -200,43 +199,9 @@ def program_of(flat: FlatCircuit) -> PauliProgram:
     return PauliProgram(flat, tuple(generators), frame)
 
 
-_CACHE: OrderedDict[Any, tuple[Any, FlatCircuit]] = OrderedDict()
+_CACHE: OrderedDict[Any, FlatCircuit] = OrderedDict()
 _CACHE_SIZE = 256
 _LOCK = fork_safe_lock()
-
-
-def _parameter_key(parameter: Any) -> Any:
-    if isinstance(parameter, np.ndarray):
-        return parameter.shape, parameter.tobytes()
-    return parameter if isinstance(parameter, int | float | complex | str | ParameterExpression) else id(parameter)
-
-
-def _structure(circuit: QuantumCircuit) -> tuple[Any, list[Any]]:
-    """A key that equal circuits share, and what must stay alive for its ids to stay unique."""
-    index = {bit: i for i, bit in enumerate(circuit.qubits)}
-    rows, alive = [], []
-    for instruction in circuit.data:
-        operation = instruction.operation
-        kind: Any = 0
-        if not instruction.is_standard_gate() and not isinstance(operation, Barrier | Measure):
-            definition = operation.definition if type(operation) in (Gate, Instruction) else None
-            if definition is None:
-                kind = id(operation)
-                alive.append(operation)
-            else:
-                # A composite may be changed after it was used: what counts is what it is made of now.
-                kind, inner = _structure(definition)
-                alive += inner
-        rows.append(
-            (
-                operation.name,
-                kind,
-                tuple(index[q] for q in instruction.qubits),
-                len(instruction.clbits),
-                tuple(_parameter_key(p) for p in instruction.params),
-            )
-        )
-    return (circuit.num_qubits, tuple(circuit.parameters), tuple(rows)), alive
 
 
 def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
@@ -246,17 +211,20 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
         CircuitError: an instruction cannot be simulated; the message names it.
     """
     circuit = static_circuit(circuit, noisy=noise is not None)
-    structure, alive = _structure(circuit)
-    key = structure, noise
+    content, flat = content_of(circuit), None
+    if content is None:  # not to be told without expanding it: what counts is what it is made of
+        flat = flatten(circuit, noise)
+        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial
+    key = content, noise
     with _LOCK:
         found = _CACHE.get(key)
         if found is None:
-            found = _CACHE[key] = alive, flatten(circuit, noise)
+            found = _CACHE[key] = flatten(circuit, noise) if flat is None else flat
             if len(_CACHE) > _CACHE_SIZE:
                 _CACHE.popitem(last=False)
         else:
             _CACHE.move_to_end(key)
-        return found[1]
+        return found
 
 
 def lower(circuit: QuantumCircuit) -> PauliProgram:

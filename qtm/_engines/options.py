@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from qtm._arguments import shown
 from qtm._circuit.noise_map import NoiseMap
-from qtm._errors import DtypeError, ParameterError
-from qtm._executors import resolve_threads
+from qtm._errors import DtypeError
+from qtm._executors import check_executor, resolve_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,7 @@ def checked_options(
     """
     name = "complex64" if real_dtype(dtype) == np.float32 else "complex128"
     resolve_threads(num_threads)
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise ParameterError(
-            f"executor must have the interface of concurrent.futures.Executor, not be {executor!r}; "
-            "give a ProcessPoolExecutor, say, or None for threads of this process"
-        )
+    check_executor(executor)
     return Options(name, num_threads, executor, method=method, noise=noise)
 
 
@@ -63,4 +60,4 @@ def real_dtype(dtype: Any) -> np.dtype:
     try:
         return _DTYPES[dtype if isinstance(dtype, str) else str(np.dtype(dtype))]
     except (KeyError, TypeError) as error:
-        raise DtypeError(f"dtype {dtype!r} is not supported; use one of {', '.join(_DTYPES)}") from error
+        raise DtypeError(f"dtype {shown(dtype)} is not supported; use one of {', '.join(_DTYPES)}") from error

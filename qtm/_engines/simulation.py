@@ -9,7 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor, from_numpy
 
-from qtm._circuit.expressions import compile_angles
+from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.pauli_program import flattened
 from qtm._circuit.state_preparation import PreparedAmplitudes
 from qtm._engines.engine import Plan
@@ -77,8 +77,15 @@ class Simulation:
         return from_numpy(np.require(self.numpy_angles(values), requirements="W")), prepared
 
     def numpy_angles(self, values: np.ndarray) -> np.ndarray:
-        """Gate angles (batch, angles) at parameter values (batch, parameters)."""
-        return np.ascontiguousarray(np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles)))
+        """Gate angles (batch, angles) at parameter values (batch, parameters).
+
+        Raises:
+            ParameterError: a value or an angle is not finite, or an angle is too large.
+        """
+        check_finite(values, values, self.parameters)  # also those that no angle holds
+        angles = np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles))
+        check_angles(angles, self.flat.angles)
+        return np.ascontiguousarray(angles)
 
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
         """The same from inputs (batch, inputs) and weights (weights,), differentiably."""

@@ -48,16 +48,13 @@ class EngineMethod:
         return self.simulation.torch_arguments(inputs, weights, batch)
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
         if not torch.isfinite(values).all():
-            self._refuse(angles)
+            raise ParameterError(
+                "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
+            )
         return values, residuals
-
-    def _refuse(self, angles: Tensor) -> None:
-        check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
-        raise ParameterError(
-            "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
-        )
 
     def vjp(
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool

@@ -15,10 +15,10 @@ from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor
 
+from qtm._arguments import checked_int, checked_number, checked_seed
 from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.shift_template import template
-from qtm._errors import ParameterError
 from qtm._gradients.gradient_rules import ParameterShift, Rule, Spsa, balanced_epsilon
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.estimator_runner import EstimatorRunner
@@ -41,8 +41,6 @@ class EstimatorMethod(ABC):
     ) -> None:
         observables = coerce_observables(settings.observables, settings.circuit.num_qubits)
         estimator = _exact_estimator(settings) if settings.estimator is None else settings.estimator
-        if not isinstance(estimator, BaseEstimatorV2):
-            raise ParameterError(f"estimator must be None or a BaseEstimatorV2, not {type(estimator).__name__}")
         self.evaluation = EstimatorRunner(
             estimator, circuit, coordinates, observables, pass_manager=settings.pass_manager, **options
         )
@@ -142,8 +140,11 @@ class SpsaMethod(EstimatorMethod):
         precision: float | None = None,
         max_points: int | None = None,
     ) -> None:
-        if repeats < 1 or (epsilon is not None and not 0 < epsilon < np.inf):
-            raise ParameterError(f"repeats={repeats}, epsilon={epsilon}; expected at least 1, and radians above 0")
+        repeats = checked_int(repeats, "repeats", "give the directions to average over", least=1)
+        if epsilon is not None:
+            epsilon = checked_number(epsilon, "epsilon", "give a distance in radians, such as 0.1", above=0)
+        if seed is not None:
+            seed = checked_seed(seed, "seed")
         circuit = settings.circuit.remove_final_measurements(inplace=False)
         options = {"precision": precision, "max_points": max_points}
         super().__init__(settings, circuit, settings.parameters, settings.parameters, options)

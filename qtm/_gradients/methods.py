@@ -8,6 +8,7 @@ from typing import Any
 
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._arguments import check_type, refused
 from qtm._errors import ParameterError
 from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
@@ -20,6 +21,19 @@ GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
     "param-shift": ParameterShiftMethod,
     "spsa": SpsaMethod,
 }
+
+
+def _read(gradient: Any) -> tuple[str, Mapping[str, Any]]:
+    """Name and options of the gradient."""
+    if isinstance(gradient, str):
+        return gradient, {}
+    if isinstance(gradient, tuple) and len(gradient) == 2:
+        name, options = gradient
+        if isinstance(name, str) and isinstance(options, Mapping):
+            return name, options
+    raise refused(
+        "gradient", "a name, or a pair of name and options", gradient, "give 'spsa' or ('spsa', {'repeats': 4}), say"
+    )
 
 
 def _is_exact(estimator: BaseEstimatorV2) -> bool:
@@ -41,7 +55,11 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     Raises:
         ParameterError: the gradient is unknown, or does not go with the estimator.
     """
-    name, options = settings.gradient if isinstance(settings.gradient, tuple) else (settings.gradient, {})
+    estimator = settings.estimator
+    if estimator is not None:
+        advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
+        check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
+    name, options = _read(settings.gradient)
     name = _resolved(name, settings)
     if name not in GRADIENT_METHODS:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
@@ -76,7 +94,7 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
     known = [p.name for p in signature(GRADIENT_METHODS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if unknown := sorted(set(options) - set(known)):
+    if unknown := sorted(set(map(str, options)) - set(known)):
         raise ParameterError(
             f"gradient {name!r} has no option {', '.join(map(repr, unknown))}; "
             f"its options are {', '.join(known) or 'none'}"

@@ -12,8 +12,9 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._arguments import check_method
 from qtm._circuit.noise_map import NoiseMap
-from qtm._executors import resolve_threads
+from qtm._executors import check_executor, resolve_threads
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.job_usage import Usage
 
@@ -40,6 +41,10 @@ class MethodSettings:
     def __post_init__(self) -> None:
         resolve_threads(self.threads_forward)
         resolve_threads(self.threads_backward)
+        check_executor(self.executor)
+        if self.pass_manager is not None:
+            advice = "give qiskit.transpiler.generate_preset_pass_manager(...), or None"
+            check_method(self.pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
 
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
         return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())

@@ -9,11 +9,26 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import CircuitInstruction, Delay, Operation, Parameter, ParameterExpression
-from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.circuit import (
+    AnnotatedOperation,
+    CircuitInstruction,
+    ClassicalRegister,
+    Clbit,
+    ControlFlowOp,
+    Delay,
+    ForLoopOp,
+    Operation,
+    Parameter,
+    ParameterExpression,
+    Store,
+    SwitchCaseOp,
+)
+from qiskit.circuit.classical import expr
+from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.quantum_info import SparseObservable
 
-_STANDARD = frozenset(get_standard_gate_name_mapping())
+_EXPRESSION_FIELDS = ("op", "left", "right", "operand", "target", "index", "value", "type")
 
 
 def job_content(pubs: Iterable[EstimatorPub], setting: Mapping[str, Any]) -> str:
@@ -68,20 +83,64 @@ def _circuit_bytes(circuit: QuantumCircuit) -> bytes:
 def _structure(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> list[Any]:
     bits = {bit: position for position, bit in enumerate([*circuit.qubits, *circuit.clbits])}
     instructions = [
-        [_operation(item.operation, index), [bits[b] for b in (*item.qubits, *item.clbits)]] for item in circuit.data
+        [_operation(item.operation, index, bits), [bits[b] for b in (*item.qubits, *item.clbits)]]
+        for item in circuit.data
     ]
     phase = _value(circuit.global_phase, index)
     return [circuit.num_qubits, circuit.num_clbits, phase, instructions]
 
 
-def _operation(operation: Operation, index: Mapping[Parameter, int]) -> list[Any]:
+def _operation(operation: Operation, index: Mapping[Parameter, int], bits: Mapping[Any, int]) -> list[Any]:
+    if isinstance(operation, AnnotatedOperation):
+        return ["annotated", [repr(m) for m in operation.modifiers], _operation(operation.base_op, index, bits)]
+    if isinstance(operation, ForLoopOp) and operation.params[1] is not None:
+        index = {**index, operation.params[1]: -1 - len(index)}  # its name counts the loops that a process made
     params = [_value(param, index) for param in getattr(operation, "params", ())]
     extra = [getattr(operation, "ctrl_state", None), operation.unit if isinstance(operation, Delay) else None]
-    definition = None if operation.name in _STANDARD else getattr(operation, "definition", None)
+    if isinstance(operation, ControlFlowOp | Store):
+        return [type(operation).__name__, params, _classical_parts(operation, bits)]
+    if isinstance(operation, PauliEvolutionGate):
+        extra.append(_evolved(operation))
+    standard = getattr(operation, "_standard_gate", None) is not None
+    definition = None if standard else getattr(operation, "definition", None)
     if definition is None:
-        return [operation.name, params, *extra]
+        matrix = [] if standard or not hasattr(operation, "__array__") else [_value(operation.to_matrix(), index)]
+        return [operation.name, params, *extra, *matrix]
     inner = {**index, **_missing(definition, index)}
     return [type(operation).__name__, params, *extra, _structure(definition, inner)]
+
+
+def _evolved(operation: PauliEvolutionGate) -> list[Any]:
+    """The operator itself: the definition may have been made before the operator was changed."""
+    operators = operation.operator if isinstance(operation.operator, list) else [operation.operator]
+    sums = [o if isinstance(o, SparseObservable) else SparseObservable(o) for o in operators]
+    return [[o.num_qubits, [[p, q, repr(complex(c))] for p, q, c in o.to_sparse_list()]] for o in sums]
+
+
+def _classical_parts(operation: ControlFlowOp | Store, bits: Mapping[Any, int]) -> list[Any]:
+    """What decides on the blocks of an instruction, or is stored: conditions, targets, cases, values."""
+    names = ("condition", "target", "lvalue", "rvalue", "duration", "annotations")
+    parts = [[name, _classical(getattr(operation, name, None), bits)] for name in names]
+    cases = operation.cases_specifier() if isinstance(operation, SwitchCaseOp) else ()
+    return [*parts, [[repr(label) for label in labels] for labels, _ in cases]]
+
+
+def _classical(value: Any, bits: Mapping[Any, int]) -> Any:
+    """A classical expression by the indices of its bits; their names and objects differ between processes."""
+    if isinstance(value, Clbit):
+        return ["bit", bits[value]]
+    if isinstance(value, ClassicalRegister):
+        return ["register", [bits[bit] for bit in value]]
+    if isinstance(value, tuple | list):
+        return [_classical(item, bits) for item in value]
+    if not isinstance(value, expr.Expr):
+        return [type(value).__name__, repr(value)]
+    if isinstance(value, expr.Var) and isinstance(value.var, Clbit | ClassicalRegister):
+        return _classical(value.var, bits)
+    if isinstance(value, expr.Var):
+        return ["variable", value.name, repr(value.type)]
+    fields = [[name, _classical(getattr(value, name), bits)] for name in _EXPRESSION_FIELDS if hasattr(value, name)]
+    return [type(value).__name__, fields]
 
 
 def _missing(circuit: QuantumCircuit, index: Mapping[Parameter, int]) -> dict[Parameter, int]:

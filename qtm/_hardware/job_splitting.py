@@ -15,6 +15,7 @@ from qiskit.providers import BackendV2
 
 from qtm._errors import CircuitError, ParameterError
 from qtm._primitives.job_usage import Usage
+from qtm._primitives.pubs import estimator_pubs
 
 _ALWAYS_ALLOWED = frozenset({"barrier", "store"})
 Slices = tuple[slice, ...]
@@ -48,18 +49,12 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
 
     Raises:
         CircuitError: A PUB's circuit, observables and parameter values do not fit together.
+        DtypeError: A PUB, or a part of one, is an object of a wrong kind.
         ParameterError: A parameter value is NaN or infinite.
     """
-    coerced = []
-    for index, pub in enumerate(pubs):
-        try:
-            coerced.append(EstimatorPub.coerce(pub, precision))
-        except (ValueError, TypeError) as error:
-            raise CircuitError(
-                f"PUB {index} cannot be read: {error}; expected (circuit, observables, parameter values of "
-                "shape (..., parameters of the circuit))"
-            ) from error
-        _check_values(index, coerced[-1])
+    coerced = estimator_pubs(pubs, precision)
+    for index, pub in enumerate(coerced):
+        _check_values(index, pub)
     return [without_global_phase(pub) for pub in coerced]
 
 

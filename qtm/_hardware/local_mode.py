@@ -66,6 +66,8 @@ def on_used_qubits(pubs: Sequence[EstimatorPub], backend: BackendV2) -> tuple[li
 
     Idle qubits have no effect on expectation values, and every one of them doubles the state that is simulated.
     """
+    if backend.coupling_map is None:  # no device, but a simulator, which leaves idle qubits out itself
+        return list(pubs), backend
     used = sorted(set().union(*map(_used, pubs)) or {0})
     if (backend.num_qubits or 0) <= _NARROW or len(used) == backend.num_qubits:
         return list(pubs), backend

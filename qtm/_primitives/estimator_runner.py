@@ -18,8 +18,9 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp
 
+from qtm._arguments import checked_precision
 from qtm._circuit.observables import Observable
-from qtm._errors import CircuitError, ObservableError, ParameterError, QtmError
+from qtm._errors import CircuitError, ObservableError, QtmError
 from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 from qtm._primitives.primitive_runner import PrimitiveRunner, logger, text_of
@@ -81,10 +82,8 @@ class EstimatorRunner(PrimitiveRunner):
         max_points: int | None = None,
         pub_per_point: bool = False,
     ) -> None:
-        if precision is not None and not 0 <= precision < math.inf:
-            raise ParameterError(
-                f"precision={precision}; expected a standard deviation, 0 for exact values where possible"
-            )
+        if precision is not None:
+            precision = checked_precision(precision, "precision")
         super().__init__(estimator, parameters, max_points=max_points)
         self.precision, self._pub_per_point = precision, pub_per_point
         self._source, self._wanted, self._pass_manager = circuit, tuple(observables), pass_manager

@@ -14,6 +14,7 @@ from qiskit.primitives.containers import SamplerPubLike
 from qiskit.primitives.containers.bindings_array import BindingsArrayLike
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
+from qtm._arguments import check_generator_seed, checked_int
 from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
@@ -24,6 +25,7 @@ from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.finished_job import FinishedJob
+from qtm._primitives.pubs import sampler_pubs
 from qtm._primitives.readout import Readout
 
 Seed = np.random.Generator | int | None
@@ -69,7 +71,9 @@ class FastSampler(BaseSamplerV2):
         num_threads: int = 0,
         noise: Noise = None,
     ) -> None:
-        self._default_shots = default_shots
+        advice = "give the outcomes to draw for each parameter set"
+        self._default_shots = checked_int(default_shots, "default_shots", advice, least=1)
+        check_generator_seed(seed, "seed")
         self._seed = seed
         self._simulations = Simulations(checked_options(dtype, num_threads, None, noise=read_noise(noise)))
 
@@ -101,7 +105,7 @@ class FastSampler(BaseSamplerV2):
             ParameterError: (from the job's ``result``) a parameter value is NaN or infinite.
         """
         shots = self._default_shots if shots is None else shots
-        coerced = [SamplerPub.coerce(pub, shots) for pub in pubs]
+        coerced = sampler_pubs(pubs, shots)
         for pub in coerced:
             if not pub.circuit.cregs:
                 warnings.warn(
@@ -126,7 +130,7 @@ class FastSampler(BaseSamplerV2):
             OutOfMemory: there are too many clbits.
             ParameterError: a parameter value is NaN or infinite.
         """
-        pub = SamplerPub.coerce((circuit, parameter_values))
+        pub = sampler_pubs([(circuit, parameter_values)], None)[0]
         static = self._static(circuit)
         readout = Readout.of(static)
         if not readout.qubits:

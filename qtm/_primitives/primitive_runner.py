@@ -12,7 +12,8 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qtm._errors import JobError, ParameterError, QtmError
+from qtm._arguments import checked_int
+from qtm._errors import JobError, QtmError
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.job_usage import Usage
 
@@ -35,8 +36,8 @@ class PrimitiveRunner(ABC):
     """
 
     def __init__(self, primitive: Any, parameters: Sequence[Parameter], *, max_points: int | None = None) -> None:
-        if max_points is not None and max_points < 1:
-            raise ParameterError(f"max_points={max_points}; a job holds at least 1 point")
+        if max_points is not None:
+            max_points = checked_int(max_points, "max_points", "give the parameter sets that a job may hold", least=1)
         self.primitive, self.max_points = primitive, max_points
         self._parameters = tuple(parameters)
         self.usage = Usage()

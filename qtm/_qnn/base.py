@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from math import prod
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from qtm._errors import JobError, ParameterError, ShapeError, require
+from qtm._arguments import check_method, checked_flag, is_whole, shown
+from qtm._errors import CircuitError, DtypeError, JobError, ParameterError, ShapeError, require
 from qtm._gradients.jacobian import jacobian
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.ideal_primitives import is_exact_gradient
@@ -39,8 +40,16 @@ class QuantumNetwork(ABC):
         input_gradients: bool,
         pass_manager: Any,
     ) -> None:
-        self._input_params = list(input_params) if input_params is not None else []
-        self._weight_params = list(weight_params) if weight_params is not None else []
+        if not isinstance(circuit, QuantumCircuit):
+            raise network_error(
+                CircuitError, f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
+            )
+        self._input_params = _listed(input_params, "input_params")
+        self._weight_params = _listed(weight_params, "weight_params")
+        if pass_manager is not None:
+            advice = "give qiskit.transpiler.generate_preset_pass_manager(...), or None"
+            check_method(pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
+        sparse, input_gradients = checked_flag(sparse, "sparse"), checked_flag(input_gradients, "input_gradients")
         _check_parameters(circuit, self._input_params, self._weight_params)
         self._placement = Placement.of(circuit, pass_manager)
         self._sparse, self._input_gradients = sparse, input_gradients
@@ -95,7 +104,7 @@ class QuantumNetwork(ABC):
 
     @input_gradients.setter
     def input_gradients(self, input_gradients: bool) -> None:
-        self._input_gradients = input_gradients
+        self._input_gradients = checked_flag(input_gradients, "input_gradients")
 
     def forward(self, input_data: Any, weights: Any) -> Any:
         """Outputs (..., *output_shape), float64, of inputs (..., num_inputs) and weights (num_weights,).
@@ -194,12 +203,12 @@ class QuantumNetwork(ABC):
 
     def _rows(self, input_data: Any, weights: Any) -> tuple[np.ndarray, tuple[int, ...]]:
         """Values (batch, num_inputs + num_weights), and the shape of the batch."""
-        fixed = np.zeros(0) if weights is None else np.array(weights, dtype=float).reshape(-1)
+        fixed = np.zeros(0) if weights is None else _floats(weights, "weights").reshape(-1)
         if len(fixed) != self.num_weights:
             raise network_error(ShapeError, f"{len(fixed)} weights; the network has {self.num_weights}")
         if input_data is None and self.num_inputs == 0:
             return fixed[None], (1,)
-        inputs = None if input_data is None else np.atleast_1d(np.array(input_data, dtype=float))
+        inputs = None if input_data is None else np.atleast_1d(_floats(input_data, "inputs"))
         if inputs is None or inputs.shape[-1] != self.num_inputs:
             found = "None" if inputs is None else f"of shape {inputs.shape}"
             raise network_error(ShapeError, f"the inputs are {found}; the network expects (..., {self.num_inputs})")
@@ -213,9 +222,9 @@ class QuantumNetwork(ABC):
         return require("sparse", extra="bench").COO.from_numpy(dense)
 
     def _checked_shape(self, shape: Any) -> tuple[int, ...]:
-        given = (shape,) if np.ndim(shape) == 0 else tuple(shape)
-        if not given or any(int(s) != s or s <= 0 for s in given):
-            raise network_error(ShapeError, f"output_shape is {shape!r}; all of its lengths must be at least 1")
+        given = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+        if not given or any(not is_whole(s) or s <= 0 for s in given):
+            raise network_error(ShapeError, f"output_shape is {shown(shape)}; all of its lengths must be at least 1")
         return tuple(int(s) for s in given)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -234,12 +243,49 @@ def by_given_gradient(
     return list(job_result(job).gradients)
 
 
+def check_gradient(gradient: Any) -> None:
+    """Refuse what cannot be asked for gradients.
+
+    Raises:
+        ParameterError: it has no method ``run``.
+    """
+    if gradient is not None:
+        advice = "give an object such as qtm.FastReverseEstimatorGradient(), or None"
+        check_method(gradient, "gradient", "run", "a gradient of qiskit-algorithms", advice)
+
+
 def job_result(job: Any) -> Any:
     """The result of a job, or an error that names what went wrong."""
     try:
         return job.result()
     except Exception as error:
         raise network_error(JobError, f"the job failed: {type(error).__name__}: {error}") from error
+
+
+def _listed(parameters: Any, argument: str) -> list[Parameter]:
+    if parameters is None:
+        return []
+    if isinstance(parameters, Iterable) and not isinstance(parameters, str):
+        found = list(parameters)
+        if all(isinstance(p, Parameter) for p in found):
+            return found
+    raise network_error(
+        ParameterError,
+        f"{argument} must be a list of circuit parameters, not {shown(parameters)}; give circuit.parameters, or some "
+        "of them",
+    )
+
+
+def _floats(values: Any, argument: str) -> np.ndarray:
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("the numbers are complex")
+        return np.array(values, dtype=float)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise network_error(
+            DtypeError,
+            f"{argument} must be an array of real numbers, not {shown(values)} ({error}); give rows of equal length",
+        ) from error
 
 
 def _check_parameters(circuit: QuantumCircuit, inputs: list[Parameter], weights: list[Parameter]) -> None:

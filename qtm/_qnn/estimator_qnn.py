@@ -12,6 +12,7 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseEstimatorV2
 
+from qtm._arguments import check_type, checked_precision
 from qtm._circuit.dynamic import refuse_dynamic
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
@@ -19,7 +20,7 @@ from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, check_one_noise
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
-from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
 
@@ -83,9 +84,13 @@ class EstimatorQNN(QuantumNetwork):
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
         check_one_noise(estimator, noise)
+        if estimator is not None:
+            advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
+            check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
+        check_gradient(gradient)
         self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
         self.gradient = gradient
-        self._default_precision = default_precision
+        self._default_precision = checked_precision(default_precision, "default_precision")
         if observables is None:
             observables = (self._placement.default_observable(),)
             virtual: Any = "Z" * self._placement.num_virtual

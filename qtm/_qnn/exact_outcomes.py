@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor
 
+from qtm._arguments import is_whole, shown
 from qtm._engines.options import Options
 from qtm._engines.outputs import Probabilities
 from qtm._engines.simulation import Simulation
-from qtm._errors import ShapeError
+from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
+from qtm._qnn.errors import network_error
 
 Interpret = Callable[[int], Any]
 
@@ -37,14 +38,33 @@ class Outputs:
         return np.array([self._of(outcome) for outcome in outcomes], np.int64)
 
     def _of(self, outcome: int) -> int:
-        key = self.interpret(outcome)
-        place = (int(key),) if isinstance(key, Integral) else tuple(int(k) for k in key)
+        key = self._interpreted(outcome)
+        place = key if isinstance(key, tuple) else (key,)
         if len(place) != len(self.shape):
             raise ShapeError(
                 f"interpret({outcome}) is {key!r}; an output of shape {self.shape} needs {len(self.shape)} indices"
             )
         inside = all(0 <= k < length for k, length in zip(place, self.shape, strict=True))
         return int(self._index[place]) if inside else self.size
+
+    def _interpreted(self, outcome: int) -> Any:
+        """What ``interpret`` gives for an outcome: a whole number, or a tuple of them."""
+        try:
+            key = self.interpret(outcome)
+        except Exception as error:  # a function of the user, which may fail in any way
+            raise network_error(
+                ParameterError, f"interpret({outcome}) failed ({type(error).__name__}: {error}); correct the function"
+            ) from error
+        if is_whole(key) or isinstance(key, bool):
+            return int(key)
+        places = tuple(key) if isinstance(key, Iterable) and not isinstance(key, str) else ()
+        if places and all(isinstance(k, bool) or is_whole(k) for k in places):
+            return tuple(int(k) for k in places)
+        raise network_error(
+            ParameterError,
+            f"interpret({outcome}) must be a whole number or a tuple of them, not {shown(key)}; return the index of "
+            "the output that the outcome counts for",
+        )
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:
         """Refuse probabilities (...) of outcomes that are outside of the shape.

@@ -14,14 +14,15 @@ from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 
+from qtm._arguments import check_type, shown
 from qtm._circuit.dynamic import refuse_dynamic
 from qtm._engines.options import Options
-from qtm._errors import ShapeError
+from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.method import GradientMethod
 from qtm._noise.aer_model import Noise, check_one_noise
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
-from qtm._qnn.base import QuantumNetwork, by_given_gradient, job_result
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
 from qtm._qnn.errors import network_error
 from qtm._qnn.exact_outcomes import ExactProbabilities, Outputs
 from qtm._qnn.qubit_layout import without_idle_qubits, without_measurements
@@ -97,6 +98,10 @@ class SamplerQNN(QuantumNetwork):
     ) -> None:
         super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
         check_one_noise(sampler, noise)
+        if sampler is not None:
+            advice = "give an object such as qtm.FastSampler(), or None for qtm's own simulator"
+            check_type(sampler, "sampler", BaseSamplerV2, "None or a BaseSamplerV2", advice)
+        check_gradient(gradient)
         self.sampler: BaseSamplerV2 = FastSampler(noise=noise) if sampler is None else sampler
         self.gradient = gradient
         self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
@@ -123,6 +128,11 @@ class SamplerQNN(QuantumNetwork):
             output_shape = 2**self.num_virtual_qubits
         elif output_shape is None:
             raise network_error(ShapeError, "interpret needs an output_shape: how many outputs there are")
+        if interpret is not None and not callable(interpret):
+            raise network_error(
+                ParameterError,
+                f"interpret must be a function, not {shown(interpret)}; give one that maps an outcome to an index",
+            )
         self._output_shape = self._checked_shape(output_shape)
         self._outputs = Outputs(_identity if interpret is None else interpret, self._output_shape)
         self._methods = {}

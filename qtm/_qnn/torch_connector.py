@@ -12,6 +12,7 @@ import torch
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor, nn
 
+from qtm._arguments import checked_flag, refused
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_exact_gradient, is_exact_sampler, noise_of
@@ -21,9 +22,11 @@ from qtm._qnn.estimator_qnn import DEFAULT_PRECISION, EstimatorQNN
 from qtm._qnn.external_network import ExternalNetwork
 from qtm._qnn.sampler_qnn import SamplerQNN
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.inputs import as_numbers, dense_tensor
 
 logger = logging.getLogger("qtm")
 
+_NEEDED = ("sparse", "num_inputs", "num_weights", "output_shape", "forward", "backward")
 EXECUTIONS = ("fast", "network")
 
 
@@ -71,6 +74,15 @@ class TorchConnector(nn.Module):
         execution: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(neural_network, type) or not all(hasattr(neural_network, name) for name in _NEEDED):
+            raise refused(
+                "neural_network",
+                "a network of qtm or qiskit-machine-learning",
+                neural_network,
+                "give an object such as qtm.EstimatorQNN(...)",
+            )
+        if sparse is not None:
+            checked_flag(sparse, "sparse")
         self._neural_network = neural_network
         self._sparse = bool(neural_network.sparse if sparse is None else sparse)
         if self._sparse and not neural_network.sparse:
@@ -129,11 +141,11 @@ class TorchConnector(nn.Module):
 
     def _inputs(self, input_data: Any) -> tuple[Tensor, tuple[int, ...]]:
         count = self._neural_network.num_inputs
-        inputs = torch.zeros(0) if input_data is None else torch.as_tensor(input_data)
+        inputs = torch.zeros(0) if input_data is None else dense_tensor(input_data)
         if inputs.ndim == 0 or inputs.shape[-1] != count:
             found = "there are no inputs" if input_data is None else f"inputs have shape {tuple(inputs.shape)}"
             raise network_error(ShapeError, f"{found}; the network expects (..., {count})")
-        return inputs.to_dense() if inputs.layout != torch.strided else inputs, tuple(inputs.shape[:-1])
+        return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
         flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
@@ -198,7 +210,7 @@ class _SparseGradient(torch.autograd.Function):
 def _initial(given: Any, count: int) -> Tensor:
     if given is None:
         return torch.zeros(count).uniform_(-1, 1)
-    values = torch.as_tensor(given).detach().to(torch.get_default_dtype()).clone()
+    values = as_numbers(given, "initial_weights").detach().to(torch.get_default_dtype()).clone()
     if values.numel() != count:
         raise network_error(ShapeError, f"{values.numel()} initial_weights; the network has {count}")
     return values.reshape(count)

@@ -150,7 +150,15 @@ def dtype_of(weights: Tensor, inputs: Tensor | None) -> torch.dtype:
 
 
 def complex_name(dtype: torch.dtype) -> str:
-    """``"complex64"`` or ``"complex128"``, the precision that goes with a real torch dtype."""
+    """``"complex64"`` or ``"complex128"``, the precision that goes with a real torch dtype.
+
+    Raises:
+        DtypeError: it is neither float32 nor float64.
+    """
+    if dtype not in _NUMPY_OF:
+        raise DtypeError(
+            f"{dtype} is not supported; use float32 or float64, as with torch.set_default_dtype(torch.float32)"
+        )
     return _NUMPY_OF[dtype]
 
 
@@ -161,6 +169,11 @@ def expectation_values(
 
     ``by``: whether the inputs, and then each trainable set, require a gradient.
     """
+    if torch._C._is_tracing():
+        raise UnsupportedError(
+            "torch.jit.trace records operations of torch, and a simulation is none: it would be replayed with the "
+            "values of the traced call. Use torch.compile, or torch.save for a file"
+        )
     if torch.compiler.is_compiling():
         # Made here, because importing torch's compiler takes longer than importing torch.
         return torch.compiler.disable(_values)(method, inputs, weights, batch, by)

@@ -13,7 +13,9 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 from torch import Tensor, nn
 
+from qtm._arguments import checked_number, checked_seed, refused, shown
 from qtm._errors import ParameterError
+from qtm._torch.inputs import as_numbers
 
 # Name, defaults of its arguments, and the function that fills a tensor.
 _INITIALISERS: dict[str, tuple[dict[str, float], Callable[..., Tensor]]] = {
@@ -49,7 +51,7 @@ def _listed(parameters: Any, argument: str) -> tuple[Parameter, ...]:
     if parameters is None:
         return ()
     if isinstance(parameters, str) or not isinstance(parameters, Iterable):
-        raise ParameterError(f"{argument} must be a list of circuit parameters, not {parameters!r}")
+        raise refused(argument, "a list of circuit parameters", parameters, "give circuit.parameters, or some of them")
     return tuple(parameters)
 
 
@@ -64,20 +66,25 @@ def _names(names: str | Sequence[str] | None, count: int, single: bool) -> tuple
         names = "variational"
     if isinstance(names, str):
         chosen = (names,) if single else tuple(f"{names}_{i}" for i in range(count))
-    else:
+    elif isinstance(names, Iterable) and not isinstance(names, Mapping):
         chosen = tuple(names)
+    else:
+        raise refused("variational_params_names", "a name, or a list of names", names, "name every parameter set")
     if len(chosen) != count or len(set(chosen)) != count:
-        raise ParameterError(f"variational_params_names must be {count} different names, not {chosen}")
+        raise ParameterError(f"variational_params_names must be {count} different names, not {chosen}; name every set")
     for name in chosen:
-        if not name.isidentifier() or name == "variational_":
-            raise ParameterError(f"{name!r} cannot name a parameter set; use an identifier other than 'variational_'")
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name == "variational_":
+            raise ParameterError(
+                f"{shown(name)} cannot name a parameter set; use an identifier other than 'variational_', without "
+                "underscore in front"
+            )
     return chosen
 
 
 def _check_parameters(circuit: QuantumCircuit, order: Sequence[Parameter]) -> None:
     for parameter in order:
         if not isinstance(parameter, Parameter):
-            raise ParameterError(f"{parameter!r} is not a circuit parameter")
+            raise ParameterError(f"{shown(parameter)} is not a circuit parameter; list objects of circuit.parameters")
     twice = sorted(p.name for p, count in Counter(order).items() if count > 1)
     if twice:
         raise ParameterError(f"listed more than once: {', '.join(twice)}; each parameter is encoding or in one set")
@@ -103,6 +110,8 @@ def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[
     Raises:
         ParameterError: an initialiser is unknown, or explicit values do not fit their set.
     """
+    if seed is not None:
+        seed = checked_seed(seed, "seed_init")
     each = _per_set(initial, len(sets.sets))
     # A generator of its own: seeding torch's takes a lock that a forked child may find taken.
     generator = None if seed is None else torch.Generator().manual_seed(seed)
@@ -119,7 +128,7 @@ def _require_values(initial: Any) -> None:
     if isinstance(initial, Mapping) or not isinstance(initial, Iterable):
         known = ", ".join(map(repr, _INITIALISERS))
         raise ParameterError(
-            f"a parameter set cannot start from {initial!r}; use one of {known}, (name, {{arguments}}), "
+            f"a parameter set cannot start from {shown(initial)}; use one of {known}, (name, {{arguments}}), "
             "or a list of values"
         )
 
@@ -138,18 +147,46 @@ def _per_set(initial: Any, count: int) -> list[Any]:
 def _fill(size: int, initial: Any, name: str, generator: torch.Generator | None) -> Tensor:
     if not _is_named(initial):
         _require_values(initial)
-        values = torch.as_tensor(np.asarray(initial, dtype=np.float64) if not isinstance(initial, Tensor) else initial)
-        values = values.detach().to(torch.get_default_dtype()).clone()
+        values = _explicit(initial, name)
         if values.shape != (size,):
             raise ParameterError(f"{tuple(values.shape)} initial values for set {name!r}; expected ({size},)")
         if not torch.isfinite(values).all():
-            raise ParameterError(f"the initial values of set {name!r} must be finite")
+            raise ParameterError(f"the initial values of set {name!r} must be finite; one of them is NaN or infinite")
         return values
     kind, arguments = (initial, {}) if isinstance(initial, str) else initial
-    if kind not in _INITIALISERS:
+    if not isinstance(kind, str) or kind not in _INITIALISERS:
         raise ParameterError(f"unknown initialiser {kind!r}; use one of {', '.join(_INITIALISERS)}, or give values")
     defaults, fill = _INITIALISERS[kind]
     if unknown := set(arguments) - set(defaults):
-        raise ParameterError(f"{kind!r} takes no {', '.join(sorted(unknown))}; it takes {', '.join(defaults)}")
+        wrong = ", ".join(sorted(map(str, unknown)))
+        raise ParameterError(f"{kind!r} takes no {wrong}; it takes {', '.join(defaults)}")
     random = {} if kind == "constant" else {"generator": generator}
-    return fill(torch.empty(size), **{**defaults, **arguments}, **random)
+    return fill(torch.empty(size), **_checked_arguments(kind, {**defaults, **arguments}), **random)
+
+
+def _explicit(initial: Any, name: str) -> Tensor:
+    """Values that a user gave, in the default dtype."""
+    try:
+        values = as_numbers(initial if isinstance(initial, Tensor) else np.asarray(initial, dtype=np.float64), name)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"the initial values of set {name!r} must be a flat list of real numbers, not {shown(initial)} ({error}); "
+            "give one number for each parameter"
+        ) from error
+    if values.is_complex():
+        raise ParameterError(f"the initial values of set {name!r} must be real, not {values.dtype}; give their .real")
+    return values.detach().to(torch.get_default_dtype()).clone()
+
+
+def _checked_arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, float]:
+    """Arguments of an initialiser as numbers that make sense together."""
+    advice = f"give an angle in radians, as in ({kind!r}, {{{', '.join(f'{k!r}: 1.0' for k in arguments)}}})"
+    found = {name: checked_number(value, f"{name} of {kind!r}", advice) for name, value in arguments.items()}
+    if found.get("std", 0.0) < 0:
+        raise ParameterError(f"std of 'normal' must be at least 0, not {found['std']}; give the width of the values")
+    if kind == "uniform" and found["a"] > found["b"]:
+        raise ParameterError(
+            f"a of 'uniform' must be at most b, not {found['a']:g} with b = {found['b']:g}; exchange them, or give "
+            "both (by default a is 0 and b is 2 pi)"
+        )
+    return found

@@ -12,7 +12,7 @@ from typing import Any
 from qtm._engines.density_matrix.kernels import vectors
 from qtm._engines.density_matrix.kernels.compilation import inlined, jit
 from qtm._engines.density_matrix.kernels.recipe import ROTATE, SCALE, SHIFT, Recipe, Workspace
-from qtm._engines.statevector.kernels import simd
+from qtm._engines.statevector.kernels import simd, sine_cosine
 
 
 @jit
@@ -49,7 +49,7 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, numbers: Any, tile: in
         for number in range(numbers.shape[1]):
             work.numbers[2 * number * lanes + lane] = numbers[row, number]
             work.numbers[(2 * number + 1) * lanes + lane] = -numbers[row, number]
-    simd.half_angle_rows(work.cosine, work.spare, work.sums, work.angles, slots)
+    sine_cosine.half_angle_rows(work.cosine, work.spare, work.sums, work.angles, slots)
     for slot in range(slots):
         for lane in range(lanes):
             work.sine[2 * slot * lanes + lane] = work.spare[slot * lanes + lane]

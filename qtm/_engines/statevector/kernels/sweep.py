@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd
+from qtm._engines.statevector.kernels import rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.rotations import GROUPS, LANES, PIVOTS, PLACE, TILE
 
 ROTATE, GROW, PHASE, TURN_LANES = 0, 1, 2, 3
 # By bytes of a number: a pass leaves no more than this of the true scale in the state, whose square must not overflow.
 TINY = {4: 1e-12, 8: 1e-120}
+LARGE = 64.0  # radians: below, a double leaves an error of 1e-14
 
 
 ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
@@ -98,12 +99,14 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
         for slot in range(slots):
             total = offset[slot]
             for j in range(start[slot], start[slot + 1]):
-                total += coef[j] * angles[sample, source[j]]
+                term = coef[j] * angles[sample, source[j]]
+                # Before it is added to others: a large term would round them, and its own sine, away.
+                total += term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angles[sample, source[j]])
             target[slot * lanes + lane] = total
     if recipe.lane_bits:
         for slot in range(slots):
             target[slot * lanes : (slot + 1) * lanes] = target[slot * lanes]
-    simd.half_angle_rows(cosine, sine, tangent, target, slots)
+    sine_cosine.half_angle_rows(cosine, sine, tangent, target, slots)
     if recipe.lane_bits:
         for slot in range(slots):
             for lane in range(lanes):

@@ -1,0 +1,170 @@
+"""Checks of what a user gives to a public class or function.
+
+All refusals read alike: ``<argument> must be <what is expected>, not <what was given>; <what to do>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from qtm._errors import ParameterError
+
+_SHOWN = 60  # characters of a value that a message quotes
+_LARGEST_SEED = 2**63 - 1  # what torch, NumPy, Aer and SQLite all take
+
+
+def is_whole(value: Any) -> bool:
+    """Whether this is an integer, of Python or of NumPy, and not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether ``repr`` says what the value is; other objects print their address, or fail to."""
+    if type(value) in (list, tuple, set):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, value.items()))
+    return value is None or isinstance(value, str | bytes | int | float | complex | np.generic)
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: itself where it is short, otherwise what it is.
+
+    Example:
+        >>> shown("high"), shown([0] * 100), shown(dict)
+        ("'high'", 'a list', 'the class dict')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = repr(value) if _is_plain(value) else ""
+    return text if 0 < len(text) <= _SHOWN else f"a {type(value).__name__}"
+
+
+def refused(argument: str, expected: str, value: Any, advice: str) -> ParameterError:
+    """The error to raise for a value that an argument cannot have."""
+    return ParameterError(f"{argument} must be {expected}, not {shown(value)}; {advice}")
+
+
+def checked_int(value: Any, argument: str, advice: str, *, least: int = 0, most: float = inf) -> int:
+    """A whole number from ``least`` to ``most``, NumPy's included, as an ``int``.
+
+    Raises:
+        ParameterError: it is no such number; a bool and a float are none.
+    """
+    if is_whole(value) and least <= value <= most:
+        return int(value)
+    bounds = f"of at least {least}" if most == inf else f"from {least} to {most}"
+    raise refused(argument, f"a whole number {bounds}", value, advice)
+
+
+def checked_number(
+    value: Any, argument: str, advice: str, *, least: float = -inf, above: float = -inf, most: float = inf
+) -> float:
+    """A finite real number, at least ``least`` and more than ``above``, as a ``float``.
+
+    Raises:
+        ParameterError: it is no such number.
+    """
+    if (is_whole(value) or isinstance(value, float | np.floating)) and isfinite(value):
+        number = float(value)
+        if least <= number <= most and number > above:
+            return number
+    limits = ((least, f"of at least {least:g}"), (above, f"above {above:g}"), (most, f"of at most {most:g}"))
+    bounds = " and ".join(text for limit, text in limits if isfinite(limit))
+    raise refused(argument, f"a finite number {bounds}".rstrip(), value, advice)
+
+
+def checked_precision(value: Any, argument: str) -> float:
+    """A standard deviation: finite, and not negative.
+
+    Raises:
+        ParameterError: it is no such number.
+    """
+    return checked_number(value, argument, "give the standard deviation to reach, such as 0.01", least=0)
+
+
+def checked_flag(value: Any, argument: str) -> bool:
+    """True or False, NumPy's included, and no other object that has a truth value.
+
+    Raises:
+        ParameterError: it is neither.
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise refused(argument, "True or False", value, "give one of the two")
+
+
+def checked_seed(value: Any, argument: str) -> int:
+    """A whole number from which every random generator can start.
+
+    Raises:
+        ParameterError: it is negative, too large, or no whole number.
+    """
+    advice = "give such a number to repeat a run, or None for other numbers each time"
+    return checked_int(value, argument, advice, most=_LARGEST_SEED)
+
+
+def check_generator_seed(value: Any, argument: str) -> None:
+    """Refuse what ``numpy.random.default_rng`` cannot start from.
+
+    Raises:
+        ParameterError: it cannot start from this.
+    """
+    try:
+        np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise refused(
+            argument,
+            "a whole number of at least 0, a numpy.random.Generator, or None",
+            value,
+            "give a number to repeat a run, or None for other numbers each time",
+        ) from error
+
+
+def checked_choice(value: Any, argument: str, choices: Iterable[str]) -> str:
+    """One of several names.
+
+    Raises:
+        ParameterError: it is none of them.
+    """
+    names = tuple(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    raise refused(argument, "one of " + ", ".join(map(repr, names)), value, "choose one of these")
+
+
+def check_type(value: Any, argument: str, kinds: type | tuple[type, ...], expected: str, advice: str) -> None:
+    """Refuse an object of another class.
+
+    Raises:
+        ParameterError: the object is of none of these classes.
+    """
+    if not isinstance(value, kinds):
+        raise refused(argument, expected, value, advice)
+
+
+def check_method(value: Any, argument: str, name: str, expected: str, advice: str) -> None:
+    """Refuse an object that has no method of this name, or is a class instead of an object.
+
+    Raises:
+        ParameterError: it has not.
+    """
+    if isinstance(value, type) or not callable(getattr(value, name, None)):
+        raise refused(argument, expected, value, advice)
+
+
+def checked_options(
+    options: Mapping[str, Any], defaults: Mapping[str, Any], checks: Mapping[str, Callable[[Any, str], Any]]
+) -> None:
+    """Check the options that have a check; None is taken where it is the default.
+
+    Raises:
+        ParameterError: a value is unusable.
+    """
+    for name in options.keys() & checks.keys():
+        if options[name] is not None or defaults[name] is not None:
+            checks[name](options[name], name)

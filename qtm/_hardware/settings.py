@@ -1,0 +1,110 @@
+"""Options of a connection to a device, checked before a service is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+from qtm._arguments import (
+    check_type,
+    checked_choice,
+    checked_flag,
+    checked_int,
+    checked_number,
+    checked_options,
+    checked_seed,
+)
+from qtm._errors import ParameterError
+from qtm._hardware.runtime import KINDS
+
+# Mode -> the class of the runtime that holds the jobs together.
+MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
+
+# What options must be where they are not None.
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("shots", "max_executions", "max_depth", "max_circuits_per_job"), partial(
+        checked_int, advice="give a count of at least 1, or None", least=1)),
+    "retries": partial(checked_int, advice="give how often to try again; 0 is never"),
+    "precision": partial(checked_number, advice="give the standard deviation to reach", above=0),
+    **dict.fromkeys(("max_seconds", "backoff"), partial(checked_number, advice="give seconds", least=0)),
+    "optimization_level": partial(checked_int, advice="give a level of Qiskit's pass managers", most=3),
+    **dict.fromkeys(("seed_transpiler", "seed_simulator"), checked_seed),
+    "use_fractional_gates": checked_flag,
+    "instance": partial(
+        check_type, kinds=str, expected="the name or CRN of an instance", advice="give None for the account's own"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a connection, for ``connect(backend, **options)``; they are kept in the journal, without secrets.
+
+    Attributes:
+        backend: Name of the device.
+        mode: "session" (one queue wait, billed by wall-clock time), "batch", "job" (each job queues), or "auto": a
+            session where the account's plan has them, else a batch, which the log says.
+        estimator: "auto" for "executor" on IBM's devices and on simulators, and "backend" on the devices of other
+            providers. "executor" is the client-side estimator of the runtime (readout mitigation, zero-noise
+            extrapolation, twirling, dynamical decoupling), "v2" the older one (deprecated since 0.50); "backend" is
+            Qiskit's ``BackendEstimatorV2``, which has the backend itself run the circuits. Its finished jobs are
+            answered from the journal; one that runs when the process dies is submitted again.
+        shots: Shots of a circuit, where a PUB asks for no precision.
+        precision: Target standard deviation, instead of shots.
+        options: Options of the runtime's estimator, as ``{"resilience_level": 2, "dynamical_decoupling":
+            {"enable": True}}``.
+        optimization_level: Of the pass manager, 0 to 3.
+        seed_transpiler: Of the pass manager; drawn, and kept in the journal, if None.
+        seed_simulator: Of local mode; every job gets a seed of its own from it.
+        use_fractional_gates: Transpile to RX and RZZ of any angle, where the device has them. RZZ angles are folded
+            into [0, pi/2], which is what the device takes, for every parameter set.
+        instance: The instance (CRN or name) of the account.
+        max_executions: Budget of circuit executions of the whole run (`Usage` says what is counted).
+        max_seconds: Budget of quantum seconds of the whole run; a session ends after so many seconds, too.
+        max_depth: Refuse deeper circuits.
+        max_circuits_per_job: Split a submission over jobs of at most so many circuits; the backend's own
+            limit if None.
+        retries: Number of retries after a transient failure (network, busy server).
+        backoff: Seconds before the first retry; doubled for each one after it.
+    """
+
+    backend: str
+    mode: str = "auto"
+    estimator: str = "auto"
+    shots: int | None = None
+    precision: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    optimization_level: int = 1
+    seed_transpiler: int | None = None
+    seed_simulator: int | None = None
+    use_fractional_gates: bool = False
+    instance: str | None = None
+    max_executions: int | None = None
+    max_seconds: float | None = None
+    max_depth: int | None = None
+    max_circuits_per_job: int | None = None
+    retries: int = 5
+    backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_choice(self.mode, "mode", MODES)
+        checked_choice(self.estimator, "estimator", ("auto", *KINDS))
+        checked_options(vars(self), {f.name: f.default for f in fields(self)}, _CHECKS)
+        if self.shots is not None and self.precision is not None:
+            raise ParameterError("shots= and precision= are mutually exclusive: give one of them")
+        try:
+            json.dumps(self.options)
+        except TypeError as error:
+            raise ParameterError(
+                f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
+                "connection.estimator.options instead"
+            ) from error
+
+    def runtime_options(self) -> dict[str, Any]:
+        """Return the options of the estimator."""
+        if self.estimator == "backend" and self.shots is not None:
+            return dict(self.options) | {"default_precision": self.shots**-0.5}
+        named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
+        return dict(self.options) | {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,88 @@
+"""Inputs of a module as tensors: what is usable, and what the message says where it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qtm._arguments import shown
+from qtm._errors import DtypeError, ShapeError
+
+_REAL = frozenset(
+    {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8}
+    | {torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64}
+)
+_SPARSE = frozenset({torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
+
+
+def dense_tensor(inputs: Any) -> Tensor:
+    """Inputs as a dense tensor of real numbers, of any shape, where sparse ones are taken too.
+
+    Raises:
+        DtypeError: they are no numbers, not real, or nested, quantized or of another such kind.
+        ShapeError: they are ragged.
+    """
+    tensor = as_numbers(inputs, "inputs")
+    if tensor.layout in _SPARSE:
+        tensor = tensor.to_dense()
+    if tensor.dtype not in _REAL or tensor.layout is not torch.strided or tensor.is_nested:
+        raise _unusual(tensor)
+    return tensor
+
+
+def real_tensor(inputs: Any, width: int) -> Tensor:
+    """Inputs as a dense tensor of real numbers (..., width).
+
+    Raises:
+        DtypeError: they are no numbers, not real, or stored in another way than a dense tensor.
+        ShapeError: they are ragged, or their last axis has another length.
+    """
+    tensor = inputs if isinstance(inputs, Tensor) else as_numbers(inputs, f"inputs (..., {width})")
+    if tensor.dtype not in _REAL or tensor.layout is not torch.strided or tensor.is_nested:
+        raise _unusual(tensor)
+    if tensor.ndim == 0 or tensor.shape[-1] != width:
+        raise ShapeError(f"inputs have shape {tuple(tensor.shape)}; expected (..., {width})")
+    return tensor
+
+
+def same_dtype(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs in the dtype of the weights; a module without weights follows its inputs."""
+    if inputs.dtype == weights.dtype:
+        return inputs, weights
+    if weights.numel() or not inputs.is_floating_point():
+        return inputs.to(weights.dtype), weights
+    return inputs, weights.to(inputs.dtype)
+
+
+def as_numbers(values: Any, argument: str) -> Tensor:
+    """Numbers in any form that torch reads, as a tensor.
+
+    Raises:
+        DtypeError: they are no numbers.
+        ShapeError: lists in them have different lengths.
+    """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        if "at dim" in str(error):  # of ragged lists: "expected sequence of length 2 at dim 1 (got 1)"
+            problem = f"{argument} must be rows of equal length, not {shown(values)} ({error}); pad them"
+            raise ShapeError(problem) from error
+        problem = f"{argument} must be real numbers, not {shown(values)} ({error}); give a tensor, an array or a list"
+        raise DtypeError(problem) from error
+
+
+def _unusual(tensor: Tensor) -> DtypeError:
+    """What is wrong with a tensor that cannot be computed with as it is."""
+    if tensor.is_nested:
+        found, advice = "a nested tensor", "pad it with torch.nested.to_padded_tensor, or call the module on each part"
+    elif tensor.layout is not torch.strided:
+        found, advice = f"of layout {tensor.layout}", "call .to_dense()"
+    elif tensor.is_complex():
+        return DtypeError(f"inputs have dtype {tensor.dtype}; angles must be real (radians): give .real or .angle()")
+    elif tensor.is_quantized:
+        found, advice = f"quantized ({tensor.dtype})", "call .dequantize()"
+    else:
+        found, advice = f"of dtype {tensor.dtype}", "convert it with .double()"
+    return DtypeError(f"inputs must be a dense tensor of real numbers, not {found}; {advice}")
