@@ -19,6 +19,7 @@ from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Expectation
+from qtm._engines.registry import Method, simulation_method
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._noise.aer_model import Noise, read_noise
@@ -47,6 +48,8 @@ class FastEstimator(BaseEstimatorV2):
         num_threads: threads to use; 0 for all cores.
         executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, readout errors included.
+        method: how to simulate: "auto" for the cheapest exact method that can, a name such as "statevector", a pair of
+            name and options, or a `qtm.engines.SimulationMethod`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -70,11 +73,13 @@ class FastEstimator(BaseEstimatorV2):
         num_threads: int = 0,
         executor: Executor | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         self._default_precision = checked_precision(default_precision, "default_precision")
         check_generator_seed(seed, "seed")
         self._seed = seed
-        self._simulations = Simulations(checked_options(dtype, num_threads, executor, noise=read_noise(noise)))
+        simulation_method(method)  # refuses what is unknown here, not at the first run
+        self._simulations = Simulations(checked_options(dtype, num_threads, executor, method, read_noise(noise)))
 
     @property
     def default_precision(self) -> float:

@@ -177,6 +177,30 @@ def test_a_module_takes_it(method):
 
 
 @each_method
+def test_primitives_take_it(method):
+    made = circuit()
+    at = values(2)
+    observables = [[o] for o in random_observables(0, N)]
+    found = qtm.FastEstimator(method=method).run([(made, observables, at)]).result()[0].data.evs
+    expected = expectation_values(made, list(made.parameters), at, random_observables(0, N))
+    np.testing.assert_allclose(found.T, expected, atol=1e-9)
+    measured = made.copy()
+    measured.measure_all()
+    supports(method, Probabilities((0,)), VALUES)
+    shots = qtm.FastSampler(seed=1, method=method).run([(measured, at[0])], shots=100).result()[0].data.meas
+    assert (
+        shots.get_counts()
+        == qtm.FastSampler(seed=1).run([(measured, at[0])], shots=100).result()[0].data.meas.get_counts()
+    )
+
+
+@pytest.mark.parametrize("primitive", [qtm.FastEstimator, qtm.FastSampler])
+def test_primitives_refuse_unknown_methods(primitive):
+    with pytest.raises(qtm.ParameterError, match="unknown simulation method 'matrix'"):
+        primitive(method="matrix")
+
+
+@each_method
 def test_outputs_that_it_does_not_declare_are_refused(method):
     flat = simulation(Dense(), expectation()).flat
     for output in (expectation(), Probabilities((0,)), State(), Samples((0,))):

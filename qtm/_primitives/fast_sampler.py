@@ -19,6 +19,7 @@ from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Probabilities
+from qtm._engines.registry import Method, simulation_method
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
@@ -47,6 +48,8 @@ class FastSampler(BaseSamplerV2):
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         noise: an Aer ``NoiseModel`` or a backend: shots of the exact distribution under its noise.
+        method: how to simulate: "auto" for the cheapest exact method that can, a name such as "statevector", a pair of
+            name and options, or a `qtm.engines.SimulationMethod`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -70,12 +73,14 @@ class FastSampler(BaseSamplerV2):
         dtype: Any = "complex128",
         num_threads: int = 0,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         advice = "give the outcomes to draw for each parameter set"
         self._default_shots = checked_int(default_shots, "default_shots", advice, least=1)
         check_generator_seed(seed, "seed")
         self._seed = seed
-        self._simulations = Simulations(checked_options(dtype, num_threads, None, noise=read_noise(noise)))
+        simulation_method(method)  # refuses what is unknown here, not at the first run
+        self._simulations = Simulations(checked_options(dtype, num_threads, None, method, read_noise(noise)))
 
     @property
     def default_shots(self) -> int:
