@@ -471,7 +471,7 @@ def chain(num_qubits: int, **options) -> Simulation:
     for qubit in range(num_qubits - 1):
         circuit.cx(qubit, qubit + 1)
     measured = coerce_observables(["Z" + "I" * (num_qubits - 1)], num_qubits)
-    return Simulation(circuit, [angle], measured, Options(method="statevector", **options))
+    return Simulation(circuit, [angle], measured, Options(**options))
 
 
 @pytest.mark.parametrize("lanes", LANES)
