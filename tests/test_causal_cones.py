@@ -14,6 +14,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import CouplingMap
 
 import qtm
+from qtm._bench.wide import brick, xxz
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities
@@ -36,23 +37,6 @@ def every_cone_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         "__init__",
         lambda self, program, strings, stop_early: original(self, program, strings, False),
     )
-
-
-def brick(num_qubits: int, depth: int) -> QuantumCircuit:
-    angles = iter(ParameterVector("t", 2 * num_qubits * depth))
-    circuit = QuantumCircuit(num_qubits)
-    for layer in range(depth):
-        for gate in ("ry", "rz"):
-            for qubit in range(num_qubits):
-                getattr(circuit, gate)(next(angles), qubit)
-        for qubit in range(layer % 2, num_qubits - 1, 2):
-            circuit.cx(qubit, qubit + 1)
-    return circuit
-
-
-def xxz(num_qubits: int) -> SparsePauliOp:
-    terms = [(p, [q, q + 1], c) for q in range(num_qubits - 1) for p, c in (("XX", 1.0), ("YY", 1.0), ("ZZ", 0.5))]
-    return SparsePauliOp.from_sparse_list(terms, num_qubits)
 
 
 def simulated(circuit: QuantumCircuit, observables, **options) -> Simulation:
