@@ -176,7 +176,7 @@ def test_bad_options_name_the_good_ones(method: str, options: dict[str, Any], me
 
 
 def test_only_estimators_are_wrapped() -> None:
-    with pytest.raises(_errors.ParameterError, match="BaseEstimatorV2, got str"):
+    with pytest.raises(_errors.ParameterError, match="a BaseEstimatorV2, not"):
         MitigatedEstimator("fake_manila", "zne")  # type: ignore[arg-type]
 
 
