@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qtm._circuit.gf2 import bits_of
+from qtm._circuit.gf2 import bits_of, parities
 from qtm._circuit.light_cone import Seen
 from qtm._circuit.pauli_program import Generator, PauliProgram, Phase, place
 from qtm._locks import cached_property
@@ -126,7 +126,7 @@ class Cone:
     Attributes:
         program: the shared program.
         angles: for each of its angles the number in the circuit.
-        terms: for each of its strings the number in the caller's list, -1 where no such term is left.
+        terms: for each of its strings the number in the caller's list.
         basis: what its bits are as masks of the circuit's program.
         preparations: numbers of the circuit's preparations that it sees.
     """
@@ -165,7 +165,7 @@ class Renumbering:
 
     def parities(self, mask: int) -> int:
         """The new mask of a z mask: bit j says whether it overlaps vector j oddly."""
-        return sum(((mask & v).bit_count() & 1) << j for j, v in enumerate(self.vectors))
+        return parities(mask, self.vectors)
 
 
 class ConeBuilder:

@@ -21,6 +21,11 @@ def bits_of(mask: int) -> Iterator[int]:
         mask ^= low
 
 
+def parities(mask: int, vectors: Sequence[int]) -> int:
+    """Bit j says whether the mask overlaps vector j oddly: masks of signs in the coordinates of a basis."""
+    return sum(((mask & vector).bit_count() & 1) << j for j, vector in enumerate(vectors))
+
+
 def combinations(masks: Sequence[int]) -> np.ndarray:
     """The xor of every subset of the masks, subset s at position s."""
     index = np.zeros(1, np.int64)

@@ -14,6 +14,7 @@ from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
+from qtm.primitives import FastEstimator
 
 # Called with the settings and, as keywords, the options of the method; "reverse" with the dtype in their place.
 GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
@@ -36,17 +37,11 @@ def _read(gradient: Any) -> tuple[str, Mapping[str, Any]]:
     )
 
 
-def _is_exact(estimator: BaseEstimatorV2) -> bool:
-    from qtm.primitives import FastEstimator
-
-    return isinstance(estimator, FastEstimator)
-
-
 def _resolved(name: str, settings: MethodSettings) -> str:
     """The method that "auto" stands for: reverse on the exact simulator, parameter shift on any other estimator."""
     if name != "auto":
         return name
-    return "reverse" if settings.estimator is None or _is_exact(settings.estimator) else "param-shift"
+    return "reverse" if settings.estimator is None or isinstance(settings.estimator, FastEstimator) else "param-shift"
 
 
 def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
@@ -63,7 +58,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     name = _resolved(name, settings)
     if name not in GRADIENT_METHODS:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
-    if name == "reverse" and settings.estimator is not None and not _is_exact(settings.estimator):
+    if name == "reverse" and settings.estimator is not None and not isinstance(settings.estimator, FastEstimator):
         raise ParameterError(
             f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
             "use gradient='param-shift' or 'spsa'"

@@ -1,4 +1,4 @@
-"""Batched values, vector-Jacobian products and Jacobians of a scheduled circuit, on workers and within memory.
+"""Batched values and vector-Jacobian products of a scheduled circuit, on workers and within memory.
 
 Everything here is arrays in, arrays out: angles (batch, angles), values and cotangents (batch, observables).
 """

@@ -8,7 +8,7 @@ import numpy as np
 
 from qtm._circuit.causal_cone import Cone
 from qtm._circuit.flatten import FlatCircuit
-from qtm._circuit.gf2 import odd_bits
+from qtm._circuit.gf2 import odd_bits, parities
 from qtm._circuit.pauli_program import PauliProgram
 from qtm._engines.options import Options
 from qtm._engines.outputs import Probabilities, Samples
@@ -33,10 +33,7 @@ class OutcomeEngine:
         basis, rows = self.batch.engine.basis, np.arange(self.batch.engine.amplitudes)
         self._flips = [program.frame.z[q][0] // 2 & 1 for q in output.qubits]  # the sign of the image of Z
         # A bit of the outcome is a parity of bits of the row: of those whose basis masks overlap it oddly.
-        self._masks = [
-            sum(((mask & vector).bit_count() & 1) << j for j, vector in enumerate(basis))
-            for mask in cones[0].program.measured.outcomes
-        ]
+        self._masks = [parities(mask, basis) for mask in cones[0].program.measured.outcomes]
         if isinstance(output, Probabilities):
             outcome = np.zeros_like(rows)
             for place in range(len(self._masks)):

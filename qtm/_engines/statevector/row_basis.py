@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtm._circuit.gf2 import odd_bits
+from qtm._circuit.gf2 import odd_bits, parities
 
 TABLE_BITS = 8  # masks in one table of phases or parities
 
@@ -63,7 +63,7 @@ class Basis:
     def functional(self, mask: int, bits: int | None = None) -> int:
         """The row mask of a mask of signs, on the first ``bits`` row bits."""
         vectors = self.vectors if bits is None else self.vectors[:bits]
-        return sum(((mask & v).bit_count() & 1) << j for j, v in enumerate(vectors))
+        return parities(mask, vectors)
 
     def functionals(self, masks: np.ndarray) -> np.ndarray:
         """`functional` for many masks (masks,) uint64 at once."""
