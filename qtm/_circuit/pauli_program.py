@@ -214,7 +214,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     content, flat = content_of(circuit), None
     if content is None:  # not to be told without expanding it: what counts is what it is made of
         flat = flatten(circuit, noise)
-        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial
+        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase
     key = content, noise
     with _LOCK:
         found = _CACHE.get(key)
