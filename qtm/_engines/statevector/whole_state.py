@@ -59,11 +59,13 @@ class StateEngine:
         """Derivatives by angles (batch, angles), and by the prepared amplitudes; cotangent (batch, 2**qubits)."""
         on_rows = cotangent.take(self.place, axis=1).astype(self.complex, copy=False)
         on_rows *= self._factor(angles).conj() / 2
-        by_constant = None
+        engine, start, by_constant = self.batch.engine, self.batch.start(prepared, len(angles)), None
         if self.constant.terms:
-            states = self.batch.engine.states(self.batch.angles(angles), self.batch.start(prepared, len(angles)))[0]
+            if kept is None:
+                states = self._amplitudes(angles, prepared, False)[0]
+            else:
+                states = kept.sweeps.amplitudes_of(kept, len(angles))
             by_constant = np.einsum("br,br->b", on_rows.conj(), states).imag
-        engine, start = self.batch.engine, self.batch.start(prepared, len(angles))
         rows = np.ascontiguousarray(on_rows.real) if engine.is_real else on_rows
         by_local, by_rows = engine.states_vjp(
             self.batch.angles(angles), rows, start, kept=kept, initial_gradient=by_prepared and start is not None
