@@ -19,6 +19,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError
+from qtm._gradients.fused import FusedMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
@@ -30,6 +31,7 @@ class EngineMethod:
 
     def __init__(self, simulation: Simulation, num_outputs: int) -> None:
         self.simulation, self.num_outputs = simulation, num_outputs
+        self.fused: FusedMethod | None = FusedMethod.of(simulation)
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
@@ -50,7 +52,7 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if not torch.isfinite(values).all():
+        if prepared and not torch.isfinite(values).all():  # angles that are finite give values that are
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
@@ -67,6 +69,7 @@ class IdealEstimatorMethod(EngineMethod):
 
     def __init__(self, simulation: Simulation, num_outputs: int, estimator: FastEstimator) -> None:
         super().__init__(simulation, num_outputs)
+        self.fused = None  # its dtype may be another than that of the tensors, and its values may be noisy
         self._estimator = estimator
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
 
