@@ -64,7 +64,8 @@ class MonomialAngles:
         """Derivatives by the inputs (batch or 0, inputs) and by the weights (weights,) from those by angles."""
         rows = _rows(inputs, weights)
         by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
-        by_weights, by_terms, by_shared = np.zeros_like(weights), np.zeros_like(scaled), np.zeros(by_angles.shape[1])
+        by_weights = np.zeros(len(weights), weights.dtype)
+        by_terms, by_shared = np.zeros(len(scaled)), np.zeros(by_angles.shape[1])
         pull = _PULL_BACK.for_kind(weights.dtype)
         pull(self._sums, rows, weights, scaled, by_angles, by_terms, by_shared, by_inputs, by_weights)
         return by_inputs, by_weights

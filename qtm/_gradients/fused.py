@@ -60,12 +60,13 @@ class FusedMethod:
 
     def vjp(
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
-    ) -> tuple[Tensor | None, list[Tensor]]:
+    ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives by the inputs (batch, inputs), if asked for, and by each set; cotangent (batch, outputs)."""
         angle_map, inputs, weights, scaled, angles, kept = residuals
         by_angles, _ = self._simulation.engine.vjp(from_numpy(angles), (), cotangent, kept)
         rows, columns = angle_map.pull_back(inputs, weights, scaled, _array(by_angles), by_inputs)
-        return from_numpy(rows) if by_inputs else None, list(from_numpy(columns).split(sizes))
+        by_weights = from_numpy(columns)
+        return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
 
     def _map(self, num_inputs: int) -> MonomialAngles:
         found = self._maps.get(num_inputs)
@@ -76,4 +77,5 @@ class FusedMethod:
 
 def _array(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor as a contiguous array, shared where they can be."""
-    return np.ascontiguousarray(tensor.detach().resolve_neg().numpy())
+    array: np.ndarray = tensor.detach().resolve_neg().contiguous().numpy()
+    return array

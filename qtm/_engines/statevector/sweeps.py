@@ -54,7 +54,8 @@ class Sweeps:
         self._zero_state = np.zeros((0, self.tiling.numbers), self.real)
         slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
         self._workspace_sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
-        self._workspace_kind = (self._workspace_sizes, self.real.str)
+        self._workspace_kind = f"workspace {self._workspace_sizes} {self.real.str}"
+        self._buffer_kinds: dict[int, str] = {}  # by the number of tiles
         self._workspace_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._workspace_sizes[1:]))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -203,19 +204,28 @@ class Sweeps:
             narrower = "" if self.real == np.float32 else " or complex64"
             bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes
             raise OutOfMemory(
-                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; use fewer qubits{narrower}"
+                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; "
+                f"use fewer qubits{narrower}"
             )
         return budget // (2 * self.tiling.tile_bytes)
 
     def _buffer(self, tiles: int) -> np.ndarray:
         """Room for the states of some tiles, and a scale for each."""
-        shape = tiles, self.tiling.tile_numbers + self.tiling.lanes
-        spare: np.ndarray | None = POOL.take((shape, self.real.str))
-        return aligned(shape, self.real) if spare is None else spare
+        spare: np.ndarray | None = POOL.take(self._buffer_kind(tiles))
+        if spare is not None:
+            return spare
+        return aligned((tiles, self.tiling.tile_numbers + self.tiling.lanes), self.real)
+
+    def _buffer_kind(self, tiles: int) -> str:
+        kind = self._buffer_kinds.get(tiles)
+        if kind is None:
+            kind = f"states {tiles} {self.tiling.tile_numbers + self.tiling.lanes} {self.real.str}"
+            self._buffer_kinds[tiles] = kind
+        return kind
 
     def _recycle(self, buffers: list[np.ndarray]) -> None:
         for buffer in buffers:
-            POOL.give((buffer.shape, self.real.str), buffer, buffer.nbytes)
+            POOL.give(self._buffer_kind(len(buffer)), buffer, buffer.nbytes)
 
     def _workspaces(self, parts: Sequence[Part]) -> list[Workspace]:
         # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
