@@ -204,23 +204,21 @@ class QuantumModule(CircuitModule):
             DtypeError: a dtype or device is not supported.
             JobError: (also from ``backward``) the estimator failed, or its result is not usable; names the job.
         """
-        sets = [getattr(self, name) for name in self._sets.names]
-        weights = sets[0] if len(sets) == 1 else torch.cat(sets)
-        trained = [s.requires_grad for s in sets]
+        if inputs is not None:
+            inputs = real_tensor(inputs, self.input_size)
+            if self._encoding_gradients_flag is False:
+                inputs = inputs.detach()
+        elif self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
+        inputs, sets = same_dtype(inputs, [getattr(self, name) for name in self._sets.names])
+        method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
         if inputs is None:
-            if self.input_size:
-                raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-            method = self._method(dtype_of(weights, None))
-            values = expectation_values(method, None, weights, 1, (False, *trained))
-            return (values if self._is_real else cast(StateMethod, method).with_phase(values, None, weights)).squeeze(0)
-        inputs, weights = same_dtype(real_tensor(inputs, self.input_size), weights)
-        if self._encoding_gradients_flag is False:
-            inputs = inputs.detach()
-        method = self._method(dtype_of(weights, inputs))
+            values = expectation_values(method, None, sets, 1, (False, *by_sets))
+            return (values if self._is_real else cast(StateMethod, method).with_phase(values, None, sets)).squeeze(0)
         flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
+        values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
         if not self._is_real:
-            values = cast(StateMethod, method).with_phase(values, flat, weights)
+            values = cast(StateMethod, method).with_phase(values, flat, sets)
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules",),
+    ("modules", "states"),
     ("_qnn", "_mitigation", "circuits"),
     ("symmetry",),
     ("connectors", "mitigation"),

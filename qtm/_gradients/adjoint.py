@@ -19,6 +19,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities, Samples, State
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError, UnsupportedError
+from qtm._gradients.fused import FusedMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
@@ -30,6 +31,7 @@ class EngineMethod:
 
     def __init__(self, simulation: Simulation, num_outputs: int) -> None:
         self.simulation, self.num_outputs = simulation, num_outputs
+        self.fused: FusedMethod | None = FusedMethod.of(simulation)
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
@@ -50,7 +52,7 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if not self._are_finite(values):
+        if prepared and not self._are_finite(values):  # angles that are finite give values that are
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
@@ -70,6 +72,7 @@ class IdealEstimatorMethod(EngineMethod):
 
     def __init__(self, simulation: Simulation, num_outputs: int, estimator: FastEstimator) -> None:
         super().__init__(simulation, num_outputs)
+        self.fused = None  # its dtype may be another than that of the tensors, and its values may be noisy
         self._estimator = estimator
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
 
@@ -108,9 +111,9 @@ class StateMethod(EngineMethod):
         # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
         return bool(torch.isfinite(torch.view_as_real(values).sum()))
 
-    def with_phase(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The states (batch, amplitudes) of the circuit from those of its gates."""
-        return self.simulation.with_phase(states, inputs, weights)
+        return self.simulation.with_phase(states, inputs, sets)
 
 
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:

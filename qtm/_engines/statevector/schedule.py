@@ -126,7 +126,7 @@ class _Builder:
     # Phases
 
     def _phases(self, items: Iterable[Item]) -> None:
-        """Diagonal rotations; those that act on the support as a constant are global phases and go into ``constant``."""
+        """Diagonal rotations; those that act on the support as a constant go into ``constant``: global phases."""
         rows: dict[int, Slot] = {}
         for item in items:
             mask = self.basis.functional(item.z)
