@@ -12,7 +12,6 @@ import numpy as np
 from qtm._engines.statevector.kernels import simd
 from qtm._locks import fork_safe_lock
 
-
 _KINDS = 4096  # kinds that are remembered, most of them without a spare buffer
 
 

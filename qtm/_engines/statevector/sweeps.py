@@ -204,8 +204,8 @@ class Sweeps:
             narrower = "" if self.real == np.float32 else " or complex64"
             bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes
             raise OutOfMemory(
-                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; "
-                f"use fewer qubits{narrower}"
+                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be "
+                f"used; use fewer qubits{narrower}"
             )
         return budget // (2 * self.tiling.tile_bytes)
 
