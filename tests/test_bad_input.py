@@ -154,9 +154,9 @@ NO_SET = "cannot name a parameter set; use an identifier"
 # Door, its arguments (a mapping by name, or a tuple), the error, and what its message says.
 ROWS = [
     # --- QuantumModule: circuit and parameters
-    ("QuantumModule as is", (None, X, W), CircuitError, "circuit must be a circuit, not None; give a qiskit"),
-    ("QuantumModule as is", ("qasm", X, W), CircuitError, "circuit must be a circuit, not 'qasm'; give a qiskit"),
-    ("QuantumModule as is", (circuit, X, W), CircuitError, "circuit must be a circuit, not .*; give a qiskit"),
+    ("QuantumModule as is", (None, X, W), CircuitError, "circuit must be a QuantumCircuit, not None; give a qiskit"),
+    ("QuantumModule as is", ("qasm", X, W), CircuitError, "must be a QuantumCircuit, not 'qasm'; give a qiskit"),
+    ("QuantumModule as is", (circuit, X, W), CircuitError, "circuit must be a QuantumCircuit, not .*; give a qiskit"),
     ("QuantumModule as is", (Unprintable(), X, W), CircuitError, "not a Unprintable; give a qiskit"),
     ("QuantumModule as is", (circuit(), "x", [*W, *V]), ParameterError, "encoding_params must be a list.*'x'; give"),
     ("QuantumModule as is", (circuit(), 3, [*W, *V]), ParameterError, "encoding_params must be a list.*not 3; give"),
@@ -177,7 +177,7 @@ ROWS = [
     ("QuantumModule", {"variational_params_names": "_methods"}, ParameterError, f"'_methods' {NO_SET}"),
     ("QuantumModule", {"variational_params_names": "a b"}, ParameterError, f"'a b' {NO_SET}"),
     ("QuantumModule", {"variational_params_names": ""}, ParameterError, f"'' {NO_SET}"),
-    ("QuantumModule", {"variational_params_names": "forward"}, ParameterError, "'forward' is taken .*; give"),
+    ("QuantumModule", {"variational_params_names": "forward"}, ParameterError, "'forward' clashes with an attribute .*; choose another"),
     ("two sets", {"variational_params_names": ["a"]}, ParameterError, "must be 2 different names, not .*; name every"),
     ("two sets", {"variational_params_names": ["a", "a"]}, ParameterError, "must be 2 different names, not .*; name"),
     # --- initial values
@@ -342,7 +342,7 @@ ROWS = [
         for name in ("input_size", "output_size")
         for n in (0, -1, 1.5, "3", None, True)
     ),
-    ("HybridModule", {"circuit": None}, CircuitError, "circuit must be a circuit, not None; give"),
+    ("HybridModule", {"circuit": None}, CircuitError, "circuit must be a QuantumCircuit, not None; give"),
     ("HybridModule", {"encoding_params": None}, ParameterError, "encoding_params must be a list .*; list at least"),
     ("HybridModule", {"encoding_params": 3}, ParameterError, "encoding_params must be a list .*; list at least"),
     ("HybridModule", {"observables": "ZZ"}, ParameterError, "takes no observables; use QuantumModule"),
@@ -393,10 +393,10 @@ ROWS = [
     ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [[OTHER]]), ParameterError, r"\['other'\] are not in circuit 0"),
     ("gradient", ([QuantumCircuit(1)], ["Z"], [[]]), ParameterError, "has no parameters to differentiate by"),
     *(("gradient", (c, ["ZZ"], [[0.1] * 7]), ParameterError, "circuits must be .*;") for c in (None, "x", [3])),
-    ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; put"),
-    ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; put"),
+    ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; wrap"),
+    ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; wrap"),
     ("gradient", ([circuit()], ["ZZ"], [["a"] * 7]), DtypeError, f"parameter_values {NUMBERS}"),
-    ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [3]), ParameterError, "parameters must be a list .*not 3; put"),
+    ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [3]), ParameterError, "parameters must be a list .*not 3; wrap"),
     *(
         (door, (pubs,), DtypeError, r"(pubs must be a list of PUBs, not .*; a PUB is|PUB 0 cannot .*; expected) ")
         for door in ("estimator run", "sampler run", "noisy run", "mitigated run", "device run")
@@ -434,10 +434,10 @@ ROWS = [
     ("probabilities", ("qasm",), DtypeError, "PUB 0 cannot be read: .*; expected circuit"),
     ("probabilities", (bits(), "x"), CircuitError, "PUB 0 cannot be read: .*; expected circuit"),
     ("probabilities", (circuit(), [0.1] * 7), CircuitError, "measures nothing; measure its qubits"),
-    *(("load_state_dict", (s,), ParameterError, r"state_dict must be what .*; save it") for s in ({}, 3, None)),
+    *(("load_state_dict", (s,), ParameterError, r"state_dict must be a dict .*; save it") for s in ({}, 3, None)),
     # --- networks
     *(
-        (door, {"circuit": c}, CircuitError, "circuit must be a circuit, not .*; give a qiskit.QuantumCircuit")
+        (door, {"circuit": c}, CircuitError, "circuit must be a QuantumCircuit, not .*; give a qiskit.QuantumCircuit")
         for door in ("EstimatorQNN", "SamplerQNN")
         for c in (None, "qasm", 3)
     ),
@@ -578,7 +578,7 @@ ROWS = [
         ("noisy", {"shots": 9, "method": m}, ParameterError, "method must be one of 'auto', .*not .*; choose one")
         for m in ("tensor", 3, None, [])
     ),
-    ("noisy", {"method": "statevector"}, ParameterError, "random trajectories: give shots"),
+    ("noisy", {"method": "statevector"}, ParameterError, "samples trajectories and needs shots="),
     *(("noisy", {"seed": s}, ParameterError, "seed must be a whole number .*; give a number") for s in ("x", 1.5, -1)),
     *(
         ("depolarizing_noise", (p,), ParameterError, "one_qubit must be a finite number .*; give the probability")

@@ -111,8 +111,8 @@ BAD_PARAMETERS = {
     "equal names": (lambda: two_sets(variational_params_names=["a", "a"]), "must be 2 different names"),
     "no identifier": (lambda: module(variational_params_names="a b"), "'a b' cannot name"),
     "reserved": (lambda: module(variational_params_names="variational_"), "cannot name"),
-    "taken": (lambda: module(variational_params_names="circuit"), "'circuit' is taken"),
-    "taken by torch": (lambda: module(variational_params_names="training"), "'training' is taken"),
+    "taken": (lambda: module(variational_params_names="circuit"), "'circuit' clashes"),
+    "taken by torch": (lambda: module(variational_params_names="training"), "'training' clashes"),
     "initialiser": (lambda: module(variational_params_initial="xavier"), "'xavier'.* constant, uniform, normal"),
     "argument": (lambda: module(variational_params_initial=("normal", {"sigma": 1})), "takes no sigma; .* mean, std"),
     "initialisers": (lambda: two_sets(variational_params_initial=["normal"] * 3), "3 initialisers for 2"),
@@ -211,7 +211,7 @@ def test_other_devices():
 
 
 def test_no_circuit():
-    with pytest.raises(CircuitError, match="circuit must be a circuit, not .*; give a qiskit.QuantumCircuit"):
+    with pytest.raises(CircuitError, match="circuit must be a QuantumCircuit, not .*; give a qiskit.QuantumCircuit"):
         QuantumModule("circuit", X, W)
 
 
