@@ -141,8 +141,8 @@ BAD_OBSERVABLES = {
     "not Hermitian": ([SparsePauliOp(["ZZ", "XX"], [1, 1j])], "not Hermitian: term 'XX'"),
     "phase": ([Pauli("iZZ")], "not Hermitian"),
     "empty": ([], "empty"),
-    "letters": (["ZQ"], "'ZQ' is no observable"),
-    "type": ([3], "int is no observable"),
+    "letters": (["ZQ"], "'ZQ' is not an observable"),
+    "type": ([3], "int is not an observable"),
     "nan": ([SparsePauliOp(["ZZ"], [np.nan])], "NaN"),
 }
 

@@ -176,7 +176,7 @@ def check_one_noise(primitive: object, noise: Noise) -> None:
     """
     if primitive is not None and noise is not None:
         raise ParameterError(
-            f"noise= is for qtm's own simulator, and {type(primitive).__name__} has noise of its own: leave one of "
+            f"noise= applies to qtm's simulator, and {type(primitive).__name__} has noise of its own: leave one of "
             "the two out"
         )
 
