@@ -358,7 +358,7 @@ ROWS = [
         for n in (0, -1, 1.5, "many", None, nan)
     ),
     *(
-        (door, {"seed": seed}, ParameterError, "seed must be an integer of at least 0, .*; give a number to")
+        (door, {"seed": seed}, ParameterError, "seed must be an integer of at least 0, .*; give an integer to")
         for door in ("FastEstimator", "FastSampler")
         for seed in ("one", 1.5, -1, {}, object())
     ),
@@ -579,7 +579,7 @@ ROWS = [
         for m in ("tensor", 3, None, [])
     ),
     ("noisy", {"method": "statevector"}, ParameterError, "samples trajectories and needs shots="),
-    *(("noisy", {"seed": s}, ParameterError, "seed must be an integer .*; give a number") for s in ("x", 1.5, -1)),
+    *(("noisy", {"seed": s}, ParameterError, "seed must be an integer .*; give an integer") for s in ("x", 1.5, -1)),
     *(
         ("depolarizing_noise", (p,), ParameterError, "one_qubit must be a finite number .*; give the probability")
         for p in (-0.1, 1.1, nan, "x", None, True)

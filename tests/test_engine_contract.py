@@ -241,5 +241,5 @@ def test_estimators_have_no_plan():
     made = QuantumCircuit(1)
     made.ry(ParameterVector("t", 1)[0], 0)
     module = qtm.QuantumModule(made, None, made.parameters, gradient="param-shift")
-    with pytest.raises(qtm.UnsupportedError, match="nothing is simulated"):
+    with pytest.raises(qtm.UnsupportedError, match="values of this module come from an estimator"):
         module.plan()

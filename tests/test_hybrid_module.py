@@ -124,7 +124,7 @@ BAD_PARAMETERS = {
     "gradient": (lambda: module(gradient="adjoint"), "unknown gradient 'adjoint'; use one of reverse"),
     "estimator": (
         lambda: module(estimator=StatevectorEstimator()),
-        "StatevectorEstimator does not give; use gradient=.param-shift",
+        "StatevectorEstimator does not expose; use gradient=.param-shift",
     ),
 }
 
