@@ -219,9 +219,9 @@ def test_networks_and_gradients_take_it(method):
 def test_networks_refuse_a_method_beside_a_primitive():
     made = circuit()
     options = {"circuit": made, "weight_params": list(made.parameters), "method": "statevector"}
-    with pytest.raises(qtm.ParameterError, match="method= is for qtm's own simulator"):
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
         qtm.EstimatorQNN(estimator=qtm.FastEstimator(), **options)
-    with pytest.raises(qtm.ParameterError, match="method= is for qtm's own simulator"):
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
         qtm.SamplerQNN(sampler=qtm.FastSampler(), **options)
 
 
@@ -272,5 +272,5 @@ def test_estimators_have_no_plan():
     made = QuantumCircuit(1)
     made.ry(ParameterVector("t", 1)[0], 0)
     module = qtm.QuantumModule(made, None, made.parameters, gradient="param-shift")
-    with pytest.raises(qtm.UnsupportedError, match="nothing is simulated"):
+    with pytest.raises(qtm.UnsupportedError, match="values of this module come from an estimator"):
         module.plan()

@@ -178,7 +178,7 @@ def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -
     if primitive is not None and given is not None:
         kind = type(primitive).__name__
         raise ParameterError(
-            f"{given} is for qtm's own simulator, and {kind} computes in a way of its own: leave one of the two out "
+            f"{given} applies to qtm's simulator, and {kind} computes in a way of its own: leave one of the two out "
             f"(qtm.FastEstimator and qtm.FastSampler take {given} themselves)"
         )
 
