@@ -15,6 +15,7 @@ from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.kernels import expectation
 from qtm._engines.statevector.kernels.sweep import TINY, Workspace
+from qtm._engines.statevector.kernels.whole_states import read_seeds, write_states
 from qtm._engines.statevector.schedule import Schedule
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
@@ -24,6 +25,14 @@ from qtm._errors import OutOfMemory
 MEMORY_SHARE = 0.5
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _EVALUATE, _DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
+
+
+@dataclass(frozen=True, slots=True)
+class StateView:
+    """Where the amplitudes of the kernels stand in a circuit's state, and what they are multiplied by there."""
+
+    place: np.ndarray  # (amplitudes,) int64
+    factor: np.ndarray  # (amplitudes,) complex
 
 
 @dataclass(slots=True)
@@ -154,6 +163,32 @@ class Sweeps:
                 np.multiply(self._rows(states), factors[part.first : part.last], out=self._rows(seed))
                 seeds.append(seed)
         return seeds
+
+    def write_states(self, kept: Kept | None, view: StateView, turn: np.ndarray, out: np.ndarray) -> None:
+        """Kept states into ``out`` (batch, 2**qubits) complex, times ``turn`` (batch or 1,)."""
+        assert kept is not None
+        for part in kept.parts:
+            if part.team.member == 0:
+                write_states(
+                    kept.states[part.place], part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
+                    view.place, view.factor, turn, out,
+                )  # fmt: skip
+
+    def state_seeds(
+        self, kept: Kept | None, view: StateView, turn: np.ndarray, cotangent: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Seeds of a reverse sweep from a cotangent (batch, 2**qubits); and the derivative (batch,) by -2 log turn."""
+        assert kept is not None
+        seeds, by_turn = [], np.zeros(len(cotangent))
+        for part in kept.parts:
+            if part.team.member == 0:
+                states = kept.states[part.place]
+                seeds.append(aligned((len(states), self.tiling.tile_numbers), self.real))
+                read_seeds(
+                    states, part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
+                    view.place, view.factor, turn, cotangent, seeds[-1], by_turn,
+                )  # fmt: skip
+        return seeds, by_turn
 
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""
