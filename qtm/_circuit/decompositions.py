@@ -26,7 +26,7 @@ from qiskit.circuit import (
     PowerModifier,
 )
 from qiskit.circuit.annotated_operation import Modifier
-from qiskit.circuit.library import HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
+from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
 from qiskit.exceptions import QiskitError
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
@@ -78,19 +78,21 @@ def _constant_row(name: str, instruction: CircuitInstruction) -> GateRow | None:
         return None
     key = (name, len(instruction.qubits))
     if key not in _constant_rows:
-        _constant_rows[key] = GateRow(tuple(_constant_sequence(instruction.operation.definition)))
+        _constant_rows[key] = _constant(instruction.operation.definition)
     return _constant_rows[key]
 
 
-def _constant_sequence(circuit: QuantumCircuit) -> list[Primitive]:
+def _constant(circuit: QuantumCircuit) -> GateRow:
     index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
     sequence: list[Primitive] = []
+    phase = float(circuit.global_phase)
     for instruction in circuit.data:
         row = row_of(instruction)
         assert row is not None, f"{instruction.name} inside a standard gate is not a standard gate"
         qubits = tuple(index[q] for q in instruction.qubits)
         sequence += [_bound(on_qubits(p, qubits), instruction.params) for p in row.sequence]
-    return sequence
+        phase += sum(c * float(p) for c, p in zip(row.phase, (1, *instruction.params), strict=False))
+    return GateRow(tuple(sequence), phase=(phase,))
 
 
 def _bound(primitive: Primitive, values: list[float]) -> Primitive:
@@ -316,6 +318,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
         circuit.append(UnitaryGate((vectors * phases) @ vectors.conj().T), qubits)
         return
     circuit.append(UnitaryGate(vectors.conj().T), qubits)
+    circuit.append(GlobalPhaseGate(-time * float(energies.mean())), [])
     diagonal = _z_strings(energies)
     for term in range(len(diagonal)):
         circuit.append(PauliEvolutionGate(diagonal[term], time), qubits)

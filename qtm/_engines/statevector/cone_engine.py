@@ -12,6 +12,7 @@ import numpy as np
 
 from qtm import _executors
 from qtm._circuit.causal_cone import ConeProgram
+from qtm._circuit.pauli_program import Slot
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.statevector.kernels.simd import lanes
 from qtm._engines.statevector.schedule import schedule
@@ -99,10 +100,56 @@ class ConeEngine:
             return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
         return _joined(pieces, initial_gradient)
 
+    def states(
+        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
+    ) -> tuple[np.ndarray, Kept | None]:
+        """Amplitudes (batch, amplitudes) of the final states, and the states themselves if ``keep`` and they fit.
+
+        They are real where the circuit is, and lack the constant phase of the schedule.
+        """
+        sweeps, pieces, kept = self._sweeps(len(angles)), [], None
+        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
+            kept = sweeps.forward(angles[part], start, True)[1]
+            pieces.append(sweeps.amplitudes_of(kept, len(angles[part])))
+        if len(pieces) == 1:
+            return pieces[0], kept if keep else None
+        return np.concatenate(pieces) if pieces else np.zeros((0, sweeps.amplitudes), self.real), None
+
+    def states_vjp(
+        self,
+        angles: np.ndarray,
+        cotangent: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        kept: Kept | None = None,
+        initial_gradient: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Derivative of ``2 Re sum(conj(cotangent) * states)``, cotangent like `states`, in one sweep."""
+        sweeps = self._sweeps(len(angles)) if kept is None else kept.sweeps
+        start = sweeps.start(initial)
+        pieces = []
+        for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
+            states = kept or sweeps.forward(angles[part], begin, True)[1]
+            seeds = sweeps.state_seeds(states, cotangent[part])
+            pieces.append(sweeps.reverse(angles[part], angles[part], states, seeds, initial_gradient))
+        if not pieces:
+            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+        return _joined(pieces, initial_gradient)
+
     @property
     def basis(self) -> tuple[int, ...]:
         """What the bits of an amplitude of `probabilities` and of the initial state stand for."""
         return self._likely.schedule.basis
+
+    @property
+    def constant(self) -> Slot:
+        """The final state is exp(-i/2 of this angle) times what `states` returns."""
+        return self._likely.schedule.constant
+
+    @property
+    def is_real(self) -> bool:
+        """Whether `states` are real."""
+        return self._likely.recipe.parts == 1
 
     @property
     def amplitudes(self) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from qtm._circuit.causal_cone import ConeProgram
 from qtm._circuit.gf2 import combinations, odd_bits, pivots
-from qtm._circuit.light_cone import Item, visible
+from qtm._circuit.light_cone import Item, all_items, visible
 from qtm._circuit.pauli_program import Slot
 from qtm._engines.statevector.kernels.lookup_tables import LOW_BITS
 from qtm._engines.statevector.kernels.rotations import COLUMNS
@@ -45,6 +45,7 @@ class Schedule:
     basis: tuple[int, ...]  # row bit j stands for this mask of the program's amplitudes
     table_rows: int
     mask_count: int  # of the largest group of observables
+    constant: Slot  # the state is exp(-i/2 of its angle) times what the kernels compute
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------
@@ -66,6 +67,7 @@ class _Builder:
         self.index_size = 0
         self.known: dict[tuple, int] = {}
         self.table_rows = 2
+        self.constant = Slot()
 
     @property
     def bits(self) -> int:
@@ -124,18 +126,18 @@ class _Builder:
     # Phases
 
     def _phases(self, items: Iterable[Item]) -> None:
-        """Diagonal rotations; those that act on the support as a constant are global phases and vanish."""
+        """Diagonal rotations; those that act on the support as a constant are global phases and go into ``constant``."""
         rows: dict[int, Slot] = {}
         for item in items:
             mask = self.basis.functional(item.z)
-            if mask:
-                rows.setdefault(mask, Slot()).add(item.slot.terms.items(), item.slot.offset, 1)
+            slot = rows.setdefault(mask, Slot()) if mask else self.constant
+            slot.add(item.slot.terms.items(), item.slot.offset, 1)
         for first, second in split_tables(list(rows)):
-            slot = len(self.slots)
+            first_slot = len(self.slots)
             for mask in (*first, *second):
                 self._slot(rows[mask], mask)
             offsets = self.row_index(first, self.row_bits), self.row_index(second, self.row_bits)
-            self.emit(PHASE, self.row_bits, slot, len(first), len(second), *offsets)
+            self.emit(PHASE, self.row_bits, first_slot, len(first), len(second), *offsets)
             self.table_rows = max(self.table_rows, (1 << len(first)) + (1 << len(second)))
 
     def _slot(self, slot: Slot, signs: int) -> None:
@@ -290,7 +292,8 @@ def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.nd
 def _schedule(program: ConeProgram, lane_bits: int) -> Schedule:
     terms = program.measured.strings
     builder = _Builder(program, lane_bits)
-    builder.run(visible(program.phases, *program.measured.ends))
+    measured = program.measured
+    builder.run(all_items(program.phases) if measured.everything else visible(program.phases, *measured.ends))
     parts = 2 if program.prepared or any(op[0] == PHASE for op in builder.ops) else 1
     groups = Groups(builder, terms, parts)
     builder.row_index((), builder.row_bits)
@@ -309,7 +312,7 @@ def _schedule(program: ConeProgram, lane_bits: int) -> Schedule:
     )
     largest = max((row[3] + row[4] for row in groups.rows), default=1)
     count = program.measured.num_outputs
-    return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
+    return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest, builder.constant)
 
 
 _LOCK = fork_safe_lock()

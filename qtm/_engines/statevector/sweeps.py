@@ -183,12 +183,7 @@ class Sweeps:
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
         """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
         assert kept is not None
-        pad = -len(cotangent) % self.samples_per_tile
-        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
-        if self.recipe.lane_bits:
-            factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.lanes)
-        else:
-            factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
+        factors = self._by_tile(cotangent.astype(self.real, copy=False)[:, :, None])
         seeds = []
         for part in kept.parts:
             if part.team.member == 0:
@@ -197,6 +192,40 @@ class Sweeps:
                 np.multiply(self._rows(states), factors[part.first : part.last], out=self._rows(seed))
                 seeds.append(seed)
         return seeds
+
+    def amplitudes_of(self, kept: Kept | None, batch: int) -> np.ndarray:
+        """Amplitudes (batch, amplitudes) of kept states: real ones where the circuit is real."""
+        assert kept is not None
+        out = np.empty((-(-batch // self.samples_per_tile) * self.samples_per_tile, self.numbers), self.real)
+        by_tile = self._by_tile(out.reshape(len(out), -1, self.recipe.parts))
+        for part in kept.parts:
+            if part.team.member == 0:
+                states = kept.states[part.place]
+                scale = states[:, None, None, self._tile_numbers :]
+                np.multiply(self._rows(states), scale, out=by_tile[part.first : part.last])
+        return out[:batch] if self.recipe.parts == 1 else out[:batch].view(np.result_type(self.real, np.complex64))
+
+    def state_seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
+        """A vector (batch, amplitudes), of the dtype of `amplitudes_of`, as the seeds of a reverse sweep."""
+        assert kept is not None
+        factors = self._by_tile(cotangent.view(self.real).reshape(len(cotangent), -1, self.recipe.parts))
+        seeds = []
+        for part in kept.parts:
+            if part.team.member == 0:
+                # A reverse sweep takes state and seed at the same scale.
+                scale = kept.states[part.place][:, None, None, self._tile_numbers :]
+                seed = aligned((len(scale), self._tile_numbers), self.real)
+                np.divide(factors[part.first : part.last], scale, out=self._rows(seed))
+                seeds.append(seed)
+        return seeds
+
+    def _by_tile(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers (batch, amplitudes, parts) as (tiles, rows, parts, lanes): a view where tiles are full."""
+        if pad := -len(numbers) % self.samples_per_tile:
+            numbers = np.pad(numbers, ((0, pad), (0, 0), (0, 0)))
+        if self.recipe.lane_bits:
+            return numbers.reshape(len(numbers), -1, self.lanes, numbers.shape[2]).swapaxes(2, 3)
+        return numbers.reshape(-1, self.lanes, *numbers.shape[1:]).transpose(0, 2, 3, 1)
 
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""
