@@ -7,7 +7,7 @@ circuits. The projected kernel compares expectation values instead, by default t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from torch import Tensor, nn
 
 from qtm._arguments import (
-    check_type,
     checked_choice,
     checked_flag,
     checked_int,
@@ -50,20 +49,21 @@ _DUPLICATES = ("all", "off_diagonal", "none")
 class QuantumKernel(nn.Module):
     """A kernel given by a feature map, as a torch module and for scikit-learn and qiskit-machine-learning.
 
-    ``kernel(X, Y)`` is a differentiable tensor; ``kernel.evaluate`` gives a NumPy array, for ``SVC(kernel=kernel.evaluate)``
-    and wherever qiskit-machine-learning takes its ``FidelityQuantumKernel``, ``FidelityStatevectorKernel`` or a trainable one
-    of them: ``QSVC``, ``QSVR``, ``PegasosQSVC``, ``QuantumKernelTrainer``.
+    ``kernel(X, Y)`` is a differentiable tensor, ``kernel.evaluate(X, Y)`` a NumPy array, as in
+    ``SVC(kernel=kernel.evaluate)``. The kernel can be given wherever qiskit-machine-learning takes its
+    ``FidelityQuantumKernel``, ``FidelityStatevectorKernel`` or a trainable one of them (``QSVC``, ``QSVR``,
+    ``PegasosQSVC``, ``QuantumKernelTrainer``).
 
     Args:
-        feature_map: a Qiskit circuit whose parameters are the features, in the order of ``feature_map.parameters``, or a
-            `ModelCircuit` or `StackedCircuit` of `qtm.circuits`, which names features and trained parameters.
+        feature_map: a Qiskit circuit whose parameters are the features, in the order of ``feature_map.parameters``,
+            or a `ModelCircuit` or `StackedCircuit` of `qtm.circuits`, which names features and trained parameters.
         training_parameters: parameters of the circuit that are trained, not features.
-        training_parameters_initial: as ``variational_params_initial`` of `QuantumModule`; None: uniformly from 0 to 2 pi,
-            trainable scales of `qtm.circuits` at 1.
+        training_parameters_initial: as ``variational_params_initial`` of `QuantumModule`; None: uniformly from 0 to
+            2 pi, and trainable scales of `qtm.circuits` at 1.
         seed_init: seed of the initial values.
-        kind: "fidelity", the squared overlap of states, or "projected", ``exp(-gamma / 2 |f(x) - f(y)|^2)`` of expectation
-            values f. With the default observables the exponent is -gamma times the sum of the squared Frobenius
-            distances of the qubits' density matrices (Huang et al., Nat. Commun. 12, 2631 (2021)).
+        kind: "fidelity", the squared overlap of states, or "projected", ``exp(-gamma / 2 |f(x) - f(y)|^2)`` of
+            expectation values f. With the default observables the exponent is -gamma times the sum of the squared
+            Frobenius distances of the qubits' density matrices (Huang et al., Nat. Commun. 12, 2631 (2021)).
         observables: of a projected kernel; None: X, Y and Z on every qubit.
         gamma: of a projected kernel, above 0.
         sampler: of a fidelity kernel: any ``BaseSamplerV2``, on which a pair of samples is a compute-uncompute circuit.
@@ -72,10 +72,10 @@ class QuantumKernel(nn.Module):
         shots: of a fidelity kernel, for each entry: of the sampler (None: its own number) or drawn from the exact
             fidelities (None: exact).
         seed: of shots that are drawn from exact fidelities.
-        enforce_psd: whether `evaluate` repairs the matrix of samples with themselves where it has shots or noise: see
-            `closest_psd`.
-        evaluate_duplicates: which entries shots are spent on, as for ``FidelityQuantumKernel``: "all"; "off_diagonal", the
-            diagonal of a symmetric matrix is 1; "none", all entries of equal samples are 1.
+        enforce_psd: whether `evaluate` repairs the matrix of samples with themselves where it has shots or noise, by
+            `qtm.kernels.closest_psd`.
+        evaluate_duplicates: which entries are measured, as for ``FidelityQuantumKernel``: "all"; "off_diagonal", where
+            the diagonal of a symmetric matrix is 1; "none", where all entries of equal samples are 1.
         max_circuits_per_job: pairs in a job of the sampler. None: as many as 10 million executions allow.
         pass_manager: transpiles the circuits for the device, once.
         noise: of a projected kernel on the exact simulator: an Aer ``NoiseModel`` or a backend. For a fidelity kernel
@@ -223,10 +223,10 @@ class QuantumKernel(nn.Module):
 
     def _on_sampler(self, left: Tensor, right: Tensor | None) -> Tensor:
         assert self._sampled is not None
-        skipped = self._skipped(left, right)
-        total = int((~skipped).sum())
-        with progress_bar(self._progress, total, "kernel entries") as tick:
-            return self._sampled.matrix(left, right, self.variational, skipped, tick)
+        wanted = ~self._skipped(left, right)
+        wanted = wanted.triu() if right is None else wanted  # entries of a symmetric matrix once
+        with progress_bar(self._progress, int(wanted.sum()), "kernel entries") as tick:
+            return self._sampled.matrix(left, right, self.variational, wanted, tick)
 
     def _skipped(self, left: Tensor, right: Tensor | None) -> Tensor:
         """Entries (rows, columns) that are 1 without a measurement."""

@@ -16,14 +16,14 @@ from qtm._kernels.positive import check_psd
 def kernel_target_alignment(matrix: Tensor, labels: Any, *, centered: bool = False) -> Tensor:
     """How well a kernel matrix agrees with the labels: 1 where it separates the classes perfectly.
 
-    ``<K, T> / (|K| |T|)`` in the Frobenius product, with T = y y^T for two classes y = -1, 1 (Cristianini et al., NIPS 14
-    (2001), def. 1). With c classes T is 1 for samples of one class and -1/(c-1) otherwise. Maximise it, or minimise
+    ``<K, T> / (|K| |T|)`` in the Frobenius product, with T = y y^T for two classes y = -1, 1 (Cristianini et al., NIPS
+    14 (2001), def. 1). With c classes T is 1 for samples of one class and -1/(c-1) otherwise. To train, minimise
     ``1 - kernel_target_alignment(...)``.
 
     Args:
         matrix: symmetric kernel matrix of the samples, (samples, samples).
         labels: their classes, (samples,), of any type.
-        centered: centre both matrices first (Cortes et al., J. Mach. Learn. Res. 13, 795 (2012), eq. (4)); better for
+        centered: centre both matrices first (Cortes et al., J. Mach. Learn. Res. 13, 795 (2012)); better for
             classes of different sizes.
 
     Returns:
@@ -55,7 +55,7 @@ def svc_loss(matrix: Tensor, labels: Any, *, C: float = 1.0) -> Tensor:
     """The optimum of the dual problem of a support vector classifier; the smaller, the wider the margin.
 
     ``sum_i a_i - 1/2 sum_ij a_i a_j y_i y_j K_ij`` at the optimal multipliers a, as ``SVCLoss`` of
-    qiskit-machine-learning (Glick et al., Nat. Phys. 20, 479 (2024), eq. (6)). Of three classes and more, the sum over the
+    qiskit-machine-learning (Glick et al., Nat. Phys. 20, 479 (2024)). With three classes and more, the sum over the
     classes, each against the rest. The multipliers are constants in the derivative: at the optimum their change does
     not count, so that the gradient is exact.
 

@@ -30,7 +30,7 @@ def gaussian(gamma: float) -> Combine:
     """The Gaussian kernel ``exp(-gamma / 2 |f - g|^2)`` of expectation values.
 
     With X, Y and Z on every qubit, half of the squared distance is the sum over qubits of the squared Frobenius
-    distance of their density matrices: the projected kernel of Huang et al., Nat. Commun. 12, 2631 (2021), eq. (9).
+    distance of their density matrices: the projected kernel of Huang et al., Nat. Commun. 12, 2631 (2021).
     """
 
     def combine(left: Tensor, right: Tensor) -> Tensor:

@@ -63,9 +63,12 @@ class PairSampler:
         """What so many entries would use."""
         return self._method.runner.preview(pairs)
 
-    def matrix(self, left: Tensor, right: Tensor | None, weights: Tensor, skipped: Tensor, tick: Tick) -> Tensor:
-        """The matrix (rows, columns), differentiably; entries that are ``skipped`` are 1."""
-        wanted = ~skipped if right is not None else (~skipped).triu()
+    def matrix(self, left: Tensor, right: Tensor | None, weights: Tensor, wanted: Tensor, tick: Tick) -> Tensor:
+        """The matrix (rows, columns), differentiably.
+
+        ``wanted`` (rows, columns) bool: entries to measure; all others are 1. Without ``right`` the matrix is
+        symmetric, and they are on and above the diagonal.
+        """
         rows, columns = wanted.nonzero(as_tuple=True)
         other = left if right is None else right
         pairs = torch.cat([left[rows], other[columns]], dim=1)
