@@ -86,7 +86,7 @@ class _Pullback(torch.autograd.Function):
         angles: Tensor,
         *prepared: Tensor,
     ) -> tuple[Tensor, ...]:
-        at, weights = angles.detach(), cotangent.to(angles.dtype)
+        at, weights = angles.detach(), cotangent if cotangent.is_complex() else cotangent.to(angles.dtype)
         by_angles, by_amplitudes = method.vjp(at, prepared, weights, residuals.take(), by_prepared)
         return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
 

@@ -16,7 +16,7 @@ from qtm._circuit.pauli_program import Slot
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.statevector.kernels.simd import lanes
 from qtm._engines.statevector.schedule import schedule
-from qtm._engines.statevector.sweeps import Kept, Sweeps
+from qtm._engines.statevector.sweeps import Kept, StateView, Sweeps
 
 # Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
 _SAMPLE_LANE_BITS = 13
@@ -101,40 +101,47 @@ class ConeEngine:
         return _joined(pieces, initial_gradient)
 
     def states(
-        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
-    ) -> tuple[np.ndarray, Kept | None]:
-        """Amplitudes (batch, amplitudes) of the final states, and the states themselves if ``keep`` and they fit.
-
-        They are real where the circuit is, and lack the constant phase of the schedule.
-        """
-        sweeps, pieces, kept = self._sweeps(len(angles)), [], None
+        self,
+        angles: np.ndarray,
+        view: StateView,
+        turn: np.ndarray,
+        out: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        keep: bool = False,
+    ) -> Kept | None:
+        """Final states into ``out`` (batch, 2**qubits), times ``turn`` (batch or 1,); kept if ``keep`` and they fit."""
+        sweeps, kept, number = self._sweeps(len(angles)), None, 0
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
-            pieces.append(sweeps.amplitudes_of(kept, len(angles[part])))
-        if len(pieces) == 1:
-            return pieces[0], kept if keep else None
-        return np.concatenate(pieces) if pieces else np.zeros((0, sweeps.amplitudes), self.real), None
+            sweeps.write_states(kept, view, turn if len(turn) == 1 else turn[part], out[part])
+            number += 1
+        return kept if keep and number == 1 else None
 
     def states_vjp(
         self,
         angles: np.ndarray,
+        view: StateView,
+        turn: np.ndarray,
         cotangent: np.ndarray,
         initial: np.ndarray | None = None,
         *,
         kept: Kept | None = None,
         initial_gradient: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Derivative of ``2 Re sum(conj(cotangent) * states)``, cotangent like `states`, in one sweep."""
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Derivatives of ``Re sum(conj(cotangent) * states)`` by angles, the initial state, and -2 log turn (batch,)."""
         sweeps = self._sweeps(len(angles)) if kept is None else kept.sweeps
         start = sweeps.start(initial)
-        pieces = []
+        pieces, by_turn = [], [np.zeros(0)]
         for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
             states = kept or sweeps.forward(angles[part], begin, True)[1]
-            seeds = sweeps.state_seeds(states, cotangent[part])
+            seeds, more = sweeps.state_seeds(states, view, turn if len(turn) == 1 else turn[part], cotangent[part])
             pieces.append(sweeps.reverse(angles[part], angles[part], states, seeds, initial_gradient))
+            by_turn.append(more)
         if not pieces:
-            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
-        return _joined(pieces, initial_gradient)
+            empty = np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+            return np.zeros_like(angles), empty, by_turn[0]
+        return *_joined(pieces, initial_gradient), np.concatenate(by_turn)
 
     @property
     def basis(self) -> tuple[int, ...]:
@@ -145,11 +152,6 @@ class ConeEngine:
     def constant(self) -> Slot:
         """The final state is exp(-i/2 of this angle) times what `states` returns."""
         return self._likely.schedule.constant
-
-    @property
-    def is_real(self) -> bool:
-        """Whether `states` are real."""
-        return self._likely.recipe.parts == 1
 
     @property
     def amplitudes(self) -> int:

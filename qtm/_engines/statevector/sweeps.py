@@ -17,6 +17,7 @@ from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.kernels.expectation import differentiate, evaluate
 from qtm._engines.statevector.kernels.sweep import TINY, Team, Workspace
+from qtm._engines.statevector.kernels.whole_states import read_seeds, write_states
 from qtm._engines.statevector.schedule import Schedule
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
@@ -46,6 +47,14 @@ def _member(member: int, size: int, barrier: np.ndarray, *, first: bool) -> Team
     """A member of a team; the first of several threads tells the others when its kernel has started."""
     ticket = np.zeros(1, np.int64) if size > 1 else _NO_COUNTER
     return Team(member, size, barrier, ticket, KERNEL_STARTED if first else _NO_COUNTER)
+
+
+@dataclass(frozen=True, slots=True)
+class StateView:
+    """Where the amplitudes of the kernels stand in a circuit's state, and what they are multiplied by there."""
+
+    place: np.ndarray  # (amplitudes,) int64
+    factor: np.ndarray  # (amplitudes,) complex
 
 
 @dataclass(slots=True)
@@ -183,7 +192,12 @@ class Sweeps:
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
         """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
         assert kept is not None
-        factors = self._by_tile(cotangent.astype(self.real, copy=False)[:, :, None])
+        pad = -len(cotangent) % self.samples_per_tile
+        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
+        if self.recipe.lane_bits:
+            factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.lanes)
+        else:
+            factors = padded.reshape(-1, self.lanes, padded.shape[1]).transpose(0, 2, 1)[:, :, None, :]
         seeds = []
         for part in kept.parts:
             if part.team.member == 0:
@@ -193,39 +207,32 @@ class Sweeps:
                 seeds.append(seed)
         return seeds
 
-    def amplitudes_of(self, kept: Kept | None, batch: int) -> np.ndarray:
-        """Amplitudes (batch, amplitudes) of kept states: real ones where the circuit is real."""
+    def write_states(self, kept: Kept | None, view: StateView, turn: np.ndarray, out: np.ndarray) -> None:
+        """Kept states into ``out`` (batch, 2**qubits) complex, times ``turn`` (batch or 1,)."""
         assert kept is not None
-        out = np.empty((-(-batch // self.samples_per_tile) * self.samples_per_tile, self.numbers), self.real)
-        by_tile = self._by_tile(out.reshape(len(out), -1, self.recipe.parts))
+        for part in kept.parts:
+            if part.team.member == 0:
+                write_states(
+                    kept.states[part.place], part.first, self.recipe.lane_bits, self.recipe.parts, self.lanes,
+                    view.place, view.factor, turn, out,
+                )  # fmt: skip
+
+    def state_seeds(
+        self, kept: Kept | None, view: StateView, turn: np.ndarray, cotangent: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Seeds of a reverse sweep from a cotangent (batch, 2**qubits); and the derivative (batch,) by -2 log turn."""
+        assert kept is not None
+        seeds, by_turn = [], np.zeros(len(cotangent))
         for part in kept.parts:
             if part.team.member == 0:
                 states = kept.states[part.place]
-                scale = states[:, None, None, self._tile_numbers :]
-                np.multiply(self._rows(states), scale, out=by_tile[part.first : part.last])
-        return out[:batch] if self.recipe.parts == 1 else out[:batch].view(np.result_type(self.real, np.complex64))
+                seeds.append(aligned((len(states), self._tile_numbers), self.real))
+                read_seeds(
+                    states, part.first, self.recipe.lane_bits, self.recipe.parts, self.lanes, view.place, view.factor,
+                    turn, cotangent, seeds[-1], by_turn,
+                )  # fmt: skip
+        return seeds, by_turn
 
-    def state_seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
-        """A vector (batch, amplitudes), of the dtype of `amplitudes_of`, as the seeds of a reverse sweep."""
-        assert kept is not None
-        factors = self._by_tile(cotangent.view(self.real).reshape(len(cotangent), -1, self.recipe.parts))
-        seeds = []
-        for part in kept.parts:
-            if part.team.member == 0:
-                # A reverse sweep takes state and seed at the same scale.
-                scale = kept.states[part.place][:, None, None, self._tile_numbers :]
-                seed = aligned((len(scale), self._tile_numbers), self.real)
-                np.divide(factors[part.first : part.last], scale, out=self._rows(seed))
-                seeds.append(seed)
-        return seeds
-
-    def _by_tile(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers (batch, amplitudes, parts) as (tiles, rows, parts, lanes): a view where tiles are full."""
-        if pad := -len(numbers) % self.samples_per_tile:
-            numbers = np.pad(numbers, ((0, pad), (0, 0), (0, 0)))
-        if self.recipe.lane_bits:
-            return numbers.reshape(len(numbers), -1, self.lanes, numbers.shape[2]).swapaxes(2, 3)
-        return numbers.reshape(-1, self.lanes, *numbers.shape[1:]).transpose(0, 2, 3, 1)
 
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""

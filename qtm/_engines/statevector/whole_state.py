@@ -19,6 +19,7 @@ from qtm._circuit.gates import Clifford
 from qtm._circuit.pauli_program import PauliProgram, Slot, dropped_signs
 from qtm._engines.options import Options
 from qtm._engines.statevector.cone_batch import ConeBatch
+from qtm._engines.statevector.sweeps import StateView
 
 Arrays = Sequence[np.ndarray]
 
@@ -31,46 +32,30 @@ class StateEngine:
         self.complex = np.dtype(options.dtype)
         self.size = 1 << circuit.num_qubits
         gates = [operation for operation in circuit.operations if isinstance(operation, Clifford)]
-        self.place, quarters = row_images(gates, self.batch.engine.basis)
+        place, quarters = row_images(gates, self.batch.engine.basis)
         quarters = quarters + 2 * dropped_signs(program.generators) & 3
-        self.factor = np.array([1, 1j, -1, -1j], self.complex)[quarters]  # (rows,)
-        if not quarters.any():
-            self.factor = self.factor[:1]
+        self.view = StateView(place, np.array([1, 1j, -1, -1j], self.complex)[quarters])
         self.constant = _Constant(self.batch.engine.constant, self.complex)
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """States (batch, 2**qubits), and the kernels' states for one `vjp`."""
-        amplitudes, kept = self._amplitudes(angles, prepared, keep)
-        found = np.zeros((len(angles), self.size), self.complex)
-        found[:, self.place] = amplitudes * self._factor(angles)
+        whole = len(self.view.place) == self.size
+        found = (np.empty if whole else np.zeros)((len(angles), self.size), self.complex)
+        start, turn = self.batch.start(prepared, len(angles)), self.constant.values(angles)
+        kept = self.batch.engine.states(self.batch.angles(angles), self.view, turn, found, start, keep=keep)
         return found, kept
-
-    def _amplitudes(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
-        start = self.batch.start(prepared, len(angles))
-        return self.batch.engine.states(self.batch.angles(angles), start, keep=keep)
-
-    def _factor(self, angles: np.ndarray) -> np.ndarray:
-        """What each row is multiplied by, (batch or 1, rows or 1)."""
-        return self.factor if self.constant.is_one else self.constant.values(angles) * self.factor
 
     def vjp(
         self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Derivatives by angles (batch, angles), and by the prepared amplitudes; cotangent (batch, 2**qubits)."""
-        on_rows = cotangent.take(self.place, axis=1).astype(self.complex, copy=False)
-        on_rows *= self._factor(angles).conj() / 2
-        by_constant = None
-        if self.constant.terms:
-            states = self.batch.engine.states(self.batch.angles(angles), self.batch.start(prepared, len(angles)))[0]
-            by_constant = np.einsum("br,br->b", on_rows.conj(), states).imag
-        engine, start = self.batch.engine, self.batch.start(prepared, len(angles))
-        rows = np.ascontiguousarray(on_rows.real) if engine.is_real else on_rows
-        by_local, by_rows = engine.states_vjp(
-            self.batch.angles(angles), rows, start, kept=kept, initial_gradient=by_prepared and start is not None
-        )
+        start, turn = self.batch.start(prepared, len(angles)), self.constant.values(angles)
+        by_local, by_rows, by_turn = self.batch.engine.states_vjp(
+            self.batch.angles(angles), self.view, turn, cotangent.astype(self.complex, copy=False), start,
+            kept=kept, initial_gradient=by_prepared and start is not None,
+        )  # fmt: skip
         gradient = self.batch.scatter(by_local)
-        if by_constant is not None:
-            self.constant.add_gradient(by_constant, gradient)
+        self.constant.add_gradient(by_turn, gradient)
         amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
         if by_rows is not None:
             self.batch.pull_back(prepared, by_rows, amplitudes)
@@ -83,14 +68,13 @@ class _Constant:
     def __init__(self, slot: Slot, kind: np.dtype) -> None:
         self.kind, self.offset = kind, slot.offset
         self.terms = [(angle, coef) for angle, coef in sorted(slot.terms.items()) if coef]
-        self.is_one = not self.terms and slot.offset == 0.0
 
     def values(self, angles: np.ndarray) -> np.ndarray:
-        """The factor (batch, 1)."""
-        total = np.full(len(angles), self.offset)
+        """The factor (batch or 1,)."""
+        total = np.full(len(angles) if self.terms else 1, self.offset)
         for angle, coef in self.terms:
             total += coef * angles[:, angle].astype(float)
-        return np.exp(-0.5j * total).astype(self.kind)[:, None]
+        return np.exp(-0.5j * total).astype(self.kind)
 
     def add_gradient(self, by_angle: np.ndarray, gradient: np.ndarray) -> None:
         """Add the derivative (batch,) by a to those by its angles."""
