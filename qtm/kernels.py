@@ -8,6 +8,7 @@ circuits. The projected kernel compares expectation values instead, by default t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from qtm._arguments import (
 )
 from qtm._engines.registry import Method
 from qtm._errors import ParameterError
-from qtm._kernels.feature_modules import StateModule, local_paulis, read_feature_map
+from qtm._kernels.feature_maps import Features, local_paulis, read_feature_map
 from qtm._kernels.losses import kernel_target_alignment, svc_loss
 from qtm._kernels.matrices import Combine, blocked_matrix, fidelities, gaussian, whole_matrix
 from qtm._kernels.positive import closest_psd
@@ -38,7 +39,6 @@ from qtm._kernels.training import train_kernel
 from qtm._noise.aer_model import Noise
 from qtm._primitives.job_usage import Usage
 from qtm._torch.inputs import same_dtype
-from qtm.modules import QuantumModule
 
 __all__ = ["QuantumKernel", "closest_psd", "kernel_target_alignment", "svc_loss", "train_kernel"]
 
@@ -140,27 +140,22 @@ class QuantumKernel(nn.Module):
         self._gamma = checked_number(gamma, "gamma", "give the inverse width, such as 1.0", above=0)
         self._shots = None if shots is None else checked_int(shots, "shots", "give the shots of an entry", least=1)
         self._random = np.random.default_rng(None if seed is None else checked_seed(seed, "seed"))
-        read = read_feature_map(feature_map, training_parameters)
-        circuit, self._features, self._trained = read.circuit, read.features, read.trained
-        shared: dict[str, Any] = {
-            "variational_params_initial": read.initial(training_parameters_initial, seed_init), "seed_init": seed_init,
-            "method": method,
-            "num_threads_forward": num_threads, "num_threads_backward": num_threads,
-        }  # fmt: skip
-        arguments = circuit, self._features, self._trained
-        self._module: QuantumModule
-        if kind == "fidelity":
-            self._module = StateModule(*arguments, observables=[], **shared)
-        else:
-            gradient = "reverse" if estimator is None else "auto"
-            self._module = QuantumModule(
-                *arguments, estimator=estimator, gradient=gradient, pass_manager=pass_manager, noise=noise,
-                observables=local_paulis(circuit.num_qubits) if observables is None else observables, **shared,
-            )  # fmt: skip
+        self._map = read_feature_map(feature_map, training_parameters)
+        self.variational = nn.Parameter(self._map.initial(training_parameters_initial, seed_init))
         self._is_noisy = shots is not None or sampler is not None or estimator is not None
-        self._sampled = None
+        shared: dict[str, Any] = {
+            "method": method, "num_threads_forward": num_threads, "num_threads_backward": num_threads,
+        }  # fmt: skip
+        self._features, self._sampled = None, None
         if sampler is not None:
-            self._sampled = PairSampler(sampler, *arguments, self._shots, max_circuits_per_job, pass_manager)
+            self._sampled = PairSampler(sampler, self._map, self._shots, max_circuits_per_job, pass_manager)
+        elif kind == "fidelity":
+            self._features = Features(self._map, outputs="state", **shared)
+        else:
+            self._features = Features(
+                self._map, estimator=estimator, gradient="auto", pass_manager=pass_manager, noise=noise,
+                observables=local_paulis(self.feature_map.num_qubits) if observables is None else observables, **shared,
+            )  # fmt: skip
 
     # A tensor, or an array
 
@@ -210,16 +205,17 @@ class QuantumKernel(nn.Module):
         return closest_psd(matrix) if self._enforce_psd and right is None and self._is_noisy else matrix
 
     def _exact(self, left: Tensor, right: Tensor | None) -> Tensor:
+        assert self._features is not None
+        features = partial(self._features, self.variational)
         combine: Combine = fidelities if self._kind == "fidelity" else gaussian(self._gamma)
         tensors = (left, self.variational) if right is None else (left, right, self.variational)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return whole_matrix(self._module, combine, left, right)
+            return whole_matrix(features, combine, left, right)
         rows, columns = len(left), len(left if right is None else right)
-        bytes_per_sample = float(
-            self._module.output_size * left.element_size() * (2 if self._kind == "fidelity" else 1)
-        )
+        numbers = self._features.module.output_size * (2 if self._kind == "fidelity" else 1)
         with torch.no_grad(), progress_bar(self._progress, rows * columns, "kernel matrix") as tick:
-            return blocked_matrix(self._module, combine, left, right, bytes_per_sample=bytes_per_sample, tick=tick)
+            size = float(numbers * left.element_size())
+            return blocked_matrix(features, combine, left, right, bytes_per_sample=size, tick=tick)
 
     def _on_sampler(self, left: Tensor, right: Tensor | None) -> Tensor:
         assert self._sampled is not None
@@ -241,20 +237,14 @@ class QuantumKernel(nn.Module):
     # What qiskit-machine-learning's kernels have
 
     @property
-    def variational(self) -> nn.Parameter:
-        """The trained parameters (training parameters,)."""
-        parameter: nn.Parameter = self._module.variational
-        return parameter
-
-    @property
     def feature_map(self) -> QuantumCircuit:
         """The circuit."""
-        return self._module.circuit
+        return self._map.circuit
 
     @property
     def num_features(self) -> int:
         """Features of a sample."""
-        return len(self._features)
+        return len(self._map.features)
 
     @property
     def enforce_psd(self) -> bool:
@@ -269,12 +259,12 @@ class QuantumKernel(nn.Module):
     @property
     def training_parameters(self) -> list[Parameter]:
         """Parameters of the circuit that are trained."""
-        return list(self._trained)
+        return list(self._map.trained)
 
     @property
     def num_training_parameters(self) -> int:
         """Number of trained parameters."""
-        return len(self._trained)
+        return len(self._map.trained)
 
     @property
     def parameter_values(self) -> np.ndarray:
@@ -290,10 +280,10 @@ class QuantumKernel(nn.Module):
         """
         values = self.parameter_values.copy()
         if isinstance(parameter_values, Mapping):
-            if unknown := [str(p) for p in parameter_values if p not in self._trained]:
+            if unknown := [str(p) for p in parameter_values if p not in self._map.trained]:
                 raise ParameterError(f"not among the training parameters: {', '.join(unknown)}")
             for parameter, value in parameter_values.items():
-                values[self._trained.index(parameter)] = value
+                values[self._map.trained.index(parameter)] = value
         else:
             if np.shape(parameter_values) != values.shape:
                 shape = np.shape(parameter_values)
@@ -307,7 +297,9 @@ class QuantumKernel(nn.Module):
     @property
     def usage(self) -> Usage:
         """What the sampler or estimator was asked for; the exact simulator counts nothing."""
-        return self._module.usage if self._sampled is None else self._sampled.usage
+        runner = self._sampled or self._features
+        assert runner is not None
+        return runner.usage
 
     def estimate_usage(self, rows: int, columns: int | None = None) -> Usage:
         """What `evaluate` of ``rows`` samples, with themselves or ``columns`` others, asks of the sampler or estimator.
@@ -317,7 +309,8 @@ class QuantumKernel(nn.Module):
         rows = checked_int(rows, "rows", "give the number of samples")
         others = 0 if columns is None else checked_int(columns, "columns", "give the number of samples")
         if self._sampled is None:
-            return self._module.estimate_usage(rows + others) if self._is_noisy else Usage()
+            assert self._features is not None
+            return self._features.module.estimate_usage(rows + others) if self._is_noisy else Usage()
         diagonal = rows if self._evaluate_duplicates == "all" else 0
         pairs = rows * (rows - 1) // 2 + diagonal if columns is None else rows * others
         return self._sampled.preview(pairs)

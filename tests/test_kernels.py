@@ -11,6 +11,7 @@ import pytest
 import torch
 from kernel_cases import FEATURE_MAPS, fidelity_matrix, projected_matrix, trained_map
 from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from sklearn.datasets import make_moons
 from sklearn.svm import SVC
@@ -137,7 +138,7 @@ def test_gradients_by_samples_and_weights(kind: str) -> None:
     weights = kernel.variational
 
     def matrix(values: torch.Tensor, *rows: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(kernel, {"_module.variational": values}, rows)
+        return torch.func.functional_call(kernel, {"variational": values}, rows)
 
     assert torch.autograd.gradcheck(matrix, (weights, x))
     assert torch.autograd.gradcheck(matrix, (weights, x, y))
@@ -220,7 +221,8 @@ def test_the_gradient_of_the_svc_loss(classes: int) -> None:
 @pytest.mark.parametrize("batch", [None, 10])
 def test_training_lowers_the_loss(loss: Any, batch: int | None) -> None:
     X, y = make_moons(24, noise=0.1, random_state=0)
-    kernel = QuantumKernel(*trained_map(2)[:1], training_parameters=trained_map(2)[1], seed_init=1)
+    circuit, trained = trained_map(2)
+    kernel = QuantumKernel(circuit, training_parameters=trained, seed_init=1)
     before = kernel.parameter_values
     losses = train_kernel(kernel, X, y, loss=loss, steps=25, batch_size=batch, seed=0)
     assert np.mean(losses[-5:]) < losses[0] and len(losses) == 25
@@ -308,6 +310,26 @@ def test_jobs_are_split_at_the_limit() -> None:
     assert kernel.estimate_usage(5, 3).jobs == 4
     costly = QuantumKernel(circuit, sampler=sampler, shots=2_500_000)  # 10 million executions in a job
     assert costly.estimate_usage(5).jobs == 3
+
+
+def test_a_sampler_takes_circuits_that_no_simulator_holds() -> None:
+    """Fidelities of product states of 70 qubits, by a sampler that knows it."""
+    circuit = QuantumCircuit(70)
+    for q, angle in enumerate(ParameterVector("x", 70)):
+        circuit.ry(angle, q)
+    kernel = QuantumKernel(circuit, sampler=qtm.FastSampler(method=("matrix_product_state", {"max_bond": 2}), seed=0))
+    assert kernel.estimate_usage(3).circuits == 3
+    with pytest.raises(qtm.QtmError):
+        QuantumKernel(circuit)
+
+
+def test_weights_trained_on_the_simulator_go_to_a_sampler() -> None:
+    circuit, trained = trained_map(2)
+    exact = QuantumKernel(circuit, training_parameters=trained, seed_init=0)
+    sampled = QuantumKernel(circuit, training_parameters=trained, sampler=qtm.FastSampler(seed=1), shots=20_000)
+    sampled.load_state_dict(exact.state_dict())
+    x = np.random.default_rng(0).uniform(-1, 1, (4, 2))
+    np.testing.assert_allclose(sampled.evaluate(x), exact.evaluate(x), atol=0.03)
 
 
 def test_a_progress_bar_over_jobs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,8 +148,8 @@ def effective_dimension(
     """Effective dimension of a model, from its Fisher information at random weights.
 
     ``2 log(mean over w of sqrt(det(1 + kappa F(w)))) / log kappa`` with the normalised F and
-    ``kappa = gamma n / (2 pi log n)`` for n data (Abbas et al., Nat. Comput. Sci. 1, 403 (2021)). As n grows it approaches the
-    largest rank of F.
+    ``kappa = gamma n / (2 pi log n)`` for n data (Abbas et al., Nat. Comput. Sci. 1, 403 (2021)). As n grows it
+    approaches the largest rank of F.
 
     Args:
         fisher: of `fisher_information`.

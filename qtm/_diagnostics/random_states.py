@@ -124,7 +124,7 @@ def entangling_capability(
 
     The measure of Meyer and Wallach, J. Math. Phys. 43, 4273 (2002), in Brennen's form ``Q = 2 (1 - mean over qubits of
     tr rho_k**2)`` (Quantum Inf. Comput. 3, 619 (2003)), averaged as by Sim et al., Adv. Quantum Technol. 2, 1900070
-    (2019). Only expectation values of single qubits are computed, so that wide circuits with small causal cones are cheap.
+    (2019). Only expectation values of single qubits are computed: wide circuits with small causal cones are cheap.
 
     Args:
         circuit: a Qiskit circuit, or a model of `qtm.circuits`; all of its parameters are drawn.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2
 from torch import Tensor
 
 from qtm._arguments import check_method, check_type
 from qtm._kernels.compute_uncompute import SampledOverlap, ZerosRunner
+from qtm._kernels.feature_maps import FeatureMap
 from qtm._kernels.progress import Tick, no_tick
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import expectation_values
@@ -39,9 +37,7 @@ class PairSampler:
     def __init__(
         self,
         sampler: BaseSamplerV2,
-        feature_map: QuantumCircuit,
-        features: Sequence[Parameter],
-        weights: Sequence[Parameter],
+        feature_map: FeatureMap,
         shots: int | None,
         max_points: int | None,
         pass_manager: BasePassManager | None,
@@ -52,7 +48,7 @@ class PairSampler:
             advice = "give qiskit.transpiler.generate_preset_pass_manager(...), or None"
             check_method(pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
         make = partial(ZerosRunner, sampler, shots=shots, max_points=max_points, pass_manager=pass_manager)
-        self._method = SampledOverlap(feature_map, features, weights, make)
+        self._method = SampledOverlap(feature_map.circuit, feature_map.features, feature_map.trained, make)
 
     @property
     def usage(self) -> Usage:

@@ -233,7 +233,6 @@ class Sweeps:
                 )  # fmt: skip
         return seeds, by_turn
 
-
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""
         return states[:, : self._tile_numbers].reshape(len(states), -1, self.recipe.parts, self.lanes)

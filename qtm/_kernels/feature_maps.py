@@ -1,40 +1,23 @@
-"""What kernels compare: the states, or the expectation values, of a feature map."""
+"""Feature maps: circuits whose parameters are features of samples, or trained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import pi
 from typing import Any
 
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from torch import Tensor
 
-from qtm._arguments import checked_seed, shown
-from qtm._engines.options import Options
-from qtm._engines.outputs import State
-from qtm._engines.simulation import Simulation
+from qtm._arguments import shown
 from qtm._errors import CircuitError, ParameterError, ShapeError
-from qtm._gradients.adjoint import EngineMethod
-from qtm._gradients.method import GradientMethod
 from qtm._parts.model_circuit import ModelCircuit
 from qtm._parts.stacking import StackedCircuit
-from qtm._torch.autograd import complex_name
+from qtm._primitives.job_usage import Usage
+from qtm._torch.parameter_sets import ParameterSets, initial_values
 from qtm.modules import QuantumModule
-
-
-class StateModule(QuantumModule):
-    """A module whose outputs are the amplitudes of the final state."""
-
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
-        name = complex_name(dtype)
-        if name not in self._methods:
-            given = self._settings
-            options = Options(name, given.threads_forward, backward_threads=given.threads_backward, method=given.method)
-            simulation = Simulation(given.circuit, given.parameters, State(), options)
-            self._methods[name] = EngineMethod(simulation, 1 << given.circuit.num_qubits)
-        return self._methods[name]
 
 
 @dataclass(frozen=True)
@@ -53,13 +36,30 @@ class FeatureMap:
     trained: list[Parameter]
     scales: frozenset[Parameter] = frozenset()
 
-    def initial(self, chosen: Any, seed: int | None) -> Any:
-        """Initial values of ``trained``: as chosen, but by default scales at 1."""
-        if chosen is not None:
-            return chosen
-        generator = None if seed is None else torch.Generator().manual_seed(checked_seed(seed, "seed_init"))
-        angles = 2 * pi * torch.rand(len(self.trained), generator=generator)
-        return torch.tensor([1.0 if p in self.scales else a for p, a in zip(self.trained, angles, strict=True)])
+    def initial(self, chosen: Any, seed: int | None) -> Tensor:
+        """Initial values (trained,): as chosen, and by default scales at 1, angles from 0 to 2 pi."""
+        sets = ParameterSets(self.circuit, self.features, self.trained, None)
+        values = initial_values(sets, "uniform" if chosen is None else chosen, seed)[0]
+        if chosen is None:
+            values[[p in self.scales for p in self.trained]] = 1.0
+        return values
+
+
+class Features:
+    """What a kernel compares, as a function of samples and weights: the outputs of a `QuantumModule`."""
+
+    def __init__(self, feature_map: FeatureMap, **settings: Any) -> None:
+        self.module = QuantumModule(feature_map.circuit, feature_map.features, feature_map.trained, **settings)
+
+    def __call__(self, weights: Tensor, samples: Tensor) -> Tensor:
+        """Features (samples, outputs) of samples (samples, features), at weights (weights,)."""
+        found: Tensor = torch.func.functional_call(self.module, {"variational": weights}, (samples,))
+        return found
+
+    @property
+    def usage(self) -> Usage:
+        """What the estimator was asked for."""
+        return self.module.usage
 
 
 def read_feature_map(feature_map: Any, training_parameters: Any) -> FeatureMap:
