@@ -124,7 +124,7 @@ def _arrays(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    return tensor.detach().resolve_conj().contiguous().numpy()
 
 
 def _multiply_adds(cones: Sequence[Cone]) -> float:
