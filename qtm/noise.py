@@ -1,12 +1,12 @@
 """Noisy expectation values: Aer's simulator with a noise model, as an ``EstimatorV2``.
 
-``noisy_estimator`` differs from ``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
+``noisy_estimator`` differs from ``qiskit_aer.primitives.EstimatorV2`` where results would be misleading:
 
-* a readout error of the noise model enters the values (Aer's estimator saves expectation values
-  without measuring, and so without readout errors);
-* shots are outcomes ``+1`` / ``-1`` drawn with the right probability (Aer's adds Gaussian noise
-  of a fixed width);
-* a gate that the noise model does not know is translated or refused, never run free of noise.
+* values include the readout errors of the noise model (Aer's estimator saves expectation values without
+  measuring, and so without readout errors);
+* shots are ``+1`` / ``-1`` outcomes drawn with the correct probability (Aer's estimator adds Gaussian noise of
+  a fixed width);
+* a gate that the noise model lacks is translated, or an error is raised; it never runs without noise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_FREE_OF_NOISE = {"barrier", "delay"}  # always allowed: they do nothing where the model gives them no error
+_FREE_OF_NOISE = {"barrier", "delay"}  # always allowed: no effect unless the model gives them an error
 _METHODS = ("auto", "density_matrix", "statevector", "matrix_product_state", "stabilizer")
 _MAX_READOUT_TERMS = 2**14
 _CHANCES = "give one number, or numbers by letter as {'X': 0.01, 'Z': 0.02}"
@@ -62,15 +62,15 @@ def noisy_estimator(
 
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).
-            Or a backend, whose noise is used and whose ISA circuits are expected.
-        shots: outcomes drawn for *each Pauli term* of each observable; None gives exact values.
-            ``run(..., precision=p)`` draws ``1 / p**2`` shots instead, ``precision=0`` none.
+            Or a backend, whose noise model is used and which requires ISA circuits.
+        shots: number of outcomes drawn for *each Pauli term* of each observable; None gives exact values.
+            ``run(..., precision=p)`` draws ``1 / p**2`` shots instead; ``precision=0`` is exact.
         method: ``"density_matrix"`` is exact; ``"statevector"``, ``"matrix_product_state"`` and
-            ``"stabilizer"`` follow one random trajectory per shot and need ``shots``. ``"auto"`` takes the
-            density matrix, and trajectories where ``shots`` is given and they cost less.
-        seed: makes the sequence of calls reproducible.
+            ``"stabilizer"`` sample one trajectory per shot and need ``shots``. ``"auto"`` uses the density
+            matrix, or trajectories if ``shots`` is given and they are cheaper.
+        seed: seed of all random numbers; makes a sequence of calls reproducible.
 
-    Readout errors of single qubits are included: a measured Pauli factor ``P`` is seen as ``a P + b`` with
+    Readout errors of single qubits are included: a measured Pauli factor ``P`` is read as ``a P + b`` with
     ``a = 1 - p(1|0) - p(0|1)`` and ``b = p(0|1) - p(1|0)``.
 
     Raises:
@@ -89,15 +89,15 @@ def noisy_estimator(
 
 
 def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequence[str] | None = None) -> NoiseModel:
-    """Return the noise model that applies X, Y or Z at random to each qubit of each gate.
+    """Return a noise model that applies X, Y or Z at random to each qubit of each gate.
 
     Args:
-        probabilities: of X, Y and Z, e.g. ``{"X": 0.01, "Z": 0.02}``; one number is used for all three
-            (the ``q`` of qiboml, section II.E.1).
+        probabilities: probabilities of X, Y and Z, e.g. ``{"X": 0.01, "Z": 0.02}``; a single number is used for
+            all three (the ``q`` of the Qiboml paper, section II.E.1).
         gates: names of the noisy gates; None means every standard gate of one or two qubits.
 
     Raises:
-        ParameterError: probabilities are negative, sum to more than 1, or are not of X, Y, Z.
+        ParameterError: a probability is negative, they sum to more than 1, or a key is not X, Y or Z.
 
     Example:
         >>> local_pauli_noise({"X": 0.01, "Z": 0.02}, gates=["ry"]).noise_instructions
@@ -115,11 +115,11 @@ def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequ
 def depolarizing_noise(
     one_qubit: float, two_qubit: float | None = None, *, gates: Sequence[str] | None = None
 ) -> NoiseModel:
-    """Return the noise model with ``rho -> (1 - p) rho + p I / 2^k`` after each gate of k qubits.
+    """Return a noise model with ``rho -> (1 - p) rho + p I / 2^k`` after each gate on k qubits.
 
     Args:
-        one_qubit: p for gates of one qubit.
-        two_qubit: p for gates of two qubits; None means the same p.
+        one_qubit: p of one-qubit gates.
+        two_qubit: p of two-qubit gates; None means the same p.
         gates: names of the noisy gates; None means every standard gate of one or two qubits.
 
     Raises:
@@ -138,7 +138,7 @@ def depolarizing_noise(
 
 
 class NoisyEstimator(BaseEstimatorV2):
-    """An ``EstimatorV2`` on Aer's noisy simulators; made by ``noisy_estimator``."""
+    """An ``EstimatorV2`` on Aer's noisy simulators; create it with ``noisy_estimator``."""
 
     def __init__(self, noise: NoiseModel | BackendV2, shots: int | None, method: str, seed: int | None) -> None:
         aer = require("qiskit_aer", extra="aer")
@@ -156,10 +156,10 @@ class NoisyEstimator(BaseEstimatorV2):
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
-        """Return the job of all PUBs: one call to Aer, whatever the number of circuits and parameter values.
+        """Return a job that runs all PUBs in one call to Aer, for any number of circuits and parameter values.
 
         Raises:
-            CircuitError: a circuit cannot run on the backend, or in the noise model's gates.
+            CircuitError: a circuit cannot run on the backend, or cannot be translated to the noise model's gates.
             OutOfMemory: the density matrix of a circuit would not fit.
         """
         if precision is None:
@@ -244,7 +244,7 @@ def _translated(
 
 
 class _Task:
-    """One PUB: the circuit that Aer runs for it, and what its saved values become."""
+    """One PUB: the circuit that Aer runs for it, and the result computed from the saved values."""
 
     def __init__(self, estimator: NoisyEstimator, pub: EstimatorPub) -> None:
         self.pub = pub
@@ -300,7 +300,7 @@ class _Task:
     def _outcome(
         self, terms: dict[str, float], saved: dict[str, Floats], rng: np.random.Generator
     ) -> tuple[Floats, Floats]:
-        """Mean and its variance of one measured Pauli, (points,) each."""
+        """Mean (points,) and variance of the mean (points,) of one measured Pauli."""
         values = np.asarray(sum(weight * saved[label] for label, weight in terms.items()), dtype=float)
         if self.shots is None:
             return values, np.zeros_like(values)
@@ -318,7 +318,9 @@ def _check_options(shots: int | None, method: str) -> None:
         checked_int(shots, "shots", "give the outcomes to draw, or None for exact values", least=1)
     checked_choice(method, "method", _METHODS)
     if shots is None and method not in ("auto", "density_matrix"):
-        raise ParameterError(f"method {method!r} follows random trajectories: give shots, or density_matrix")
+        raise ParameterError(
+            f"method {method!r} samples trajectories and needs shots=; for exact values use method='density_matrix'"
+        )
 
 
 def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> NoiseModel:
@@ -357,7 +359,7 @@ def _readout_factors(model: NoiseModel) -> dict[int | None, tuple[float, float]]
 
 
 def _as_measured(label: str, readout: dict[int | None, tuple[float, float]]) -> dict[str, float]:
-    """What the measured Pauli string estimates, as {Pauli string: weight}."""
+    """Expectation of the measured Pauli string under readout errors, as {Pauli string: weight}."""
     terms = {label: 1.0}
     for position, letter in enumerate(label):
         a, b = readout.get(len(label) - 1 - position, readout[None])
@@ -374,7 +376,7 @@ def _as_measured(label: str, readout: dict[int | None, tuple[float, float]]) -> 
 
 
 def _pauli_terms(observable: Mapping[str, float]) -> dict[str, float]:
-    """The observable in Pauli strings only: projectors 0, 1, +, -, r, l are expanded."""
+    """The observable in Pauli strings only; expands the projectors 0, 1, +, -, r, l."""
     terms: dict[str, float] = {}
     for label, weight in observable.items():
         factors = [_PROJECTORS.get(letter, {letter: 1.0}) for letter in label]
@@ -396,7 +398,7 @@ def _pick_method(method: str, qubits: int, shots: int | None) -> str:
     if method == "density_matrix":
         _check_memory(qubits)
     elif shots is None:
-        raise ParameterError(f"method {method!r} follows random trajectories and cannot give exact values")
+        raise ParameterError(f"method {method!r} samples trajectories and cannot give exact values")
     return method
 
 
@@ -406,7 +408,7 @@ def _check_memory(qubits: int) -> None:
         raise OutOfMemory(
             f"the density matrix of {qubits} qubits needs {needed / 2**30:,.1f} GiB and "
             f"{free / 2**30:,.1f} GiB are free; "
-            'give shots= to follow trajectories instead (method="statevector"), or use fewer qubits'
+            'give shots= to sample trajectories instead (method="statevector"), or use fewer qubits'
         )
 
 
@@ -418,7 +420,7 @@ def _free_bytes() -> float:
 
 def _check_isa(circuit: QuantumCircuit, backend: BackendV2) -> None:
     if circuit.num_qubits > backend.num_qubits:
-        raise CircuitError(f"{circuit.num_qubits} qubits are too many for {backend.name}: {backend.num_qubits}")
+        raise CircuitError(f"the circuit has {circuit.num_qubits} qubits, and {backend.name} has {backend.num_qubits}")
     for item in circuit.data:
         qubits = tuple(circuit.find_bit(q).index for q in item.qubits)
         name = item.operation.name
@@ -430,7 +432,7 @@ def _check_isa(circuit: QuantumCircuit, backend: BackendV2) -> None:
 
 
 def _grouped(tasks: list[_Task]) -> dict[tuple[str, int], list[_Task]]:
-    """Tasks that Aer can run in one call: same method and, for trajectories, same number of them."""
+    """Tasks grouped by Aer call: same method and, for trajectories, same number of shots."""
     groups: dict[tuple[str, int], list[_Task]] = {}
     for task in tasks:
         key = (task.method, task.shots or 1) if task.trajectories else (task.method, 1)

@@ -327,9 +327,9 @@ def test_a_worker_that_dies_is_an_error(victim):
     executor = Deadly(victim)
     with executor.pool:
         made = module(executor=executor)
-        with pytest.raises(WorkerError, match=r"a worker died .*share \d of 4|takes no more work"):
+        with pytest.raises(WorkerError, match=r"a worker died .*share \d of 4|accepts no more tasks"):
             step(made)
-        with pytest.raises(WorkerError, match="takes no more work .*make a new executor"):
+        with pytest.raises(WorkerError, match="accepts no more tasks .*create a new one"):
             step(made)
 
 
@@ -371,7 +371,7 @@ def test_a_cancelled_task_is_an_error():
 def test_an_executor_that_was_shut_down_is_an_error():
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    with pytest.raises(WorkerError, match="takes no more work .*shutdown.*make a new executor"):
+    with pytest.raises(WorkerError, match="accepts no more tasks .*shutdown.*create a new one"):
         module(executor=pool)(torch.zeros(5, 3))
 
 

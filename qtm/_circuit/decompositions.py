@@ -280,7 +280,7 @@ def _real(operator: SparsePauliOp) -> SparsePauliOp:
     if operator.coeffs.dtype == object or np.any(operator.coeffs.imag):
         raise CircuitError(
             f"the coefficients {operator.coeffs.tolist()[:4]} of its operator are not all real, so it is "
-            "no unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
+            "not a unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
         )
     return operator
 
@@ -307,7 +307,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
     qubits = np.flatnonzero((part.paulis.x | part.paulis.z).any(axis=0)).tolist()
     if len(qubits) > MATRIX_QUBITS:
         raise CircuitError(
-            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the most are "
+            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the maximum is "
             f"{MATRIX_QUBITS}. If its product formula is meant (which is what hardware runs), write "
             "circuit.decompose('PauliEvolution') first, or give each commuting group a gate of its own"
         )

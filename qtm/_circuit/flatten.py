@@ -139,7 +139,11 @@ class _Walk:
 
     def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
         if is_unbound(angle):
+<<<<<<< HEAD
             self.phase_expressions.append((coefficient, angle))
+=======
+            self.phase_terms.append((coefficient, angle))
+>>>>>>> main
         else:
             self.phase += coefficient * float(angle)
 
@@ -220,8 +224,8 @@ class _Walk:
             again = [self.measured[q] for q in qubits if q in self.measured]
             if again:
                 raise self.refusal(
-                    f"{again[0]}: a measurement in mid-circuit; {self.names[0]!r} at index {self.position} "
-                    f"follows on its qubit, and only final measurements can be left out. {_ELSEWHERE}"
+                    f"{again[0]}: mid-circuit measurement; {self.names[0]!r} at index {self.position} "
+                    f"acts on the measured qubit, and only final measurements are supported here. {_ELSEWHERE}"
                 )
 
     def visit_composite(self, operation: Operation, qubits: tuple[int, ...]) -> None:

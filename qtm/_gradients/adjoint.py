@@ -31,7 +31,7 @@ class EngineMethod:
 
     def __init__(self, simulation: Simulation, num_outputs: int) -> None:
         self.simulation, self.num_outputs = simulation, num_outputs
-        self.fused: FusedMethod | None = FusedMethod.of(simulation)
+        self.fused: FusedMethod | None = None
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
@@ -72,7 +72,6 @@ class IdealEstimatorMethod(EngineMethod):
 
     def __init__(self, simulation: Simulation, num_outputs: int, estimator: FastEstimator) -> None:
         super().__init__(simulation, num_outputs)
-        self.fused = None  # its dtype may be another than that of the tensors, and its values may be noisy
         self._estimator = estimator
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
 
@@ -128,8 +127,10 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
         circuit = settings.pass_manager.run(circuit)
         observables = coerce_observables([_laid_out(o, circuit) for o in observables], circuit.num_qubits)
     simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
-    if own is None:
-        return EngineMethod(simulation, len(observables))
+    if own is None or (own.options.dtype == dtype and not own.default_precision):
+        method = EngineMethod(simulation, len(observables))
+        method.fused = FusedMethod.of(simulation)
+        return method
     return IdealEstimatorMethod(simulation, len(observables), own)
 
 
@@ -137,8 +138,11 @@ def _other_output(settings: MethodSettings, output: Probabilities | State, dtype
     """Probabilities or states."""
     simulation = simulation_of(settings, output, dtype)
     if isinstance(output, State):
-        return StateMethod(simulation, 1 << settings.circuit.num_qubits)
-    return EngineMethod(simulation, 1 << len(output.qubits))
+        method: EngineMethod = StateMethod(simulation, 1 << settings.circuit.num_qubits)
+    else:
+        method = EngineMethod(simulation, 1 << len(output.qubits))
+    method.fused = FusedMethod.of(simulation)
+    return method
 
 
 def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:

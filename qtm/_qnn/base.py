@@ -42,7 +42,7 @@ class QuantumNetwork(ABC):
     ) -> None:
         if not isinstance(circuit, QuantumCircuit):
             raise network_error(
-                CircuitError, f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
+                CircuitError, f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
             )
         self._input_params = _listed(input_params, "input_params")
         self._weight_params = _listed(weight_params, "weight_params")

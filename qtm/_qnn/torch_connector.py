@@ -121,7 +121,7 @@ class TorchConnector(nn.Module):
         try:
             self._simulated()
         except QtmError as error:
-            logger.info("%s runs on its own: %s", type(self._neural_network).__name__, error)
+            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
             return "network"
         return "fast"
 

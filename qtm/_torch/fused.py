@@ -33,7 +33,7 @@ class Fused(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
         inputs, *sets = ctx.saved_tensors  # raises if one of them was changed since
         if torch.is_grad_enabled():
             return None, None, None, *_differentiable(ctx, inputs, sets, cotangent)
@@ -46,13 +46,10 @@ class Fused(torch.autograd.Function):
 
 def _differentiable(ctx: Any, inputs: Tensor | None, sets: list[Tensor], cotangent: Tensor) -> list[Tensor | None]:
     """Derivatives by inputs and sets as functions of them and of the cotangent."""
-    places = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-    everything = [inputs, *sets]
+    needed = [
+        tensor if wanted else None for tensor, wanted in zip([inputs, *sets], ctx.needs_input_grad[3:], strict=True)
+    ]
     values = ctx.by_angles(inputs, sets)
-    found: list[Tensor | None] = [None] * len(everything)
-    gradients = torch.autograd.grad(
-        values, [everything[i] for i in places], cotangent, create_graph=True, allow_unused=True
-    )
-    for place, gradient in zip(places, gradients, strict=True):
-        found[place] = gradient
-    return found
+    wanted = [tensor for tensor in needed if tensor is not None]
+    gradients = iter(torch.autograd.grad(values, wanted, cotangent, create_graph=True, allow_unused=True))
+    return [None if tensor is None else next(gradients) for tensor in needed]

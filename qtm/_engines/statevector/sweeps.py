@@ -13,8 +13,14 @@ from qtm import _machine
 from qtm._engines.announced_kernel import AnnouncedKernel
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
+<<<<<<< HEAD
 from qtm._engines.statevector.kernels import expectation, whole_states
 from qtm._engines.statevector.kernels.sweep import TINY, Workspace
+=======
+from qtm._engines.statevector.kernels import expectation
+from qtm._engines.statevector.kernels.sweep import TINY, Workspace
+from qtm._engines.statevector.kernels.whole_states import read_seeds, write_states
+>>>>>>> main
 from qtm._engines.statevector.schedule import Schedule
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
@@ -169,14 +175,24 @@ class Sweeps:
     def write_states(self, kept: Kept | None, view: StateView, turn: np.ndarray, out: np.ndarray) -> None:
         """Kept states into ``out`` (batch, 2**qubits) complex, times ``turn`` (batch or 1,)."""
         assert kept is not None
+<<<<<<< HEAD
         write, (lane_bits, parts, lanes) = _WRITE_STATES.for_kind(self.real), self._layout
         for p in kept.parts:
             if p.team.member == 0:
                 write(kept.states[p.place], p.first, lane_bits, parts, lanes, view.place, view.factor, turn, out)
+=======
+        for part in kept.parts:
+            if part.team.member == 0:
+                write_states(
+                    kept.states[part.place], part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
+                    view.place, view.factor, turn, out,
+                )  # fmt: skip
+>>>>>>> main
 
     def state_seeds(
         self, kept: Kept | None, view: StateView, turn: np.ndarray, cotangent: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
+<<<<<<< HEAD
         """Seeds of a reverse sweep from a cotangent (batch, 2**qubits).
 
         Also the derivative (batch,) by a, where ``turn`` is exp(i a).
@@ -198,6 +214,21 @@ class Sweeps:
     def _layout(self) -> tuple[int, int, int]:
         return self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes
 
+=======
+        """Seeds of a reverse sweep from a cotangent (batch, 2**qubits); and the derivative (batch,) by -2 log turn."""
+        assert kept is not None
+        seeds, by_turn = [], np.zeros(len(cotangent))
+        for part in kept.parts:
+            if part.team.member == 0:
+                states = kept.states[part.place]
+                seeds.append(aligned((len(states), self.tiling.tile_numbers), self.real))
+                read_seeds(
+                    states, part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
+                    view.place, view.factor, turn, cotangent, seeds[-1], by_turn,
+                )  # fmt: skip
+        return seeds, by_turn
+
+>>>>>>> main
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""
         return states[:, : self.tiling.tile_numbers].reshape(len(states), -1, self.recipe.parts, self.tiling.lanes)
@@ -247,8 +278,13 @@ class Sweeps:
             narrower = "" if self.real == np.float32 else " or complex64"
             bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes / 2**30
             raise OutOfMemory(
+<<<<<<< HEAD
                 f"{bits} qubits need {needed:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; "
                 f"use fewer qubits{narrower}"
+=======
+                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be "
+                f"used; use fewer qubits{narrower}"
+>>>>>>> main
             )
         return budget // (2 * self.tiling.tile_bytes)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from qtm import _executors
 from qtm._engines.statevector.kernels import simd
-from qtm._engines.statevector.kernels.sweep import Recipe, Team
+from qtm._engines.statevector.kernels.recipe import Recipe
+from qtm._engines.statevector.kernels.sweep import Team
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED
 
 # Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 7 qubits are.
