@@ -215,19 +215,11 @@ class QuantumModule(CircuitModule):
         method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
-<<<<<<< HEAD
-            return (values if self._is_real else cast(StateMethod, method).with_phase(values, None, sets)).squeeze(0)
-        flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
-        if not self._is_real:
-            values = cast(StateMethod, method).with_phase(values, flat, sets)
-=======
             return (values if self._is_real else _with_phase(method, values, None, sets)).squeeze(0)
         flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
         values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
         if not self._is_real:
             values = _with_phase(method, values, flat, sets)
->>>>>>> main
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
@@ -300,7 +292,7 @@ class QuantumModule(CircuitModule):
 def _with_phase(method: GradientMethod, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
     """States (batch, amplitudes) with the global phase of the circuit, which may depend on the parameters."""
     assert isinstance(method, StateMethod)
-    return method.with_phase(states, inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
+    return method.with_phase(states, inputs, sets)
 
 
 def _samples(batch: Any) -> int:

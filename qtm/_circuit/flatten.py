@@ -139,11 +139,7 @@ class _Walk:
 
     def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
         if is_unbound(angle):
-<<<<<<< HEAD
             self.phase_expressions.append((coefficient, angle))
-=======
-            self.phase_terms.append((coefficient, angle))
->>>>>>> main
         else:
             self.phase += coefficient * float(angle)
 

@@ -131,14 +131,10 @@ class ConeEngine:
         kept: Kept | None = None,
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-<<<<<<< HEAD
         """Derivatives of ``Re sum(conj(cotangent) * states)`` by the angles and by the initial state.
 
         Also the derivative (batch,) by a, where ``turn`` is exp(i a).
         """
-=======
-        """Derivatives of ``Re sum(conj(cotangent) * states)`` by angles, initial state and -2 log turn (batch,)."""
->>>>>>> main
         sweeps = self._sweeps(len(angles)) if kept is None else kept.sweeps
         start = sweeps.start(initial)
         pieces, by_phase = [], [np.zeros(0)]
@@ -149,13 +145,8 @@ class ConeEngine:
             by_phase.append(more)
         if not pieces:
             empty = np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
-<<<<<<< HEAD
             return np.zeros_like(angles), empty, by_phase[0]
         return *_joined(pieces, initial_gradient), np.concatenate(by_phase)
-=======
-            return np.zeros_like(angles), empty, by_turn[0]
-        return *_joined(pieces, initial_gradient), np.concatenate(by_turn)
->>>>>>> main
 
     @property
     def basis(self) -> tuple[int, ...]:

@@ -137,11 +137,7 @@ class _Builder:
     # Phases
 
     def _phases(self, items: Iterable[Item]) -> None:
-<<<<<<< HEAD
-        """Diagonal rotations; those that act on the support as a constant go into ``constant``: global phases."""
-=======
         """Diagonal rotations; those that are constant on the support are global phases, and go into ``constant``."""
->>>>>>> main
         rows: dict[int, Slot] = {}
         for item in items:
             mask = self.basis.functional(item.z)
