@@ -214,6 +214,28 @@ GATES: dict[str, GateRow] = {
 }
 
 
+# The global phase that a row leaves out: a gate is exp(i (offset + sum of coefficient * parameter)) times its row.
+PHASES: dict[str, tuple[float, tuple[tuple[int, float], ...]]] = {
+    "global_phase": (0.0, ((0, 1.0),)),
+    "y": (pi / 2, ()),
+    "t": (pi / 8, ()),
+    "tdg": (-pi / 8, ()),
+    "sx": (pi / 4, ()),
+    "sxdg": (-pi / 4, ()),
+    "p": (0.0, ((0, 0.5),)),
+    "u1": (0.0, ((0, 0.5),)),
+    "u": (0.0, ((1, 0.5), (2, 0.5))),
+    "u3": (0.0, ((1, 0.5), (2, 0.5))),
+    "u2": (0.0, ((0, 0.5), (1, 0.5))),
+    **dict.fromkeys(("cs", "csx", "ccx", "ccz", "cswap"), (pi / 8, ())),
+    "csdg": (-pi / 8, ()),
+    "cp": (0.0, ((0, 0.25),)),
+    "cu1": (0.0, ((0, 0.25),)),
+    "cu": (0.0, ((1, 0.25), (2, 0.25), (3, 0.5))),
+    "cu3": (0.0, ((1, 0.25), (2, 0.25))),
+}
+
+
 def pauli_row(pauli: str, coefficient: float) -> GateRow:
     """The row of exp(-i t coefficient P) with parameter t; identities in ``pauli`` are left out."""
     acting = tuple(j for j, letter in enumerate(pauli) if letter != "I")
