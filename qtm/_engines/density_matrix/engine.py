@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from torch import Tensor
 from qtm import _executors, _machine
 from qtm._circuit.channels import CHANNELS
 from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.batch_shares import DealtEngine
 from qtm._engines.density_matrix import outputs
 from qtm._engines.density_matrix.kernels.recipe import Workspace
 from qtm._engines.density_matrix.kernels.sweep import differentiate, evaluate
@@ -63,7 +64,7 @@ class DensityMatrix(SimulationMethod):
         size = real_dtype(options.dtype).itemsize
         return Cost(2.0**bits * (3.5 * turns + 3.0 * scales), 2.0 * 2.0**bits * size)
 
-    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> DensityMatrixEngine:
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
         """The engine for one output."""
         real = real_dtype(options.dtype)
         plan = schedule(circuit, _terms(circuit, output), real.itemsize)
@@ -71,7 +72,11 @@ class DensityMatrix(SimulationMethod):
         matrices: tuple[np.ndarray, ...] = ()
         if not isinstance(output, Expectation):
             matrices = tuple(outputs.outcome_matrices(_qubits(output), circuit.readout))
-        return DensityMatrixEngine(plan, output, options, start, matrices, len(circuit.angles))
+        if options.executor is None:
+            return DensityMatrixEngine(plan, output, options, start, matrices, len(circuit.angles))
+        alone = replace(options, executor=None, num_threads=1, backward_threads=None)  # each worker in one thread
+        engine = DensityMatrixEngine(plan, output, alone, start, matrices, len(circuit.angles))
+        return DealtEngine(engine, options.executor, options.num_threads)
 
 
 def _qubits(output: Output) -> tuple[int, ...]:
