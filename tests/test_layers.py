@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modules",),
     ("_qnn", "_mitigation", "circuits"),
     ("symmetry",),
-    ("connectors", "mitigation"),
+    ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
     ("hardware",),
     ("_models", "_serve"),

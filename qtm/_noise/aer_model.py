@@ -124,6 +124,14 @@ class AerNoise(NoiseMap):
         return tuple(found) if any(map(any, found)) else ()
 
 
+class GateNoise(AerNoise):
+    """The errors of the gates alone, where readout errors are accounted for elsewhere."""
+
+    def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
+        """No readout errors."""
+        return ()
+
+
 def _flips(error: Any) -> tuple[float, float]:
     if error is None:
         return 0.0, 0.0
