@@ -22,6 +22,7 @@ from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, read_noise
+from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
@@ -72,11 +73,11 @@ class QuantumModule(nn.Module):
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
-
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
-            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
-            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
-            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
+            errors enter the values and derivatives exactly; or a `TrainableNoise`, which is trained too. Gates that the
+            model does not know are translated to its gates; a backend needs its own gates on its own qubits, which
+            ``pass_manager`` provides. Wide circuits: ``method=("trajectories", {"count": 64})`` averages over sampled
+            Pauli errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
@@ -124,9 +125,11 @@ class QuantumModule(nn.Module):
             if hasattr(type(self), name) or hasattr(self, name):
                 raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
             self.register_parameter(name, nn.Parameter(value))
+        self.trained_noise = noise if isinstance(noise, TrainableNoise) else None
+        strengths = () if self.trained_noise is None else self.trained_noise.parameters_
         self._settings = MethodSettings(
             circuit=circuit,
-            parameters=self._sets.order,
+            parameters=(*self._sets.order, *strengths),
             observables=observables,
             estimator=estimator,
             gradient=gradient,
@@ -135,8 +138,8 @@ class QuantumModule(nn.Module):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
-            noise=read_noise(noise),
-            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
+            noise=read_noise(noise, trained=True),
+            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets), *[len(strengths)] * bool(strengths)),
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
@@ -190,7 +193,9 @@ class QuantumModule(nn.Module):
             DtypeError: a dtype or device is not supported.
             JobError: (also from ``backward``) the estimator failed, or its result is not usable; names the job.
         """
-        sets = [getattr(self, name) for name in self._sets.names]
+        sets: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        if self.trained_noise is not None:
+            sets.append(self.trained_noise.values().to(sets[0].dtype if sets else torch.get_default_dtype()))
         weights = sets[0] if len(sets) == 1 else torch.cat(sets)
         trained = [s.requires_grad for s in sets]
         if inputs is None:

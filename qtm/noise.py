@@ -1,6 +1,6 @@
-"""Noisy expectation values: Aer's simulator with a noise model, as an ``EstimatorV2``.
+"""Noise models, noise that is learned from data, and noisy expectation values as an ``EstimatorV2``.
 
-``noisy_estimator`` differs from ``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
+``noisy_estimator`` simulates with qtm's density matrix or with Aer. It differs from ``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
 
 * a readout error of the noise model enters the values (Aer's estimator saves expectation values
   without measuring, and so without readout errors);
@@ -20,10 +20,22 @@ from qiskit.providers import BackendV2
 
 from qtm._arguments import checked_number, refused
 from qtm._errors import ParameterError, require
+from qtm._noise.trainable import TrainableNoise
 from qtm._noisy.estimator import NoisyEstimator
+from qtm._noisy.fit import NoiseFit, fit
 
 if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel
+
+__all__ = [
+    "NoiseFit",
+    "NoisyEstimator",
+    "TrainableNoise",
+    "depolarizing_noise",
+    "fit",
+    "local_pauli_noise",
+    "noisy_estimator",
+]
 
 _CHANCES = "give one number, or numbers by letter as {'X': 0.01, 'Z': 0.02}"
 

@@ -11,7 +11,6 @@ from test_noise_option import AerSimulator, aer_noise, ansatz
 from qtm._noisy.estimator import NoisyEstimator
 from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
 
-
 MODELS = {
     "pauli": lambda: local_pauli_noise({"X": 0.01, "Z": 0.02}),
     "depolarizing and readout": lambda: _with_readout(depolarizing_noise(0.01, 0.03)),
