@@ -1,6 +1,7 @@
 """Noise models, noise that is learned from data, and noisy expectation values as an ``EstimatorV2``.
 
-``noisy_estimator`` simulates with qtm's density matrix or with Aer. It differs from ``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
+``noisy_estimator`` simulates with qtm's density matrix or with Aer, and differs from
+``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
 
 * a readout error of the noise model enters the values (Aer's estimator saves expectation values
   without measuring, and so without readout errors);
