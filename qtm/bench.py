@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernels, matrix_product_states, noise, training, wide
+from qtm._bench import kernels, matrix_product_states, noise, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -94,12 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
-    broad = commands.add_parser("wide", help=wide.TITLE, description=wide.TITLE)
-    _common(broad, repeats=15)
-    broad.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    broad.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, wide.SIZES))}")
-    broad.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-    broad.set_defaults(run=_run_wide)
     tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
     tables.set_defaults(run=_run_tables)
@@ -227,17 +221,6 @@ def _run_noise(options: argparse.Namespace) -> int:
         for num_qubits in options.qubits or (noise.QUICK if options.quick else noise.SIZES):
             for row in noise.rows(num_qubits, options.batch, threads, 2 if options.quick else options.repeats):
                 _recorder(report, bar)(row)
-    return _finish(report, options)
-
-
-def _run_wide(options: argparse.Namespace) -> int:
-    threads = resolve_threads(options.threads)
-    head = {"title": wide.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
-    report = Report("wide", options.json, head)
-    reference = wide.step(wide.REFERENCE, threads)
-    with _progress("wide") as bar:
-        for num_qubits in options.qubits or (wide.QUICK if options.quick else wide.SIZES):
-            _recorder(report, bar)(wide.row(num_qubits, reference, threads, 3 if options.quick else options.repeats))
     return _finish(report, options)
 
 

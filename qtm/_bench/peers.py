@@ -80,6 +80,10 @@ PEERS: dict[str, Peer] = {
     "tensorcircuit-words": Peer(
         "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "words"), compiles=True,
     ),
+    "tensorcircuit-lightcone": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "lightcone"), compiles=True,
+    ),
+    "quimb": Peer("quimb", "quimb", _BOTH, compiles=True),
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
     "default-qubit": Peer("default_qubit", "pennylane"),
