@@ -60,6 +60,11 @@ class AerNoise(NoiseMap):
         """Names of the gates that the model knows."""
         return frozenset(self.model.basis_gates) - _NO_GATES
 
+    @property
+    def noisy(self) -> frozenset[str]:
+        """Names of the gates that have errors."""
+        return frozenset({*self._everywhere, *self._local})
+
     def knows(self, name: str) -> bool:
         """Whether a gate runs as it is."""
         return name in self.basis or (name == "delay" and bool(self.model._custom_noise_passes))
