@@ -1,4 +1,4 @@
-"""PennyLane: all states by broadcasting on default.qubit, or one by one on lightning.qubit, and one product of matrices.
+"""PennyLane: states by broadcasting on default.qubit, or one by one on lightning.qubit, and one product of matrices.
 
 `qml.kernels.square_kernel_matrix` runs a circuit for every pair; `--pairs` measures that.
 """
