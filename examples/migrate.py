@@ -1,6 +1,6 @@
 """A script of qiskit-machine-learning, run twice: as it is, and with the one import changed.
 
-    python examples/migrate.py               # about a minute; writes migrate.png
+    python examples/migrate.py               # about 30 s on two cores; writes migrate.png
     python examples/migrate.py --quick
 
 A hybrid network tells two handwritten digits of scikit-learn apart: linear layers around an EstimatorQNN. Both runs

@@ -1,6 +1,6 @@
 """Training under noise and shots, with and without real-time error mitigation.
 
-    python examples/noisy_training.py                # a minute or two; writes noisy_training.png and .json
+    python examples/noisy_training.py                # about a minute on two cores; writes noisy_training.png and .json
     python examples/noisy_training.py --seeds 10     # as recorded in benchmarks/; the runs of the paper's table I
     python examples/noisy_training.py --quick        # seconds
 

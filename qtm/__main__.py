@@ -89,7 +89,7 @@ def _at_least(least: int) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {least} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
         return number
 
     return convert

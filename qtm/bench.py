@@ -185,7 +185,7 @@ def _training_mps(parser: argparse.ArgumentParser) -> None:
 def _at_least(least: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {least} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
         return int(text)
 
     return convert

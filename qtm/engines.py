@@ -1,8 +1,8 @@
-"""The engine protocol: how to add a way to simulate.
+"""The engine protocol: how to add a simulation method.
 
 A `SimulationMethod` compiles a `FlatCircuit` for one output; the compiled `Engine` maps gate angles to that output and
-pulls cotangents back. Give an instance wherever qtm takes ``method=``. ``tests/dense_engine.py`` is a complete example
-in 80 lines, and ``tests/test_engine_contract.py`` the suite that every engine passes.
+pulls cotangents back. Pass an instance wherever qtm takes ``method=``. ``tests/dense_engine.py`` is a complete example
+in 80 lines; every engine passes the contract tests of ``tests/test_engine_contract.py``.
 """
 
 from __future__ import annotations

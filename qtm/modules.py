@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from concurrent.futures import Executor
-from typing import Any, cast
+from typing import Any
 
 import torch
 from qiskit import QuantumCircuit
@@ -24,6 +24,7 @@ from qtm._gradients.methods import make_method
 from qtm._gradients.outputs import Outputs, read_outputs
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, read_noise
+from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
@@ -42,7 +43,7 @@ class QuantumModule(CircuitModule):
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
-        encoding_params: parameters that the inputs are bound to, in this order; None or empty for none.
+        encoding_params: parameters to which the input features are bound, in this order; None or empty for none.
         variational_params: trainable parameters: one set, or several sets with optimizer settings of their own.
         variational_params_names: a name for each set, under which the module holds it as a `torch.nn.Parameter`.
             By default ``variational`` for one set and ``variational_0``, ``variational_1``, ... for several.
@@ -56,37 +57,37 @@ class QuantumModule(CircuitModule):
               ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
             * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
               (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
-        observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
-            observables that Qiskit knows.
-        estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
-            A `FastEstimator` is that simulator with its dtype, workers and ``default_precision``, whose noise is
-            added to the values while "reverse" gradients stay exact.
-        gradient: how outputs are differentiated, by name or as a pair of name and options:
+        observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
+            observables in any form that Qiskit accepts.
+        estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+            A `FastEstimator` selects qtm's simulator with that estimator's dtype, workers and
+            ``default_precision``: noise of that precision is added to the values, "reverse" gradients stay exact.
+        gradient: differentiation method, a name or a pair of name and options:
 
-            * "auto": "reverse" where the estimator is qtm's own, "param-shift" on any other.
-            * "reverse": exact, where the estimator is qtm's own.
-            * "param-shift": exact on any estimator that is; every gate angle that needs a gradient is shifted.
-              Options: ``precision``, the standard deviation to ask the estimator for, and ``max_points``, the
-              parameter sets that one job may hold.
-            * "spsa": an estimate from two points per sample, whatever the number of parameters. Options: those
-              above, ``repeats`` to average over, ``epsilon`` (radians; by default balanced with the shot noise),
-              ``seed`` (by default torch's random state), as in ``("spsa", {"repeats": 4, "seed": 1})``.
+            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator.
+            * "reverse": exact, by one reverse sweep; needs qtm's simulator.
+            * "param-shift": exact if the estimator is exact; shifts every gate angle that needs a gradient.
+              Options: ``precision``, the standard deviation requested from the estimator, and ``max_points``,
+              the maximum number of parameter sets in one job.
+            * "spsa": a stochastic estimate from two points per sample, for any number of parameters. Options:
+              those above, ``repeats`` to average over, ``epsilon`` (radians; by default balanced with the shot
+              noise), ``seed`` (by default torch's random state), as in ``("spsa", {"repeats": 4, "seed": 1})``.
 
-            On an estimator a forward pass is one job of one PUB, and so is a backward pass.
+            With an estimator, a forward pass submits one job with one PUB, and so does a backward pass.
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
-        executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads,
-            the batch being dealt into as many shares as threads were asked for, or as the executor has workers. It
-            stays with its process: copies of the module share it, pickled ones compute in threads.
+        executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
+            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
+            pickled with the module.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
-        method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
+        method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
-
-        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
-            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
-            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
+            errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
+            gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
+            `TrainableNoise` is trained with the module. For wide circuits,
             ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
@@ -128,17 +129,21 @@ class QuantumModule(CircuitModule):
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
-            raise CircuitError(f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
-        circuit = circuit.copy()  # lowered again for another dtype, whatever became of the original
+            raise CircuitError(f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
+        circuit = circuit.copy()  # compiled again for another dtype, even if the original has changed since
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
             if hasattr(type(self), name) or hasattr(self, name):
-                raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
+                raise ParameterError(
+                    f"the parameter-set name {name!r} clashes with an attribute of the module; choose another name"
+                )
             self.register_parameter(name, nn.Parameter(value))
+        self.trained_noise = noise if isinstance(noise, TrainableNoise) else None
+        strengths = () if self.trained_noise is None else self.trained_noise.parameters_
         self._settings = MethodSettings(
             circuit=circuit,
-            parameters=self._sets.order,
+            parameters=(*self._sets.order, *strengths),
             observables=observables,
             output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
@@ -148,8 +153,8 @@ class QuantumModule(CircuitModule):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
-            noise=read_noise(noise),
-            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
+            noise=read_noise(noise, trained=True),
+            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets), *[len(strengths)] * bool(strengths)),
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
@@ -165,19 +170,19 @@ class QuantumModule(CircuitModule):
         variational_params_initial: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> QuantumModule:
-        """A module whose circuit is made of parts, one after another, each with a parameter set of its own.
+        """Build a module from parts, composed in order, each with its own parameter set.
 
         Args:
             parts: encodings and ansaetze of `qtm.circuits`, Qiskit circuits (all of whose parameters are trainable),
                 or `qtm.circuits.Part`, which names a set, shares weights, and chooses features and qubits.
                 Every encoding reads the features from the first one on, unless a `Part` says otherwise.
-            variational_params_initial: by the name of the set, what `QuantumModule` takes for one. Sets that are
-                not listed start uniformly from 0 to 2 pi, sets of trainable scales at 1.
-            settings: other arguments of `QuantumModule`.
+            variational_params_initial: initial values by set name, each in a form that `QuantumModule` accepts.
+                Unlisted sets are initialised uniformly in [0, 2 pi), sets of trainable scales at 1.
+            settings: all other arguments of `QuantumModule`.
 
         Raises:
             CircuitError: a part is not a circuit, or does not fit the qubits.
-            ParameterError: a feature is read by no part, or a set that is to be initialised does not exist.
+            ParameterError: no part reads a feature, or initial values are given for an unknown set.
 
         Example:
             >>> from qtm.circuits import angle_encoding, hardware_efficient_ansatz
@@ -202,25 +207,26 @@ class QuantumModule(CircuitModule):
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
             DtypeError: a dtype or device is not supported.
-            JobError: (also from ``backward``) the estimator failed, or its result is not usable; names the job.
+            JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
-        sets = [getattr(self, name) for name in self._sets.names]
-        weights = sets[0] if len(sets) == 1 else torch.cat(sets)
-        trained = [s.requires_grad for s in sets]
+        if inputs is not None:
+            inputs = real_tensor(inputs, self.input_size)
+            if self._encoding_gradients_flag is False:
+                inputs = inputs.detach()
+        elif self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
+        own: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        if self.trained_noise is not None:
+            own.append(self.trained_noise.values().to(own[0].dtype))
+        inputs, sets = same_dtype(inputs, own)
+        method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
         if inputs is None:
-            if self.input_size:
-                raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-            method = self._method(dtype_of(weights, None))
-            values = expectation_values(method, None, weights, 1, (False, *trained))
-            return (values if self._is_real else cast(StateMethod, method).with_phase(values, None, weights)).squeeze(0)
-        inputs, weights = same_dtype(real_tensor(inputs, self.input_size), weights)
-        if self._encoding_gradients_flag is False:
-            inputs = inputs.detach()
-        method = self._method(dtype_of(weights, inputs))
+            values = expectation_values(method, None, sets, 1, (False, *by_sets))
+            return (values if self._is_real else _with_phase(method, values, None, sets)).squeeze(0)
         flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
+        values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
         if not self._is_real:
-            values = cast(StateMethod, method).with_phase(values, flat, weights)
+            values = _with_phase(method, values, flat, sets)
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
@@ -250,11 +256,11 @@ class QuantumModule(CircuitModule):
         return drawn(self._settings, at, self.variational_, shots, seed)
 
     def estimate_usage(self, batch: int | Tensor) -> Usage:
-        """What one training step, forward and backward, asks of the estimator; nothing is submitted.
+        """Forecast the usage of one training step, forward and backward, without submitting anything.
 
         Args:
-            batch: number of samples, or inputs (..., input_size), which count as differentiated where they
-                require a gradient.
+            batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
+                inputs if they require a gradient.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -270,10 +276,10 @@ class QuantumModule(CircuitModule):
         return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
 
     def plan(self, batch: int = 1) -> Plan:
-        """The simulation method, its states, memory and multiply-adds for a batch of samples; nothing is run.
+        """Simulation method, states, memory and multiply-adds for a batch, without running anything.
 
         Raises:
-            UnsupportedError: an estimator computes the values, so that qtm simulates nothing.
+            UnsupportedError: the values come from an estimator, not from qtm's simulator.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -284,10 +290,16 @@ class QuantumModule(CircuitModule):
         method = self._method(torch.get_default_dtype())
         if not isinstance(method, EngineMethod):
             raise UnsupportedError(
-                "the values come from an estimator, and nothing is simulated here; see estimate_usage() for what "
-                "it is asked, or build the module with gradient='reverse' and without estimator"
+                "plan() describes qtm's simulator, and the values of this module come from an estimator; see "
+                "estimate_usage(), or build the module without estimator and with gradient='reverse'"
             )
         return method.plan(_samples(batch))
+
+
+def _with_phase(method: GradientMethod, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+    """States (batch, amplitudes) with the global phase of the circuit, which may depend on the parameters."""
+    assert isinstance(method, StateMethod)
+    return method.with_phase(states, inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
 
 
 def _samples(batch: Any) -> int:
@@ -298,11 +310,11 @@ class HybridModule(nn.Module):
     """A linear layer, a `QuantumModule` with Z on every qubit, and a linear layer, trained end to end.
 
     Args:
-        circuit: see `QuantumModule`, as are all arguments not listed here.
-        encoding_params: parameters that the first layer's outputs are bound to.
+        circuit: as for `QuantumModule`, as are all arguments not listed here.
+        encoding_params: circuit parameters to which the outputs of the first linear layer are bound.
         variational_params: trainable parameters of the circuit, one set or several.
-        input_size: features of an input; it need not be the number of encoding parameters.
-        output_size: features of an output; it need not be the number of qubits.
+        input_size: number of input features; may differ from the number of encoding parameters.
+        output_size: number of output features; may differ from the number of qubits.
         seed_init: seed of the initial values of all three parts.
 
     Example:
@@ -328,7 +340,7 @@ class HybridModule(nn.Module):
     ) -> None:
         super().__init__()
         if "observables" in settings:
-            raise ParameterError("HybridModule measures Z on every qubit, and takes no observables; use QuantumModule")
+            raise ParameterError("HybridModule measures Z on every qubit and takes no observables; use QuantumModule")
         check_type(encoding_params, "encoding_params", Sized, "a list of circuit parameters", "list at least one")
         sizes = {"input_size": input_size, "output_size": output_size}
         input_size, output_size = (checked_int(n, name, "count the features", least=1) for name, n in sizes.items())
@@ -373,25 +385,25 @@ class HybridModule(nn.Module):
 
     @property
     def num_trainable_parameters_quantum(self) -> int:
-        """Number of trainable numbers in the circuit."""
+        """Number of trainable parameters of the circuit."""
         return self._quantum_module.num_trainable_parameters
 
     @property
     def num_trainable_parameters_classical(self) -> int:
-        """Number of trainable numbers in the linear layers."""
+        """Number of trainable parameters of the linear layers."""
         return sum(p.numel() for p in (*self.pre_parameters_, *self.post_parameters_))
 
     @property
     def num_trainable_parameters(self) -> int:
-        """Number of trainable numbers in all."""
+        """Total number of trainable parameters."""
         return self.num_trainable_parameters_quantum + self.num_trainable_parameters_classical
 
     @property
     def input_size(self) -> int:
-        """Features of an input."""
+        """Number of input features."""
         return self._input_size
 
     @property
     def output_size(self) -> int:
-        """Features of an output."""
+        """Number of output features."""
         return self._output_size

@@ -26,35 +26,36 @@ class QuantumClassifier(ClassifierMixin, Learner):
     """Variational quantum classifier for any number of classes: logits from expectation values, cross entropy.
 
     Args:
-        num_qubits: Number of qubits. None: as many as features, at most 8.
-        layers: How often all features are uploaded, ``num_qubits`` of them at a time, an ansatz after each.
+        num_qubits: Number of qubits. None: the number of features, at most 8.
+        layers: Number of times that all features are uploaded, ``num_qubits`` at a time, each upload followed by an
+            ansatz.
         encoding: "reuploading" (RY RZ with trainable factors), "angle", "phase", "iqp", "zz", "amplitude" (once, then
-            ``layers`` ansaetze), a function of a number of features that gives a `qtm.circuits.ModelCircuit`, or one
-            `ModelCircuit` for all features. Features are angles, in radians: scale them, as with `StandardScaler`.
-        ansatz: "hardware_efficient", "brick", "strongly_entangling", "hamming_weight", a function of a number of
-            qubits that gives a `ModelCircuit`, a `ModelCircuit`, or None for none.
+            ``layers`` ansaetze), a function that maps a number of features to a `qtm.circuits.ModelCircuit`, or one
+            `ModelCircuit` for all features. Features are angles in radians: scale them, e.g. with `StandardScaler`.
+        ansatz: "hardware_efficient", "brick", "strongly_entangling", "hamming_weight", a function that maps a
+            number of qubits to a `ModelCircuit`, a `ModelCircuit`, or None for no ansatz.
         encoder: A classical network in front of the circuit, trained with it, for data with more features than
-            qubits. None: none; a width, or a tuple of widths, of hidden layers; (): a single linear layer.
+            qubits. The width of a hidden layer or a tuple of widths; (): a single linear layer; None: no encoder.
         head: "linear": a trainable linear map of Z on all qubits; "scaled": the logit of class k is Z on qubit k with
             a trainable factor, 50 at first, and offset.
         epochs: Passes over the training set, with Adam and a cosine schedule.
-        batch_size: Samples in a step.
-        learning_rate: Of Adam, at the first step.
-        method: How qtm simulates: as for `QuantumModule`.
+        batch_size: Number of samples per step.
+        learning_rate: Initial learning rate of Adam.
+        method: Simulation method, as for `QuantumModule`.
         estimator: A `BaseEstimatorV2` that evaluates the circuit, such as a device. None: the exact simulator.
-        noise: An Aer `NoiseModel` or a Qiskit backend, to train and predict with its noise, simulated by Aer.
+        noise: An Aer `NoiseModel` or a Qiskit backend, to train and predict under its noise, simulated by Aer.
         shots: Shots with ``noise``; None: exact expectation values of the noisy circuit.
         gradient: As for `QuantumModule`. None: "reverse" on the exact simulator, "param-shift" elsewhere.
-        num_threads: Threads of the simulator; 0: all cores. Use 1 inside a grid search with several jobs.
-        random_state: Seed of the initial weights and of the order of samples; an integer gives the same fit again.
+        num_threads: Number of threads of the simulator; 0: all cores. Use 1 inside a grid search with several jobs.
+        random_state: Seed of the initial weights and of the order of samples; an integer makes the fit reproducible.
 
     Attributes:
         classes_: Labels of the classes, sorted, `(classes,)`.
         network_: The trained `torch.nn.Module`; its circuit is ``network_.quantum``, a `QuantumModule`.
-        loss_curve_: Mean loss of every epoch.
+        loss_curve_: Mean loss of each epoch.
 
     Raises:
-        ParameterError: (from ``fit``) an argument is unusable, or there is only one class.
+        ParameterError: (from ``fit``) an argument is invalid, or there is only one class.
         CircuitError: (from ``fit``) the circuit cannot be built.
 
     Example:
@@ -100,33 +101,33 @@ class QuantumClassifier(ClassifierMixin, Learner):
 class QuantumRegressor(RegressorMixin, Learner):
     """Variational quantum regressor: the target from expectation values, with the squared error as loss.
 
-    Targets are standardised for the training, and predictions scaled back.
+    Targets are standardised for training, and predictions are scaled back.
 
     Args:
         num_qubits: As for `QuantumClassifier`, as are all arguments.
-        layers: How often all features are uploaded, ``num_qubits`` of them at a time, an ansatz after each.
+        layers: Number of times that all features are uploaded.
         encoding: Name, function or `ModelCircuit`.
         ansatz: Name, function, `ModelCircuit` or None.
         encoder: None, or widths of the hidden layers of a classical network in front of the circuit.
         head: "linear": a trainable linear map of Z on all qubits; "scaled": Z on qubit 0 with a trainable factor, 2
             standard deviations of the targets at first, and offset.
         epochs: Passes over the training set.
-        batch_size: Samples in a step.
-        learning_rate: Of Adam, at the first step.
-        method: How qtm simulates: as for `QuantumModule`.
+        batch_size: Number of samples per step.
+        learning_rate: Initial learning rate of Adam.
+        method: Simulation method, as for `QuantumModule`.
         estimator: A `BaseEstimatorV2`, or None.
         noise: An Aer `NoiseModel`, a Qiskit backend, or None.
         shots: Shots with ``noise``.
         gradient: As for `QuantumModule`.
-        num_threads: Threads of the simulator; 0: all cores.
+        num_threads: Number of threads of the simulator; 0: all cores.
         random_state: Seed.
 
     Attributes:
-        network_: The trained `torch.nn.Module`, which gives standardised targets.
-        loss_curve_: Mean loss of every epoch, of standardised targets.
+        network_: The trained `torch.nn.Module`, which outputs standardised targets.
+        loss_curve_: Mean loss of each epoch, on standardised targets.
 
     Raises:
-        ParameterError: (from ``fit``) an argument is unusable.
+        ParameterError: (from ``fit``) an argument is invalid.
         CircuitError: (from ``fit``) the circuit cannot be built.
 
     Example:

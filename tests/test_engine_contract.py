@@ -14,7 +14,7 @@ from dense_engine import Dense
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
-from qiskit.quantum_info import Statevector
+from qiskit.quantum_info import Pauli, Statevector
 
 import qtm
 from qtm._circuit.observables import coerce_observables
@@ -194,6 +194,37 @@ def test_primitives_take_it(method):
     )
 
 
+@each_method
+def test_networks_and_gradients_take_it(method):
+    made, at = circuit(), values(2)
+    parameters = list(made.parameters)
+    weights = {"weight_params": parameters}
+    networks = [
+        lambda m: qtm.EstimatorQNN(circuit=made, observables=["ZZI", "XIY"], method=m, **weights),
+        lambda m: qtm.SamplerQNN(circuit=made, interpret=lambda k: k % 3, output_shape=3, method=m, **weights),
+    ]
+    if Probabilities not in method.gives:
+        networks.pop()
+    for make in networks:
+        found, expected = make(method), make("statevector")
+        np.testing.assert_allclose(found.forward(None, at[0]), expected.forward(None, at[0]), atol=1e-9)
+        np.testing.assert_allclose(found.backward(None, at[0])[1], expected.backward(None, at[0])[1], atol=1e-7)
+    one, other = (
+        qtm.FastReverseEstimatorGradient(method=m).run([made], [["ZZI", "XIY"]], [at[1]]).result().gradients[0]
+        for m in (method, "statevector")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_networks_refuse_a_method_beside_a_primitive():
+    made = circuit()
+    options = {"circuit": made, "weight_params": list(made.parameters), "method": "statevector"}
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
+        qtm.EstimatorQNN(estimator=qtm.FastEstimator(), **options)
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
+        qtm.SamplerQNN(sampler=qtm.FastSampler(), **options)
+
+
 @pytest.mark.parametrize("primitive", [qtm.FastEstimator, qtm.FastSampler])
 def test_primitives_refuse_unknown_methods(primitive):
     with pytest.raises(qtm.ParameterError, match="unknown simulation method 'matrix'"):
@@ -241,5 +272,54 @@ def test_estimators_have_no_plan():
     made = QuantumCircuit(1)
     made.ry(ParameterVector("t", 1)[0], 0)
     module = qtm.QuantumModule(made, None, made.parameters, gradient="param-shift")
-    with pytest.raises(qtm.UnsupportedError, match="nothing is simulated"):
+    with pytest.raises(qtm.UnsupportedError, match="values of this module come from an estimator"):
         module.plan()
+
+
+@each_method
+@pytest.mark.parametrize("size", [1e5, 1e9, 6e13])
+def test_large_angles_keep_their_digits(method, size):
+    """Also where a large angle is added to an offset, and where it has a coefficient of one half."""
+    a, b = ParameterVector("a", 2)
+    made = QuantumCircuit(2)
+    made.h([0, 1])
+    made.rx(a, 0)
+    made.crx(b, 0, 1)
+    made.rz(a, 1)
+    made.p(b, 0)
+    made.ry(a, 1)
+    made.r(a, b, 0)
+    at = np.random.default_rng(5).uniform(-size, size, (3, 2))
+    output = Expectation(coerce_observables(["ZI", "IZ", "XY"], 2))
+    found = simulation(method, output, made=made).values(at)
+    expected = expectation_values(made, [a, b], at, [Pauli("ZI"), Pauli("IZ"), Pauli("XY")])
+    np.testing.assert_allclose(found, expected, atol=1e-11, rtol=0)
+
+
+@each_method
+def test_an_executor_is_used_or_refused(method):
+    class Counting(ThreadPoolExecutor):
+        count = 0
+
+        def submit(self, *arguments, **keywords):
+            Counting.count += 1
+            return super().submit(*arguments, **keywords)
+
+    made = circuit()
+    if method.name == "dense":
+        pytest.skip("the engine of these tests computes in this thread")
+    if method.name == "matrix_product_state":
+        with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
+            Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
+        return
+    plain = simulation(method, expectation())
+    with Counting(2) as pool:
+        dealt = Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
+        np.testing.assert_allclose(dealt.values(values(5)), plain.values(values(5)), atol=1e-12)
+        assert Counting.count == 2
+        angles, prepared = plain.arguments(values(5))
+        one = torch.ones(5, 3, dtype=torch.float64)
+        found = dealt.engine.vjp(angles, prepared, one)[0]
+        assert Counting.count == 4
+        torch.testing.assert_close(found, plain.engine.vjp(angles, prepared, one)[0], atol=1e-12, rtol=0)
+        assert dealt.values(values(0)).shape == (0, 3)

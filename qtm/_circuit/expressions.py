@@ -171,7 +171,7 @@ def _read(expression: ParameterExpression, index: dict[Parameter, int]) -> Value
         if step.op in _REFLECTED:
             left, right = right, left
         elif step.op not in _BINARY:
-            raise ParameterError(f"qtm cannot read the operation {step.op} of the expression {expression}")
+            raise ParameterError(f"the operation {step.op} of the expression {expression} is not supported")
         stack.append(_binary(_BINARY.get(step.op) or _REFLECTED[step.op], left, right))
     return stack.pop() if stack else _without_record(expression, index)
 
@@ -271,6 +271,6 @@ def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> N
     for sample, number in np.argwhere(np.abs(angles) > LARGEST_ANGLE):
         raise ParameterError(
             f"the angle {labels[number]} is {angles[sample, number]:.6g} radians in sample {sample}; beyond "
-            f"{LARGEST_ANGLE:.3g} neighbouring numbers of double precision are too far apart to tell angles. "
+            f"{LARGEST_ANGLE:.3g} double precision no longer resolves angles. "
             "Subtract a reference value first, or scale its parameters down"
         )

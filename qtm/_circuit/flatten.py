@@ -23,8 +23,9 @@ from qiskit.circuit.library import Initialize, StatePreparation
 from qiskit.exceptions import QiskitError
 
 from qtm._circuit.channels import Channel
-from qtm._circuit.decompositions import definition_of, is_unbound, on_qubits, row_of
+from qtm._circuit.decompositions import is_unbound, on_qubits, row_of
 from qtm._circuit.gates import GateRow, PauliRotation, Primitive, ShiftRule
+from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap
 from qtm._errors import CircuitError
 
@@ -133,7 +134,7 @@ class _Walk:
 
     def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
         if is_unbound(angle):
-            self.phase_terms.append((coefficient, angle))  # type: ignore[arg-type]
+            self.phase_terms.append((coefficient, angle))
         else:
             self.phase += coefficient * float(angle)
 
@@ -210,8 +211,8 @@ class _Walk:
             again = [self.measured[q] for q in qubits if q in self.measured]
             if again:
                 raise self.refusal(
-                    f"{again[0]}: a measurement in mid-circuit; {self.names[0]!r} at index {self.position} "
-                    f"follows on its qubit, and only final measurements can be left out. {_ELSEWHERE}"
+                    f"{again[0]}: mid-circuit measurement; {self.names[0]!r} at index {self.position} "
+                    f"acts on the measured qubit, and only final measurements are supported here. {_ELSEWHERE}"
                 )
 
     def visit_composite(self, operation: Operation, qubits: tuple[int, ...]) -> None:
@@ -256,7 +257,7 @@ class _Walk:
         self.initial.append(Preparation(qubits, amplitudes, normalize))
 
     def expand(self, operation: Operation, qubits: tuple[int, ...]) -> None:
-        definition = definition_of(operation)
+        definition = expansion_of(operation)
         if not isinstance(definition, QuantumCircuit):
             raise CircuitError(
                 "it has no definition as a circuit, and no small matrix to synthesize. Set its "

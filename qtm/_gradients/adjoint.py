@@ -19,6 +19,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities, Samples, State
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError, UnsupportedError
+from qtm._gradients.fused import FusedMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
@@ -30,6 +31,7 @@ class EngineMethod:
 
     def __init__(self, simulation: Simulation, num_outputs: int) -> None:
         self.simulation, self.num_outputs = simulation, num_outputs
+        self.fused: FusedMethod | None = None
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
@@ -50,7 +52,7 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if not self._are_finite(values):
+        if prepared and not self._are_finite(values):  # angles that are finite give values that are
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
@@ -125,8 +127,10 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
         circuit = settings.pass_manager.run(circuit)
         observables = coerce_observables([_laid_out(o, circuit) for o in observables], circuit.num_qubits)
     simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
-    if own is None:
-        return EngineMethod(simulation, len(observables))
+    if own is None or (own.options.dtype == dtype and not own.default_precision):
+        method = EngineMethod(simulation, len(observables))
+        method.fused = FusedMethod.of(simulation)
+        return method
     return IdealEstimatorMethod(simulation, len(observables), own)
 
 
@@ -134,8 +138,11 @@ def _other_output(settings: MethodSettings, output: Probabilities | State, dtype
     """Probabilities or states."""
     simulation = simulation_of(settings, output, dtype)
     if isinstance(output, State):
-        return StateMethod(simulation, 1 << settings.circuit.num_qubits)
-    return EngineMethod(simulation, 1 << len(output.qubits))
+        method: EngineMethod = StateMethod(simulation, 1 << settings.circuit.num_qubits)
+    else:
+        method = EngineMethod(simulation, 1 << len(output.qubits))
+    method.fused = FusedMethod.of(simulation)
+    return method
 
 
 def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:

@@ -60,7 +60,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
     if name == "reverse" and settings.estimator is not None and not isinstance(settings.estimator, FastEstimator):
         raise ParameterError(
-            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
+            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not expose; "
             "use gradient='param-shift' or 'spsa'"
         )
     _check_options(name, options)
@@ -82,7 +82,7 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
         return
     if settings.estimator is not None:
         raise ParameterError(
-            f"noise= is for qtm's own simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
+            f"noise= applies to qtm's simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
             "one of estimator= and noise= out"
         )
     if gradient != "reverse":

@@ -38,7 +38,7 @@ class LayerwiseRichardson(Memoryless):
     def __post_init__(self) -> None:
         for name in ("degree", "fold_multiplier", "num_chunks"):
             if getattr(self, name) != int(getattr(self, name)) or getattr(self, name) < 1:
-                raise ParameterError(f"{name} must be a whole number from 1 up, got {getattr(self, name)!r}")
+                raise ParameterError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}")
         require("mitiq", extra="mitigation")
 
     def steps(self, pub: EstimatorPub) -> Steps:
@@ -53,7 +53,7 @@ class LayerwiseRichardson(Memoryless):
         limits, errors = linear_combination(coefficients, evs, stds)
         if np.linalg.norm(errors) > np.linalg.norm(limits - evs[0]):
             logger.warning(
-                "lre: the shot noise, amplified %.1f times, is larger than the correction; ask for more shots, or for "
+                "lre: the shot noise, amplified by a factor of %.1f, exceeds the correction; use more shots or "
                 "a lower degree", float(np.linalg.norm(coefficients)),
             )  # fmt: skip
         return Mitigated(limits, errors, evs[0], {"scale_factor_vectors": vectors})

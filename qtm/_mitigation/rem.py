@@ -109,7 +109,7 @@ class Readout:
         """From <Z> as seen after preparing 0 and 1."""
         a, b = (zero - one) / 2, (zero + one) / 2
         if a <= 0.05:
-            raise QtmError(f"readout of qubit {qubit} hardly depends on its state (a = {a:.3f}); use another")
+            raise QtmError(f"readout of qubit {qubit} hardly depends on its state (a = {a:.3f}); use another qubit")
         self._factors[qubit] = (a, b)
 
 

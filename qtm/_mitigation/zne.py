@@ -71,7 +71,7 @@ class ZeroNoise(Drawing):
         scales = [achieved_scale(pub.circuit, scale) for scale in self.scale_factors]
         if len(set(scales)) < len(scales):
             raise ParameterError(
-                f"scale_factors {list(self.scale_factors)} cannot be told apart on a circuit with "
+                f"scale_factors {list(self.scale_factors)} cannot be distinguished on a circuit with "
                 f"{len(folding_gates(pub.circuit))} gates; choose them further apart"
             )
         results = yield [with_circuit(pub, c) for c in self._circuits(pub.circuit)]

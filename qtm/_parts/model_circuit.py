@@ -40,7 +40,7 @@ def check_sizes(**sizes: int) -> None:
     """
     for name, size in sizes.items():
         if size < 1:
-            raise CircuitError(f"{name} is {size}; it has to be at least 1")
+            raise CircuitError(f"{name} is {size}; it must be at least 1")
 
 
 def as_encoding(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> ModelCircuit:

@@ -124,7 +124,7 @@ class PrimitiveRunner(ABC):
             raise
         except Exception as error:
             sent = f"; submitted before it: job {', '.join(map(_job_id, before))}" if before else ""
-            raise JobError(f"{self._name} did not take the job ({usage}): {text_of(error)}{sent}") from error
+            raise JobError(f"{self._name} rejected the job ({usage}): {text_of(error)}{sent}") from error
         self.usage += usage
         logger.info("job %s on %s: %s; so far %s", _job_id(job), self._name, usage, self.usage)
         return job

@@ -42,7 +42,7 @@ class QuantumNetwork(ABC):
     ) -> None:
         if not isinstance(circuit, QuantumCircuit):
             raise network_error(
-                CircuitError, f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
+                CircuitError, f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
             )
         self._input_params = _listed(input_params, "input_params")
         self._weight_params = _listed(weight_params, "weight_params")
@@ -174,7 +174,7 @@ class QuantumNetwork(ABC):
             with torch.no_grad():
                 tensor = torch.from_numpy(rows)
                 method = self.exact_method("complex128")
-                return expectation_values(method, tensor, tensor.new_empty(0), len(rows), (False, False)).numpy()
+                return expectation_values(method, tensor, [tensor.new_empty(0)], len(rows), (False, False)).numpy()
         size = prod(self._output_shape)
         return self._on_primitive.values(rows, self._run) if len(rows) else np.zeros((0, size))
 

@@ -23,7 +23,7 @@ class CircuitModule(nn.Module):
     _output_size: int
 
     def __getstate__(self) -> dict[str, Any]:
-        # Methods hold compiled plans and buffers, and are made again where they are needed.
+        # Methods hold compiled plans and buffers; they are rebuilt on demand.
         return {**self.__dict__, "_methods": {}}
 
     def set_num_threads_forward(self, num_threads: int) -> None:
@@ -55,7 +55,7 @@ class CircuitModule(nn.Module):
 
     @property
     def num_trainable_parameters(self) -> int:
-        """Number of trainable numbers in all sets."""
+        """Number of trainable parameters in all sets."""
         return sum(p.numel() for p in self.variational_)
 
     @property
@@ -70,12 +70,12 @@ class CircuitModule(nn.Module):
 
     @property
     def circuit(self) -> QuantumCircuit:
-        """The circuit, as it was given."""
+        """A copy of the circuit that was passed in."""
         return self._settings.circuit
 
     @property
     def encoding_parameters(self) -> tuple[Parameter, ...]:
-        """Circuit parameters that the inputs are bound to, in order."""
+        """Circuit parameters to which the inputs are bound, in order."""
         return self._sets.encoding
 
     @property
@@ -85,15 +85,15 @@ class CircuitModule(nn.Module):
 
     @property
     def usage(self) -> Usage:
-        """Jobs, PUBs, circuits and executions that this module and its copies have asked of their estimator.
+        """Jobs, PUBs, circuits and executions that this module and its copies have submitted to their estimator.
 
-        The exact simulator counts nothing. Each job is logged with these numbers, at level INFO by the logger
-        "qtm": a progress line for long runs.
+        qtm's own simulator counts nothing. Each job is logged with these totals by the logger "qtm" at level
+        INFO, as progress of long runs.
         """
         return self._settings.usage
 
     def extra_repr(self) -> str:
-        """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""
+        """Sizes, trainable sets and gradient method, for ``print(module)``."""
         sets = ", ".join(f"{n}: {len(s)}" for n, s in zip(self._sets.names, self._sets.sets, strict=True))
         gradient = self._settings.gradient if isinstance(self._settings.gradient, str) else self._settings.gradient[0]
         return (
