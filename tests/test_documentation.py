@@ -13,7 +13,7 @@ import pytest
 import qtm
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/getting_started.md", "docs/methods.md", "docs/hardware.md")
+PAGES = ("docs/getting_started.md", "docs/methods.md", "docs/kernels.md", "docs/diagnostics.md", "docs/hardware.md")
 DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
 MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}
 
