@@ -30,7 +30,6 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.quantum_info import SparsePauliOp
-from qiskit_aer.noise import NoiseModel
 from tqdm import tqdm
 
 import qtm
@@ -79,9 +78,11 @@ def estimator_for(setup: str, task: Task, seed: int):
     """The estimator of a set-up; None is the exact simulator."""
     if setup == "exact":
         return None
+    noise = None if setup == "shots" else qtm.local_pauli_noise(task.pauli_error)
+    draws = np.random.default_rng(seed)  # an integer would draw the same shots in every step
+    noisy = qtm.FastEstimator(shots=task.shots, sampling="multinomial", noise=noise, seed=draws)
     if setup == "shots":
-        return qtm.noisy_estimator(NoiseModel(), shots=task.shots, seed=seed)
-    noisy = qtm.noisy_estimator(qtm.local_pauli_noise(task.pauli_error), shots=task.shots, seed=seed)
+        return noisy
     if setup == "noise + shots":
         return noisy
     return qtm.MitigatedEstimator(
