@@ -19,6 +19,7 @@ from qtm._engines.engine import Plan
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, State
 from qtm._engines.registry import choose
+from qtm._engines.shot_noise import Shots, shots_of
 from qtm._errors import CircuitError, ParameterError, UnsupportedError
 from qtm._noise.aer_model import in_known_gates
 
@@ -53,7 +54,8 @@ class Simulation:
         self.flat = flattened(circuit, options.noise)
         self.angles = compile_angles(self.flat.angles, self.parameters)
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
-        self.dtype = options.dtype
+        self.dtype, self.output, self._options = options.dtype, output, options
+        self._shots: dict[str, Shots] = {}
         self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
         if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
             raise CircuitError(
@@ -77,6 +79,13 @@ class Simulation:
     def sample(self, values: np.ndarray, shots: int, generator: np.random.Generator) -> np.ndarray:
         """Bits (batch, shots, qubits) bool at parameter values (batch, parameters)."""
         return self.engine.sample(*self.arguments(values), shots, generator)
+
+    def shots(self, sampling: str) -> Shots:
+        """The sampling noise of the observables of the output; made when first asked for."""
+        assert isinstance(self.output, Expectation)
+        if sampling not in self._shots:
+            self._shots[sampling] = shots_of(sampling, self.flat, self.output.observables, self._options)
+        return self._shots[sampling]
 
     def plan(self, batch: int) -> Plan:
         """What the engine does for a batch."""
