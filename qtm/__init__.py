@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qtm.comparison import compare_models
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
+    from qtm.kernels import QuantumKernel
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
     from qtm.sklearn import QuantumClassifier, QuantumRegressor
@@ -54,6 +55,7 @@ __all__ = [
     "ParameterError",
     "QtmError",
     "QuantumClassifier",
+    "QuantumKernel",
     "QuantumModule",
     "QuantumRegressor",
     "SamplerQNN",
@@ -74,6 +76,7 @@ _LAZY = {
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
     "QuantumClassifier": "sklearn",
+    "QuantumKernel": "kernels",
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",

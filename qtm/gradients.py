@@ -19,6 +19,7 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.observables import NAMED, Observable, coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.outputs import Expectation
+from qtm._engines.registry import Method
 from qtm._engines.simulation import Simulation, check_finite
 from qtm._engines.simulation_cache import Simulations
 from qtm._errors import DtypeError, ParameterError, QtmError, ShapeError
@@ -43,10 +44,11 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
         num_threads: number of threads; 0 means all cores.
         executor: a ``concurrent.futures.Executor`` that evaluates the batch instead of threads.
+        method: how qtm simulates: see `QuantumModule`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
-        ParameterError: ``derivative_type``, ``num_threads`` or ``executor`` is unusable.
+        ParameterError: ``derivative_type``, ``num_threads``, ``executor`` or ``method`` is unusable.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -63,8 +65,9 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         dtype: Any = "complex128",
         num_threads: int = 0,
         executor: Executor | None = None,
+        method: Method = "auto",
     ) -> None:
-        estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor)
+        estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor, method=method)
         super().__init__(estimator, derivative_type=_derivative_type(derivative_type))
         self._simulations = Simulations(estimator.options)
 

@@ -15,22 +15,26 @@ from torch import Tensor, nn
 
 from qtm._arguments import check_type, checked_flag, checked_int, checked_seed, shown
 from qtm._engines.engine import Plan
+from qtm._engines.outputs import State
 from qtm._engines.registry import Method
 from qtm._errors import CircuitError, ParameterError, ShapeError, UnsupportedError
-from qtm._gradients.adjoint import EngineMethod
+from qtm._gradients.adjoint import EngineMethod, StateMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
+from qtm._gradients.outputs import Outputs, read_outputs
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
+from qtm._torch.outcomes import drawn
 from qtm._torch.parameter_sets import ParameterSets, initial_values
 
 
-class QuantumModule(nn.Module):
-    """A parameterised circuit whose expectation values are the outputs of a torch layer.
+class QuantumModule(CircuitModule):
+    """A parameterised circuit whose expectation values, probabilities or state are the outputs of a torch layer.
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
@@ -45,6 +49,13 @@ class QuantumModule(nn.Module):
         variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
             of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
         seed_init: seed of the initial values; the global random state is left as it was.
+        outputs: what the module computes, from the exact simulator where it is not "expectation":
+
+            * "expectation": expectation values of ``observables``, real (..., observables).
+            * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
+              ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
+            * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
+              (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
             observables in any form that Qiskit accepts.
         estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
@@ -102,6 +113,7 @@ class QuantumModule(nn.Module):
         variational_params_names: str | Sequence[str] | None = None,
         variational_params_initial: Any = "uniform",
         seed_init: int | None = None,
+        outputs: Outputs = "expectation",
         observables: Any = "individualZ",
         estimator: BaseEstimatorV2 | None = None,
         gradient: str | tuple[str, Mapping[str, Any]] = "reverse",
@@ -129,6 +141,7 @@ class QuantumModule(nn.Module):
             circuit=circuit,
             parameters=self._sets.order,
             observables=observables,
+            output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
             gradient=gradient,
             threads_forward=num_threads_forward,
@@ -141,7 +154,8 @@ class QuantumModule(nn.Module):
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
-        self._methods: dict[str, GradientMethod] = {}
+        self._methods = {}
+        self._is_real = not isinstance(self._settings.output, State)
         self._output_size = self._method(torch.get_default_dtype()).num_outputs
 
     @classmethod
@@ -183,7 +197,7 @@ class QuantumModule(nn.Module):
         return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
-        """Expectation values (..., output_size) of inputs (..., input_size); no argument if the circuit has no inputs.
+        """Outputs (..., output_size) of inputs (..., input_size); without input where there is none.
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
@@ -191,20 +205,21 @@ class QuantumModule(nn.Module):
             DtypeError: a dtype or device is not supported.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
-        sets = [getattr(self, name) for name in self._sets.names]
-        weights = sets[0] if len(sets) == 1 else torch.cat(sets)
-        trained = [s.requires_grad for s in sets]
+        if inputs is not None:
+            inputs = real_tensor(inputs, self.input_size)
+            if self._encoding_gradients_flag is False:
+                inputs = inputs.detach()
+        elif self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
+        inputs, sets = same_dtype(inputs, [getattr(self, name) for name in self._sets.names])
+        method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
         if inputs is None:
-            if self.input_size:
-                raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-            method = self._method(dtype_of(weights, None))
-            return expectation_values(method, None, weights, 1, (False, *trained)).squeeze(0)
-        inputs, weights = same_dtype(real_tensor(inputs, self.input_size), weights)
-        if self._encoding_gradients_flag is False:
-            inputs = inputs.detach()
-        method = self._method(dtype_of(weights, inputs))
+            values = expectation_values(method, None, sets, 1, (False, *by_sets))
+            return (values if self._is_real else _with_phase(method, values, None, sets)).squeeze(0)
         flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
+        values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
+        if not self._is_real:
+            values = _with_phase(method, values, flat, sets)
         return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
@@ -213,75 +228,25 @@ class QuantumModule(nn.Module):
             self._methods[name] = make_method(self._settings, name)
         return self._methods[name]
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Methods hold compiled plans and buffers; they are rebuilt on demand.
-        return {**self.__dict__, "_methods": {}}
+    def sample(self, inputs: Any = None, *, shots: int = 1024, seed: int | None = None) -> Tensor:
+        """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.
 
-    def set_num_threads_forward(self, num_threads: int) -> None:
-        """Set the number of threads of the forward pass; 0 means all cores."""
-        self._set_threads(num_threads, self.num_threads_backward)
+        Column j is qubit j of the circuit or, where the module's outputs are probabilities of some qubits, the j-th
+        of these. The same seed gives the same outcomes; None: other ones at every call.
 
-    def set_num_threads_backward(self, num_threads: int) -> None:
-        """Set the number of threads of the backward pass; 0 means all cores."""
-        self._set_threads(self.num_threads_forward, num_threads)
+        Raises:
+            UnsupportedError: an estimator computes the values, or the simulation method draws no samples.
 
-    def _set_threads(self, forward: int, backward: int) -> None:
-        self._settings = self._settings.with_threads(forward, backward)
-        self._methods = {}
-
-    @property
-    def num_threads_forward(self) -> int:
-        """Threads of the forward pass; 0 means all cores."""
-        return self._settings.threads_forward
-
-    @property
-    def num_threads_backward(self) -> int:
-        """Threads of the backward pass; 0 means all cores."""
-        return self._settings.threads_backward
-
-    @property
-    def variational_(self) -> list[nn.Parameter]:
-        """The trainable parameter sets, in order."""
-        return [getattr(self, name) for name in self._sets.names]
-
-    @property
-    def num_trainable_parameters(self) -> int:
-        """Number of trainable parameters in all sets."""
-        return sum(p.numel() for p in self.variational_)
-
-    @property
-    def input_size(self) -> int:
-        """Number of encoding parameters."""
-        return len(self._sets.encoding)
-
-    @property
-    def output_size(self) -> int:
-        """Number of observables."""
-        return self._output_size
-
-    @property
-    def circuit(self) -> QuantumCircuit:
-        """A copy of the circuit that was passed in."""
-        return self._settings.circuit
-
-    @property
-    def encoding_parameters(self) -> tuple[Parameter, ...]:
-        """Circuit parameters to which the inputs are bound, in order."""
-        return self._sets.encoding
-
-    @property
-    def variational_parameters(self) -> tuple[tuple[Parameter, ...], ...]:
-        """Circuit parameters of every trainable set, in order."""
-        return self._sets.sets
-
-    @property
-    def usage(self) -> Usage:
-        """Jobs, PUBs, circuits and executions that this module and its copies have submitted to their estimator.
-
-        qtm's own simulator counts nothing. Each job is logged with these totals by the logger "qtm" at level
-        INFO, as progress of long runs.
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> ansatz = real_amplitudes(2, reps=1)
+            >>> QuantumModule(ansatz, None, ansatz.parameters).sample(shots=100, seed=1).shape
+            torch.Size([100, 2])
         """
-        return self._settings.usage
+        if inputs is None and self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: give inputs")
+        at = torch.zeros(0) if inputs is None else real_tensor(inputs, self.input_size)
+        return drawn(self._settings, at, self.variational_, shots, seed)
 
     def estimate_usage(self, batch: int | Tensor) -> Usage:
         """Forecast the usage of one training step, forward and backward, without submitting anything.
@@ -323,14 +288,11 @@ class QuantumModule(nn.Module):
             )
         return method.plan(_samples(batch))
 
-    def extra_repr(self) -> str:
-        """Sizes, trainable sets and gradient method, for ``print(module)``."""
-        sets = ", ".join(f"{n}: {len(s)}" for n, s in zip(self._sets.names, self._sets.sets, strict=True))
-        gradient = self._settings.gradient if isinstance(self._settings.gradient, str) else self._settings.gradient[0]
-        return (
-            f"num_qubits={self.circuit.num_qubits}, input_size={self.input_size}, output_size={self.output_size}, "
-            f"trainable=({sets}), gradient={gradient!r}"
-        )
+
+def _with_phase(method: GradientMethod, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+    """States (batch, amplitudes) with the global phase of the circuit, which may depend on the parameters."""
+    assert isinstance(method, StateMethod)
+    return method.with_phase(states, inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
 
 
 def _samples(batch: Any) -> int:

@@ -194,6 +194,37 @@ def test_primitives_take_it(method):
     )
 
 
+@each_method
+def test_networks_and_gradients_take_it(method):
+    made, at = circuit(), values(2)
+    parameters = list(made.parameters)
+    weights = {"weight_params": parameters}
+    networks = [
+        lambda m: qtm.EstimatorQNN(circuit=made, observables=["ZZI", "XIY"], method=m, **weights),
+        lambda m: qtm.SamplerQNN(circuit=made, interpret=lambda k: k % 3, output_shape=3, method=m, **weights),
+    ]
+    if Probabilities not in method.gives:
+        networks.pop()
+    for make in networks:
+        found, expected = make(method), make("statevector")
+        np.testing.assert_allclose(found.forward(None, at[0]), expected.forward(None, at[0]), atol=1e-9)
+        np.testing.assert_allclose(found.backward(None, at[0])[1], expected.backward(None, at[0])[1], atol=1e-7)
+    one, other = (
+        qtm.FastReverseEstimatorGradient(method=m).run([made], [["ZZI", "XIY"]], [at[1]]).result().gradients[0]
+        for m in (method, "statevector")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_networks_refuse_a_method_beside_a_primitive():
+    made = circuit()
+    options = {"circuit": made, "weight_params": list(made.parameters), "method": "statevector"}
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
+        qtm.EstimatorQNN(estimator=qtm.FastEstimator(), **options)
+    with pytest.raises(qtm.ParameterError, match="method= applies to qtm's simulator"):
+        qtm.SamplerQNN(sampler=qtm.FastSampler(), **options)
+
+
 @pytest.mark.parametrize("primitive", [qtm.FastEstimator, qtm.FastSampler])
 def test_primitives_refuse_unknown_methods(primitive):
     with pytest.raises(qtm.ParameterError, match="unknown simulation method 'matrix'"):

@@ -35,8 +35,7 @@ from qtm._engines.simulation import Simulation
 from qtm._engines.statevector.buffer_pool import aligned
 from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.kernels import peak, simd
-from qtm._engines.statevector.kernels.rotations import BITS, COUNT, KIND
-from qtm._engines.statevector.kernels.sweep import PHASE, Recipe
+from qtm._engines.statevector.kernels.recipe import BITS, COUNT, KIND, PHASE, Recipe
 
 NOMINAL = 16 + 44
 ROTATION, PHASED = 4 + 12, 8 + 16

@@ -42,12 +42,14 @@ NO_STRINGS = Strings(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), 
 class Measured:
     """What is measured at the end: strings that add up to ``num_outputs`` expectation values, or joint outcomes.
 
-    ``outcomes`` are masks of Z whose eigenvalues are the bits of an outcome.
+    ``outcomes`` are masks of Z whose eigenvalues are the bits of an outcome. ``everything``: the state itself is
+    wanted, so no rotation may be left out.
     """
 
     strings: Strings
     outcomes: tuple[int, ...]
     num_outputs: int
+    everything: bool = False
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:

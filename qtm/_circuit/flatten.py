@@ -23,8 +23,9 @@ from qiskit.circuit.library import Initialize, StatePreparation
 from qiskit.exceptions import QiskitError
 
 from qtm._circuit.channels import Channel
-from qtm._circuit.decompositions import definition_of, is_unbound, on_qubits, row_of
+from qtm._circuit.decompositions import is_unbound, on_qubits, row_of
 from qtm._circuit.gates import GateRow, PauliRotation, Primitive, ShiftRule
+from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap
 from qtm._errors import CircuitError
 
@@ -44,9 +45,17 @@ class Preparation:
     normalize: bool
 
 
+@dataclass(frozen=True, slots=True)
+class GlobalPhase:
+    """The angle ``offset`` + sum of coefficient * expression over ``terms``, in radians."""
+
+    offset: float = 0.0
+    terms: tuple[tuple[float, ParameterExpression], ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FlatCircuit:
-    """A circuit as primitives on circuit qubits, equal to it up to a global phase.
+    """A circuit as primitives on circuit qubits: it is exp(i ``phase``) times their product.
 
     ``angles[k]`` is the expression of angle k in ``parameters`` (ordered as in Qiskit):
     one entry for every parameterised slot of every gate. ``shifts[k]`` is its parameter-shift rule.
@@ -61,6 +70,7 @@ class FlatCircuit:
     parameters: tuple[Parameter, ...]
     initial: tuple[Preparation, ...]
     readout: tuple[tuple[float, float], ...] = ()
+    phase: GlobalPhase = GlobalPhase()
 
     @property
     def is_noisy(self) -> bool:
@@ -71,7 +81,7 @@ class FlatCircuit:
 def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
     """Turn a circuit into primitives.
 
-    Barriers, delays, global phases and final measurements are left out. With ``noise``, its channels follow the
+    Barriers, delays and final measurements are left out. With ``noise``, its channels follow the
     gates that it names.
 
     Raises:
@@ -93,6 +103,7 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
         tuple(circuit.parameters),
         tuple(walk.initial),
         () if noise is None else noise.readout_of(circuit.num_qubits),
+        GlobalPhase(walk.phase, tuple(walk.phase_terms)),
     )
 
 
@@ -106,6 +117,8 @@ class _Walk:
         self.angles: list[ParameterExpression] = []
         self.shifts: list[ShiftRule] = []
         self.initial: list[Preparation] = []
+        self.phase = 0.0
+        self.phase_terms: list[tuple[float, ParameterExpression]] = []
         self.touched: set[int] = set()
         self.measured: dict[int, str] = {}  # qubit -> the measurement, for the error message
         self.names: list[str] = []  # the instruction at hand and those around it, outermost first
@@ -117,6 +130,13 @@ class _Walk:
         for position, instruction in enumerate(self.circuit.data):
             self.position = position
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
+        self.add_phase(1.0, self.circuit.global_phase)
+
+    def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
+        if is_unbound(angle):
+            self.phase_terms.append((coefficient, angle))
+        else:
+            self.phase += coefficient * float(angle)
 
     def visit(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> None:
         """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
@@ -155,6 +175,9 @@ class _Walk:
         return f"instruction {self.position} of circuit {self.circuit.name!r}, {self.names[0]!r}{inner}"
 
     def emit(self, row: GateRow, params: list, qubits: tuple[int, ...]) -> None:
+        for coefficient, angle in zip(row.phase, (1.0, *params), strict=False):
+            if coefficient:
+                self.add_phase(coefficient, angle)
         if not row.sequence:
             return
         if self.noise is not None:
@@ -234,7 +257,7 @@ class _Walk:
         self.initial.append(Preparation(qubits, amplitudes, normalize))
 
     def expand(self, operation: Operation, qubits: tuple[int, ...]) -> None:
-        definition = definition_of(operation)
+        definition = expansion_of(operation)
         if not isinstance(definition, QuantumCircuit):
             raise CircuitError(
                 "it has no definition as a circuit, and no small matrix to synthesize. Set its "
@@ -243,6 +266,7 @@ class _Walk:
         index = dict(zip(definition.qubits, qubits, strict=True))
         for instruction in definition.data:
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
+        self.add_phase(1.0, definition.global_phase)
 
 
 def _with_slots(primitive: Primitive, slots: list[int | float]) -> Primitive:

@@ -178,10 +178,20 @@ def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
 
 def place(generators: Iterable[Generator]) -> tuple[Phase, ...]:
     """Generators as phases, each rotation as early as it commutes, equal ones merged."""
+    return _drop_identities(_placed(generators))
+
+
+def dropped_signs(generators: Iterable[Generator]) -> int:
+    """How many of the identities that `place` leaves out are -1: rotations by an odd number of full turns."""
+    slots = [s for phase in _placed(generators) for s in (*phase.diagonal.values(), *(r[2] for r in phase.rotations))]
+    return sum(round(slot.offset / (2 * pi)) & 1 for slot in slots if slot.is_zero())
+
+
+def _placed(generators: Iterable[Generator]) -> list[Phase]:
     lowering = _Lowering()
     for generator in generators:
         lowering.rotate(generator)
-    return _drop_identities(lowering.phases)
+    return lowering.phases
 
 
 @lru_cache(maxsize=256)
@@ -214,7 +224,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     content, flat = content_of(circuit), None
     if content is None:  # not to be told without expanding it: what counts is what it is made of
         flat = flatten(circuit, noise)
-        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial
+        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase
     key = content, noise
     with _LOCK:
         found = _CACHE.get(key)

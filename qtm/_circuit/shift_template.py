@@ -16,9 +16,10 @@ from qiskit.circuit import (
     ParameterVector,
 )
 
-from qtm._circuit.decompositions import definition_of, is_unbound, row_of
+from qtm._circuit.decompositions import is_unbound, row_of
 from qtm._circuit.flatten import flatten
 from qtm._circuit.gates import ShiftRule
+from qtm._circuit.modifiers import expansion_of
 from qtm._errors import CircuitError
 
 
@@ -92,6 +93,6 @@ class _Filling:
                 f"{where}: its amplitudes are parameters, not gate angles that could be shifted. "
                 "Use the simulator's reverse-sweep gradient, or load the features through gate angles."
             )
-        definition = definition_of(operation)
+        definition = expansion_of(operation)
         assert definition is not None, "flatten accepted it"
         self.fill(definition, qubits, where)

@@ -13,7 +13,8 @@ from qtm._primitives.job_usage import Usage
 class GradientMethod(Protocol):
     """Values and their derivatives by whatever `arguments` returns (gate angles; for SPSA the parameters).
 
-    Tensors in, tensors out, on one device.
+    Tensors in, tensors out, on one device. A method may have an attribute ``fused``, a `FusedMethod` that computes
+    ``forward(*arguments(...))`` and its derivatives in one step; it is used wherever first derivatives are enough.
     """
 
     num_outputs: int

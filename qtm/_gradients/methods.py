@@ -9,7 +9,7 @@ from typing import Any
 from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_type, refused
-from qtm._errors import ParameterError
+from qtm._errors import ParameterError, UnsupportedError
 from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
 from qtm._gradients.method import GradientMethod
@@ -65,6 +65,11 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         )
     _check_options(name, options)
     _check_noise(settings, name)
+    if settings.output is not None and name != "reverse":
+        raise UnsupportedError(
+            f"gradient={name!r} differentiates expectation values, not {type(settings.output).__name__.lower()}; use "
+            "gradient='reverse', with qtm's own simulator"
+        )
     if name == "reverse":
         return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:

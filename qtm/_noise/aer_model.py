@@ -168,16 +168,18 @@ def read_noise(noise: Noise) -> NoiseMap | None:
     )
 
 
-def check_one_noise(primitive: object, noise: Noise) -> None:
-    """Refuse noise beside a primitive, which has its own.
+def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -> None:
+    """Refuse options of qtm's own simulator beside a primitive, which has its own.
 
     Raises:
-        ParameterError: both are given.
+        ParameterError: noise or a simulation method is given as well as a primitive.
     """
-    if primitive is not None and noise is not None:
+    given = "noise=" if noise is not None else "method=" if method != "auto" else None
+    if primitive is not None and given is not None:
+        kind = type(primitive).__name__
         raise ParameterError(
-            f"noise= applies to qtm's simulator, and {type(primitive).__name__} has noise of its own: leave one of "
-            "the two out"
+            f"{given} applies to qtm's simulator, and {kind} computes in a way of its own: leave one of the two out "
+            f"(qtm.FastEstimator and qtm.FastSampler take {given} themselves)"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from qiskit.circuit import (
+    AnnotatedOperation,
     CircuitInstruction,
     ControlledGate,
     Gate,
@@ -29,6 +30,7 @@ from qiskit.circuit.library import UnitaryGate, XGate
 from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qtm._circuit.modifiers import expansion_of
 from qtm._errors import CircuitError, require
 
 # The label of gates for which no noise model has an error.
@@ -165,7 +167,7 @@ class _Writer:
     def _knows(self, item: CircuitInstruction) -> bool:
         if self.known is None:
             return not _is_unbound_controlled(item)
-        return closed_name(item) in self.known or item.operation.definition is None  # Aer says what it does not know
+        return closed_name(item) in self.known or _definition(item) is None  # Aer says what it does not know
 
     def _append(self, out: QuantumCircuit, item: CircuitInstruction) -> None:
         if not self._changes(item):
@@ -194,7 +196,7 @@ class _Writer:
                 f"the noise model has an error for {error!r}, and the values of that gate cannot be bound here; bind "
                 "the circuit, or run it on an estimator of qiskit-aer or on noisy_estimator"
             )
-        inner = (self if error is None else replace(self, noisy=frozenset())).written(item.operation.definition)
+        inner = (self if error is None else replace(self, noisy=frozenset())).written(_definition(item))
         place = dict(zip((*inner.qubits, *inner.clbits), (*item.qubits, *item.clbits), strict=True))
         out.global_phase += inner.global_phase
         for part in inner.data:
@@ -203,6 +205,11 @@ class _Writer:
             out.append(CircuitInstruction(operation, qubits, clbits))
         if error is not None:
             out.append(UnitaryGate(np.eye(2 ** len(item.qubits)), error), item.qubits)
+
+
+def _definition(item: CircuitInstruction) -> QuantumCircuit | None:
+    operation = item.operation
+    return expansion_of(operation) if isinstance(operation, AnnotatedOperation) else operation.definition
 
 
 def _labelled(operation: Operation, label: str) -> Operation:

@@ -174,7 +174,7 @@ class QuantumNetwork(ABC):
             with torch.no_grad():
                 tensor = torch.from_numpy(rows)
                 method = self.exact_method("complex128")
-                return expectation_values(method, tensor, tensor.new_empty(0), len(rows), (False, False)).numpy()
+                return expectation_values(method, tensor, [tensor.new_empty(0)], len(rows), (False, False)).numpy()
         size = prod(self._output_shape)
         return self._on_primitive.values(rows, self._run) if len(rows) else np.zeros((0, size))
 

@@ -14,10 +14,11 @@ from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_type, checked_precision
 from qtm._circuit.dynamic import refuse_dynamic
+from qtm._engines.registry import Method
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.settings import MethodSettings
-from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._noise.aer_model import Noise, check_own_simulator
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
@@ -48,6 +49,7 @@ class EstimatorQNN(QuantumNetwork):
         default_precision: standard deviation to ask of an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
+        method: how qtm simulates, where no estimator is given: see `QuantumModule`.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -81,14 +83,15 @@ class EstimatorQNN(QuantumNetwork):
         default_precision: float = DEFAULT_PRECISION,
         pass_manager: BasePassManager | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
-        check_one_noise(estimator, noise)
+        check_own_simulator(estimator, noise, method)
         if estimator is not None:
             advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
             check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
         check_gradient(gradient)
-        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
+        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise, method=method) if estimator is None else estimator
         self.gradient = gradient
         self._default_precision = checked_precision(default_precision, "default_precision")
         if observables is None:
@@ -118,12 +121,14 @@ class EstimatorQNN(QuantumNetwork):
     def _make_method(self, dtype: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
-            return make_method(
-                MethodSettings(
-                    circuit=self._placement.run, parameters=self._parameters, observables=self._on_run, noise=noise
-                ),
-                dtype,
+            settings = MethodSettings(
+                circuit=self._placement.run,
+                parameters=self._parameters,
+                observables=self._on_run,
+                noise=noise,
+                method=self.estimator.options.method if isinstance(self.estimator, FastEstimator) else "auto",
             )
+            return make_method(settings, dtype)
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None

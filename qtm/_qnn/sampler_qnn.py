@@ -17,9 +17,10 @@ from qiskit.primitives import BaseSamplerV2, BitArray
 from qtm._arguments import check_type, shown
 from qtm._circuit.dynamic import refuse_dynamic
 from qtm._engines.options import Options
+from qtm._engines.registry import Method
 from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.method import GradientMethod
-from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._noise.aer_model import Noise, check_own_simulator
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
 from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
@@ -59,6 +60,7 @@ class SamplerQNN(QuantumNetwork):
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
+        method: how qtm simulates, where no sampler is given: see `QuantumModule`.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -95,14 +97,15 @@ class SamplerQNN(QuantumNetwork):
         input_gradients: bool = False,
         pass_manager: BasePassManager | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
-        check_one_noise(sampler, noise)
+        check_own_simulator(sampler, noise, method)
         if sampler is not None:
             advice = "give an object such as qtm.FastSampler(), or None for qtm's own simulator"
             check_type(sampler, "sampler", BaseSamplerV2, "None or a BaseSamplerV2", advice)
         check_gradient(gradient)
-        self.sampler: BaseSamplerV2 = FastSampler(noise=noise) if sampler is None else sampler
+        self.sampler: BaseSamplerV2 = FastSampler(noise=noise, method=method) if sampler is None else sampler
         self.gradient = gradient
         self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
         self.set_interpret(interpret, output_shape)
@@ -146,7 +149,8 @@ class SamplerQNN(QuantumNetwork):
         refuse_dynamic(self._placement.run, "SamplerQNN")
         if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
             circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
-            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, Options(dtype, noise=noise))
+            options = replace(self._options(dtype), noise=noise)
+            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, options)
         simulate = self._placement.simulate
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})

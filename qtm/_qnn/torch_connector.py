@@ -151,9 +151,9 @@ class TorchConnector(nn.Module):
         flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
         here = flat.to("cpu", weights.dtype if weights.numel() or not flat.is_floating_point() else flat.dtype)
         fixed = weights.to("cpu", here.dtype)
-        method = self._method(dtype_of(fixed, here))
+        method = self._method(dtype_of([fixed], here))
         by = inputs.requires_grad, weights.requires_grad
-        return expectation_values(method, here, fixed, len(here), by).to(weights.device)
+        return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
         if self.execution == "fast":

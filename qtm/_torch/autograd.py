@@ -7,6 +7,7 @@ inputs and weights is ordinary torch; how values are differentiated by angles is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
+from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 
@@ -31,16 +33,21 @@ class _Residuals:
         return content
 
 
+def apply_directly(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """``function.apply`` outside of transforms, without the binding of arguments that takes 10 us a call.
+
+    That step of `torch.autograd.Function.apply` only fills in defaults, and these functions have none. Holds for
+    torch 2.4 to 2.13.
+    """
+    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+
+
 class _Outputs(torch.autograd.Function):
     """Outputs (batch, outputs) of angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes)."""
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        if _in_transform():
-            return super().apply(*args)
-        # Skip `Function.apply`'s per-call signature binding (10 us); `forward` has no defaults to fill in.
-        # Holds for torch 2.4 to 2.13.
-        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
+        return super().apply(*args) if _in_transform() else apply_directly(cls, *args)
 
     @staticmethod
     def forward(method: GradientMethod, residuals: _Residuals, angles: Tensor, *prepared: Tensor) -> Tensor:
@@ -86,7 +93,7 @@ class _Pullback(torch.autograd.Function):
         angles: Tensor,
         *prepared: Tensor,
     ) -> tuple[Tensor, ...]:
-        at, weights = angles.detach(), cotangent.to(angles.dtype)
+        at, weights = angles.detach(), cotangent if cotangent.is_complex() else cotangent.to(angles.dtype)
         by_angles, by_amplitudes = method.vjp(at, prepared, weights, residuals.take(), by_prepared)
         return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
 
@@ -134,18 +141,19 @@ class FoldedBatch:
         return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
 
 
-def dtype_of(weights: Tensor, inputs: Tensor | None) -> torch.dtype:
-    """The dtype to compute in: that of the weights, or of the inputs where there are no weights.
+def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
+    """The dtype to compute in: that of the parameter sets, or of the inputs where the sets are empty.
 
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
     """
-    lead = inputs if weights.numel() == 0 and inputs is not None else weights
+    lead = inputs if inputs is not None and not any(s.numel() for s in sets) else sets[0]
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for tensor, name in ((weights, "weights"), (inputs, "inputs")):
-        if tensor is not None and tensor.device.type != "cpu":
-            raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+    for name, tensors in (("weights", sets), ("inputs", () if inputs is None else (inputs,))):
+        for tensor in tensors:
+            if not tensor.is_cpu:
+                raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
     return lead.dtype
 
 
@@ -163,11 +171,12 @@ def complex_name(dtype: torch.dtype) -> str:
 
 
 def expectation_values(
-    method: GradientMethod, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]
+    method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably.
+    """Expectation values (batch, observables) of inputs (batch, inputs) and parameter sets, differentiably.
 
-    ``by``: whether the inputs, and then each trainable set, require a gradient.
+    The inputs and all sets, each (parameters,), have one dtype. ``by``: whether the inputs, and then each set,
+    require a gradient.
     """
     if torch._C._is_tracing():
         raise UnsupportedError(
@@ -176,14 +185,27 @@ def expectation_values(
         )
     if torch.compiler.is_compiling():
         # Made here, because importing torch's compiler takes longer than importing torch.
-        return torch.compiler.disable(_values)(method, inputs, weights, batch, by)
-    return _values(method, inputs, weights, batch, by)
+        return torch.compiler.disable(_values)(method, inputs, sets, batch, by)
+    return _values(method, inputs, sets, batch, by)
 
 
-def _values(method: GradientMethod, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]) -> Tensor:
-    if not _in_transform():  # whose tensors do not say whether they require a gradient
-        method = method.differentiating(by)
-    angles, prepared = method.arguments(inputs, weights, batch)
+def _values(
+    method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
+) -> Tensor:
+    if _in_transform():  # whose tensors do not say whether they require a gradient
+        return _by_angles(method, inputs, sets, batch)
+    method = method.differentiating(by)
+    fused = getattr(method, "fused", None)
+    if fused is None or torch.autograd.forward_ad._current_level >= 0:
+        return _by_angles(method, inputs, sets, batch)
+    if torch.is_grad_enabled() and any(by):
+        return apply_directly(Fused, fused, partial(_by_angles, method, batch=batch), batch, inputs, *sets)
+    return fused.forward(inputs, sets, batch, False)[0]
+
+
+def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> Tensor:
+    """The general way: torch computes the angles, and with them whatever derivative is asked for."""
+    angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         return _Outputs.apply(method, _Residuals(), angles, *prepared)
     return method.forward(angles, prepared, False)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,13 +48,17 @@ def real_tensor(inputs: Any, width: int) -> Tensor:
     return tensor
 
 
-def same_dtype(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs in the dtype of the weights; a module without weights follows its inputs."""
-    if inputs.dtype == weights.dtype:
-        return inputs, weights
-    if weights.numel() or not inputs.is_floating_point():
-        return inputs.to(weights.dtype), weights
-    return inputs, weights.to(inputs.dtype)
+def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
+    """Inputs and parameter sets in one dtype: that of the sets, or of real inputs where the sets are empty."""
+    dtype = sets[0].dtype
+    for one in sets:
+        if one.dtype != dtype:
+            dtype = torch.promote_types(dtype, one.dtype)
+    if inputs is not None and inputs.is_floating_point() and not any(one.numel() for one in sets):
+        dtype = inputs.dtype
+    if inputs is not None and inputs.dtype != dtype:
+        inputs = inputs.to(dtype)
+    return inputs, [one if one.dtype == dtype else one.to(dtype) for one in sets]
 
 
 def as_numbers(values: Any, argument: str) -> Tensor:

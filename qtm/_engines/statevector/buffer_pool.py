@@ -12,6 +12,8 @@ import numpy as np
 from qtm._engines.statevector.kernels import simd
 from qtm._locks import fork_safe_lock
 
+_KINDS = 4096  # kinds that are remembered, most of them without a spare buffer
+
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array whose first number stands on a vector boundary."""
@@ -23,6 +25,8 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 class BufferPool:
     """Spare buffers by kind, of limited size in all: what was given back longest ago goes first. Safe for threads.
+
+    Best is a string for a kind: Python remembers its hash, and buffers are taken and given back eight times in a step.
 
     Args:
         limit: bytes of all spare buffers together.
@@ -38,10 +42,10 @@ class BufferPool:
         """A spare buffer of this kind, which nobody else has any more; None where there is none."""
         with self._lock:
             same = self._spare.get(kind)
-            if same is None:
+            if not same:
                 return None
             buffer, size = same.pop()
-            self._forget(kind, same, size)
+            self.spare_bytes -= size
             return buffer
 
     def give(self, kind: Hashable, buffer: Any, size: int) -> None:
@@ -49,17 +53,24 @@ class BufferPool:
         if size > self.limit:
             return
         with self._lock:
-            self._spare.setdefault(kind, []).append((buffer, size))
-            self._spare.move_to_end(kind)
+            same = self._spare.get(kind)
+            if same is None:
+                same = self._spare[kind] = []
+            else:
+                self._spare.move_to_end(kind)
+            same.append((buffer, size))
             self.spare_bytes += size
-            while self.spare_bytes > self.limit:
-                oldest, same = next(iter(self._spare.items()))
-                self._forget(oldest, same, same.pop(0)[1])
+            if self.spare_bytes > self.limit or len(self._spare) > _KINDS:
+                self._shrink()
 
-    def _forget(self, kind: Hashable, same: list, size: int) -> None:
-        self.spare_bytes -= size
-        if not same:
-            del self._spare[kind]
+    def _shrink(self) -> None:
+        """Let go of what was given back longest ago, until what is left is within the limit."""
+        while self.spare_bytes > self.limit or len(self._spare) > _KINDS:
+            oldest, same = next(iter(self._spare.items()))
+            if same:
+                self.spare_bytes -= same.pop(0)[1]
+            if not same:
+                del self._spare[oldest]
 
 
 # One for all circuits: a bound for each would grow with the number of circuits in use.

@@ -15,10 +15,11 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.pauli_program import PauliProgram, program_of
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.options import Options
-from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
+from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
 from qtm._engines.statevector.cone_groups import cones_of
 from qtm._engines.statevector.expectations import ExpectationEngine
 from qtm._engines.statevector.outcomes import OutcomeEngine
+from qtm._engines.statevector.whole_state import StateEngine
 
 _FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
 _STATES = 2  # of a sample that are alive together
@@ -33,6 +34,7 @@ class StateVector(SimulationMethod):
     gives: ClassVar[Mapping[type, frozenset[str]]] = {
         Expectation: frozenset({VALUES, VJP}),
         Probabilities: frozenset({VALUES, VJP}),
+        State: frozenset({VALUES, VJP}),
         Samples: frozenset({SAMPLES}),
     }
 
@@ -40,6 +42,8 @@ class StateVector(SimulationMethod):
         """A reason where a cone reaches more bits than any memory holds."""
         if (why := super().refuses(circuit, output, options)) is not None:
             return why
+        if isinstance(output, State) and circuit.num_qubits > MAX_BITS:
+            return f"gives a state vector of at most {MAX_BITS} qubits, not {circuit.num_qubits}"
         bits = max(cone.program.num_bits for cone in _cones(program_of(circuit), output))
         if bits <= MAX_BITS:
             return None
@@ -110,15 +114,17 @@ class StateVectorEngine(Engine):
 
 def _arrays(
     circuit: FlatCircuit, program: PauliProgram, cones: Sequence[Cone], output: Output, options: Options
-) -> ExpectationEngine | OutcomeEngine:
+) -> ExpectationEngine | OutcomeEngine | StateEngine:
     if isinstance(output, Expectation):
         return ExpectationEngine(circuit, program, cones, output, options)
+    if isinstance(output, State):
+        return StateEngine(circuit, program, cones, options)
     assert isinstance(output, Probabilities | Samples)
     return OutcomeEngine(circuit, program, cones, output, options)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    return tensor.detach().resolve_conj().contiguous().numpy()
 
 
 def _multiply_adds(cones: Sequence[Cone]) -> float:

@@ -52,14 +52,14 @@ class ExpectationEngine:
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
-        """Values (batch, observables), and for each batch of cones its final states."""
+        """Values (batch, observables), and for each batch of cones its angles, initial rows and final states."""
         total, kept = None, []
         for batch, backward, sums in zip(self.batches, self._backward, self._sums, strict=True):
             # States can only be handed to a reverse sweep that deals the batch in the same way.
             keep_own = keep and backward is batch.engine
             local, start = batch.angles(angles), batch.start(prepared, len(angles))
             values, states = batch.engine.values(local, start, keep=keep_own)
-            kept.append(states)
+            kept.append((local, start, states))
             if sums is not None:
                 values = np.ascontiguousarray((sums @ values.reshape(len(angles), -1).T).T)
             total = values if total is None else total + values
@@ -77,8 +77,10 @@ class ExpectationEngine:
             if sums is not None:
                 rows = (sums.T @ cotangent.T).T
                 own = np.ascontiguousarray(rows.reshape(len(angles) * len(batch.cones), -1))
-            local, start = batch.angles(angles), batch.start(prepared, len(angles))
-            states = kept[number] if kept else None
+            if kept:
+                local, start, states = kept[number]
+            else:
+                local, start, states = batch.angles(angles), batch.start(prepared, len(angles)), None
             by_rows_too = by_prepared and start is not None
             by_local, by_rows = engine.vjp(local, own, start, kept=states, initial_gradient=by_rows_too)
             by_angles = batch.scatter(by_local)

@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 from qtm._engines.statevector.kernels.simd import Emit, Rows, step
 
 LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
+_TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
+# Parts, whether the imaginary part is meant, which real states do not have, and whether lanes are paired.
+_STRING_VARIANTS = ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
 
 
 class _Lookup:
@@ -120,11 +123,11 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, bits, table, index, member, team, first, second, base, two)
+    return step(emit, state, bits, table, index, member, team, first, second, base, two, variants=_TABLE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
-def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
+def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
     """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
@@ -138,7 +141,10 @@ def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, 
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two)
+    return step(
+        emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two,
+        variants=_TABLE_VARIANTS,
+    )  # fmt: skip
 
 
 # --- Observables ------------------------------------------------------------------------------------------------
@@ -169,7 +175,10 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
-    return step(emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute)
+    return step(
+        emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute,
+        variants=_STRING_VARIANTS,
+    )  # fmt: skip
 
 
 @intrinsic(prefer_literal=True)
@@ -194,5 +203,6 @@ def observe_rows(
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
     return step(
-        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
-    )
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute,
+        variants=_STRING_VARIANTS,
+    )  # fmt: skip
