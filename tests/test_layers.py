@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_qnn", "_mitigation", "circuits", "_diagnostics", "training"),
     ("diagnostics",),
     ("symmetry",),
-    ("connectors", "mitigation"),
+    ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
     ("hardware",),
     ("_models", "_serve", "_kernels"),

@@ -16,12 +16,13 @@ from qiskit.quantum_info import PTM, Kraus, SuperOp
 from qtm._circuit.flatten import flatten
 from qtm._circuit.noise_map import NoiseMap, Operations
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._noise.trainable import TrainableNoise
 from qtm._noise.transfer_matrix import from_qiskit_order, operations
 
 if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel
 
-Noise = Any  # an Aer NoiseModel, a BackendV2, a NoiseMap, or None
+Noise = Any  # an Aer NoiseModel, a BackendV2, a TrainableNoise, a NoiseMap, or None
 _FREE_OF_NOISE = frozenset({"barrier", "delay", "measure", "global_phase"})
 _MEASURE = "measure"
 _NO_GATES = {_MEASURE, "for_loop", "if_else", "switch_case", "while_loop"}
@@ -124,6 +125,14 @@ class AerNoise(NoiseMap):
         return tuple(found) if any(map(any, found)) else ()
 
 
+class GateNoise(AerNoise):
+    """The errors of the gates alone, where readout errors are accounted for elsewhere."""
+
+    def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
+        """No readout errors."""
+        return ()
+
+
 def _flips(error: Any) -> tuple[float, float]:
     if error is None:
         return 0.0, 0.0
@@ -148,8 +157,10 @@ def _unitary(channel: SuperOp) -> Operations | None:
     return flatten(circuit).operations
 
 
-def read_noise(noise: Noise) -> NoiseMap | None:
-    """The noise that a user gave: an Aer ``NoiseModel``, a backend, or None.
+def read_noise(noise: Noise, *, trained: bool = False) -> NoiseMap | None:
+    """The noise that a user gave: an Aer ``NoiseModel``, a backend, a `TrainableNoise`, or None.
+
+    ``trained``: leave the strengths of a `TrainableNoise` open; otherwise they are taken as they are now.
 
     Raises:
         ParameterError: it is none of these.
@@ -158,13 +169,16 @@ def read_noise(noise: Noise) -> NoiseMap | None:
     """
     if noise is None or isinstance(noise, NoiseMap):
         return noise
+    if isinstance(noise, TrainableNoise):
+        return noise.noise_map if trained else noise.bound()
     aer = require("qiskit_aer.noise", extra="aer")
     if isinstance(noise, BackendV2):
         return AerNoise(aer.NoiseModel.from_backend(noise), noise)
     if isinstance(noise, aer.NoiseModel):
         return AerNoise(noise)
     raise ParameterError(
-        f"noise={noise!r}: expected an Aer NoiseModel, such as qtm.local_pauli_noise(0.01), or a BackendV2"
+        f"noise={noise!r}: expected an Aer NoiseModel, such as qtm.local_pauli_noise(0.01), a BackendV2, or a "
+        "qtm.TrainableNoise"
     )
 
 

@@ -1,0 +1,56 @@
+"""Noise whose strengths are parameters: channels with `Parameter` in place of numbers, and their angles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from qiskit.circuit import Parameter
+
+from qtm._circuit.channels import Channel
+from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.gates import TWO_TERM
+from qtm._circuit.noise_map import NoiseMap
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNoiseMap(NoiseMap):
+    """A `NoiseMap` with channels whose strengths are numbers or parameters.
+
+    Attributes:
+        parameters: all of them, in the order of their values.
+        read: for a qubit (None: all others) the parameters of its probabilities of reading 1 for 0, and 0 for 1.
+    """
+
+    parameters: tuple[Parameter, ...] = ()
+    read: Mapping[int | None, tuple[Parameter, Parameter]] = field(default_factory=dict)
+
+    def is_read(self, qubit: int) -> bool:
+        """Whether the readout error of a qubit is trained."""
+        return qubit in self.read or None in self.read
+
+
+def with_strength_angles(flat: FlatCircuit, noise: TrainedNoiseMap, num_qubits: int) -> FlatCircuit:
+    """The circuit with an angle for each parameter of the noise, in place of it, and readout errors as channels.
+
+    What a readout error does to Z, a reset to 0 or 1 with its probabilities does as well; ``num_qubits`` are read.
+    """
+    first = len(flat.angles)
+    place = {parameter: first + j for j, parameter in enumerate(noise.parameters)}
+    operations = [_placed(o, place) if isinstance(o, Channel) else o for o in flat.operations]
+    for qubit in range(num_qubits):
+        if noise.is_read(qubit):
+            one_for_0, zero_for_1 = noise.read.get(qubit) or noise.read[None]
+            operations.append(Channel("reset", (qubit,), (place[zero_for_1], place[one_for_0])))
+    return replace(
+        flat,
+        operations=tuple(operations),
+        angles=(*flat.angles, *noise.parameters),
+        shifts=(*flat.shifts, *[TWO_TERM] * len(noise.parameters)),
+        parameters=(*flat.parameters, *noise.parameters),
+    )
+
+
+def _placed(channel: Channel, place: Mapping[Parameter, int]) -> Channel:
+    strengths = tuple(place[s] if isinstance(s, Parameter) else s for s in channel.strengths)
+    return replace(channel, strengths=strengths)
