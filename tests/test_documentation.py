@@ -13,7 +13,7 @@ import pytest
 import qtm
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/getting_started.md", "docs/methods.md", "docs/hardware.md")
+PAGES = tuple(f"docs/{page}.md" for page in ("getting_started", "methods", "hardware", "performance", "faq"))
 DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
 MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}
 

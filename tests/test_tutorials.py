@@ -63,4 +63,6 @@ def test_a_tutorial_says_what_it_teaches_and_how_long_it_runs(path: Path) -> Non
 
 def test_every_tutorial_is_in_the_contents() -> None:
     contents = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8").splitlines()
-    assert [f"tutorials/{path.stem}" for path in NOTEBOOKS] == [line for line in contents if line.startswith("tutorials/")]
+    assert [f"tutorials/{path.stem}" for path in NOTEBOOKS] == [
+        line for line in contents if line.startswith("tutorials/")
+    ]
