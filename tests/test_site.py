@@ -42,6 +42,15 @@ def test_every_page_is_in_the_contents() -> None:
     assert pages == pages & set(contents)
 
 
+def test_the_gallery_shows_every_example() -> None:
+    text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"`python (examples/\w+\.py)`\n\n```{image} \.\./(\S+)", text)
+    assert sorted(example for example, _ in shown) == sorted(
+        f"examples/{p.name}" for p in (ROOT / "examples").glob("*.py")
+    )
+    assert [picture for _, picture in shown if not (ROOT / picture).exists()] == []
+
+
 def test_the_citation_has_the_version() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {qtm.__version__}\n" in citation
