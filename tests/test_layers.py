@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules",),
+    ("modules", "states"),
     ("_qnn", "_mitigation", "circuits", "_diagnostics", "training"),
     ("diagnostics",),
     ("symmetry",),

@@ -107,10 +107,10 @@ class Simulation:
         check_angles(angles, self.flat.angles)
         return np.ascontiguousarray(angles)
 
-    def with_phase(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
-        """States (batch, amplitudes) times the circuit's global phase, differentiably."""
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiably."""
         assert self.phase is not None
-        return self.phase.times(states, inputs, weights)
+        return self.phase.times(states, inputs, sets)
 
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
         """The same from inputs (batch, inputs) and weights (weights,), differentiably."""

@@ -115,9 +115,9 @@ class StateMethod(EngineMethod):
         # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
         return bool(torch.isfinite(torch.view_as_real(values).sum()))
 
-    def with_phase(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The states (batch, amplitudes) of the circuit from those of its gates."""
-        return self.simulation.with_phase(states, inputs, weights)
+        return self.simulation.with_phase(states, inputs, sets)
 
 
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
