@@ -173,8 +173,8 @@ class QuantumKernel(nn.Module):
             JobError: the sampler or estimator failed.
         """
         weights = self.variational
-        left, _ = same_dtype(as_samples(x, self.num_features, "x"), weights)
-        right = None if y is None else same_dtype(as_samples(y, self.num_features, "y"), weights)[0].to(left.dtype)
+        left, _ = same_dtype(as_samples(x, self.num_features, "x"), [weights])
+        right = None if y is None else same_dtype(as_samples(y, self.num_features, "y"), [weights])[0].to(left.dtype)
         if self._sampled is not None:
             return self._on_sampler(left, right)
         exact = self._exact(left, right)

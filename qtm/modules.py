@@ -24,6 +24,7 @@ from qtm._gradients.methods import make_method
 from qtm._gradients.outputs import Outputs, read_outputs
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, read_noise
+from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
@@ -85,8 +86,9 @@ class QuantumModule(CircuitModule):
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
             errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
-            gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. For wide
-            circuits, ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
+            gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
+            `TrainableNoise` is trained with the module. For wide circuits,
+            ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
@@ -137,9 +139,11 @@ class QuantumModule(CircuitModule):
                     f"the parameter-set name {name!r} clashes with an attribute of the module; choose another name"
                 )
             self.register_parameter(name, nn.Parameter(value))
+        self.trained_noise = noise if isinstance(noise, TrainableNoise) else None
+        strengths = () if self.trained_noise is None else self.trained_noise.parameters_
         self._settings = MethodSettings(
             circuit=circuit,
-            parameters=self._sets.order,
+            parameters=(*self._sets.order, *strengths),
             observables=observables,
             output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
@@ -149,8 +153,8 @@ class QuantumModule(CircuitModule):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
-            noise=read_noise(noise),
-            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
+            noise=read_noise(noise, trained=True),
+            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets), *[len(strengths)] * bool(strengths)),
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
@@ -211,7 +215,10 @@ class QuantumModule(CircuitModule):
                 inputs = inputs.detach()
         elif self.input_size:
             raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-        inputs, sets = same_dtype(inputs, [getattr(self, name) for name in self._sets.names])
+        own: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        if self.trained_noise is not None:
+            own.append(self.trained_noise.values().to(own[0].dtype))
+        inputs, sets = same_dtype(inputs, own)
         method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))

@@ -14,7 +14,7 @@ from dense_engine import Dense
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
-from qiskit.quantum_info import Statevector
+from qiskit.quantum_info import Pauli, Statevector
 
 import qtm
 from qtm._circuit.observables import coerce_observables
@@ -465,3 +465,52 @@ def test_estimators_have_no_plan():
     module = qtm.QuantumModule(made, None, made.parameters, gradient="param-shift")
     with pytest.raises(qtm.UnsupportedError, match="values of this module come from an estimator"):
         module.plan()
+
+
+@each_method
+@pytest.mark.parametrize("size", [1e5, 1e9, 6e13])
+def test_large_angles_keep_their_digits(method, size):
+    """Also where a large angle is added to an offset, and where it has a coefficient of one half."""
+    a, b = ParameterVector("a", 2)
+    made = QuantumCircuit(2)
+    made.h([0, 1])
+    made.rx(a, 0)
+    made.crx(b, 0, 1)
+    made.rz(a, 1)
+    made.p(b, 0)
+    made.ry(a, 1)
+    made.r(a, b, 0)
+    at = np.random.default_rng(5).uniform(-size, size, (3, 2))
+    output = Expectation(coerce_observables(["ZI", "IZ", "XY"], 2))
+    found = simulation(method, output, made=made).values(at)
+    expected = expectation_values(made, [a, b], at, [Pauli("ZI"), Pauli("IZ"), Pauli("XY")])
+    np.testing.assert_allclose(found, expected, atol=1e-11, rtol=0)
+
+
+@each_method
+def test_an_executor_is_used_or_refused(method):
+    class Counting(ThreadPoolExecutor):
+        count = 0
+
+        def submit(self, *arguments, **keywords):
+            Counting.count += 1
+            return super().submit(*arguments, **keywords)
+
+    made = circuit()
+    if method.name == "dense":
+        pytest.skip("the engine of these tests computes in this thread")
+    if method.name == "matrix_product_state":
+        with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
+            Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
+        return
+    plain = simulation(method, expectation())
+    with Counting(2) as pool:
+        dealt = Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
+        np.testing.assert_allclose(dealt.values(values(5)), plain.values(values(5)), atol=1e-12)
+        assert Counting.count == 2
+        angles, prepared = plain.arguments(values(5))
+        one = torch.ones(5, 3, dtype=torch.float64)
+        found = dealt.engine.vjp(angles, prepared, one)[0]
+        assert Counting.count == 4
+        torch.testing.assert_close(found, plain.engine.vjp(angles, prepared, one)[0], atol=1e-12, rtol=0)
+        assert dealt.values(values(0)).shape == (0, 3)

@@ -7,7 +7,7 @@ import torch
 from circuit_cases import EXPRESSIONS
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
-from qiskit.circuit.library import real_amplitudes
+from qiskit.circuit.library import real_amplitudes, z_feature_map
 
 from qtm import FastEstimator, ParameterError, QuantumModule
 from qtm._engines.monomial_angles import MonomialAngles
@@ -103,6 +103,11 @@ def test_a_frozen_set_gets_no_gradient(frozen):
 def test_without_any_gradient_nothing_is_recorded():
     made = module().requires_grad_(False)
     assert not made(torch.rand(4, 3)).requires_grad
+
+
+def test_an_empty_set_is_no_reason_to_record():
+    features = z_feature_map(2)
+    assert not QuantumModule(features, features.parameters, [])(torch.rand(4, 2)).requires_grad
 
 
 def test_a_second_backward_pass_computes_again():

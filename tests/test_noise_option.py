@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,3 +269,29 @@ def test_errors_of_labels_are_not_left_out() -> None:
     circuit.append(XGate(label="noisy"), [0])
     with pytest.raises(qtm.CircuitError, match="label 'noisy'"):
         qtm.FastEstimator(noise=model).run([(circuit, "Z")]).result()
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Pickles its tasks, as a pool of processes does."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        function, arguments = pickle.loads(pickle.dumps((function, arguments)))
+        return super().submit(function, *arguments, **options)
+
+
+def test_noise_on_an_executor() -> None:
+    circuit = ansatz(2, 2)
+    inputs, weights = list(circuit.parameters)[:4], list(circuit.parameters)[4:]
+    rows = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)))
+    found = []
+    with Elsewhere(2) as pool:
+        for executor in (None, pool):
+            net = qtm.QuantumModule(
+                circuit, inputs, weights, seed_init=0, noise=local_pauli_noise(0.02), executor=executor
+            ).double()
+            given = rows.clone().requires_grad_()
+            values = net(given)
+            values.square().sum().backward()
+            found.append((values.detach(), given.grad, net.variational.grad))
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there, here, atol=1e-12, rtol=0)

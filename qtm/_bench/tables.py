@@ -1,4 +1,4 @@
-"""The tables of README.md and benchmarks/README.md, made from `benchmarks/results/*.json` and never typed.
+"""The tables of the documents, generated from `benchmarks/results/*.json` and never typed.
 
 A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, NAME being a key of `TABLES`.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from qtm._bench.report import goal, number, peer_time, ratio, training_lines
 from qtm._errors import ParameterError
 
-DOCUMENTS = ("README.md", "benchmarks/README.md")
+DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/performance.md", "docs/reproducing.md")
 _MARKED = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /bench(?::(?P=name))? -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- bench:([\w-]+) -->")
 Results = Mapping[str, dict[str, Any]]

@@ -13,21 +13,15 @@ import numpy as np
 import qiskit.circuit.library as library
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
-    AnnotatedOperation,
     BoxOp,
     CircuitInstruction,
     ControlledGate,
-    ControlModifier,
     Delay,
     Gate,
-    InverseModifier,
     Operation,
     ParameterExpression,
-    PowerModifier,
 )
-from qiskit.circuit.annotated_operation import Modifier
 from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
-from qiskit.exceptions import QiskitError
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 from scipy.linalg import block_diag
@@ -104,13 +98,20 @@ def _bound(primitive: Primitive, values: list[float]) -> Primitive:
 
 def _pauli_row_of(operation: Operation) -> GateRow | None:
     """The row of a rotation about one Pauli string of any length, or None."""
+    generator = rotation_generator(operation)
+    if generator is None:
+        return None
+    return pauli_row(generator.paulis[0].to_label()[::-1], float(generator.coeffs[0].real))
+
+
+def rotation_generator(operation: Operation) -> SparsePauliOp | None:
+    """G of exp(-i t G), where that is one Pauli string of any length and t the operation's parameter; or None."""
     product_rotation = getattr(library, "PauliProductRotationGate", None)  # absent from older Qiskit
     if product_rotation is not None and isinstance(operation, product_rotation):
-        return pauli_row(operation.pauli().to_label()[::-1], 0.5)
+        return 0.5 * SparsePauliOp(operation.pauli())
     if isinstance(operation, PauliEvolutionGate):
         generator = _generator(operation)
-        if len(generator) == 1:
-            return pauli_row(generator.paulis[0].to_label()[::-1], float(generator.coeffs[0].real))
+        return generator if len(generator) == 1 else None
     return None
 
 
@@ -179,76 +180,14 @@ def _(operation: HamiltonianGate) -> QuantumCircuit:
     matrix, time = operation.params
     if not is_unbound(time):
         return operation.definition
-    return _circuit_of(PauliEvolutionGate(SparsePauliOp.from_operator(matrix), time))
+    return circuit_of(PauliEvolutionGate(SparsePauliOp.from_operator(matrix), time))
 
 
-@definition_of.register
-def _(operation: AnnotatedOperation) -> QuantumCircuit:
-    if _holds_evolution(operation.base_op):
-        # Qiskit would control the product formula, not the exponential that the gate's matrix is.
-        return _from_matrix(operation)
-    base = operation.base_op
-    for modifier in operation.modifiers:
-        base = _modified(base, modifier)
-    return _circuit_of(base)
-
-
-def _circuit_of(operation: Operation) -> QuantumCircuit:
+def circuit_of(operation: Operation) -> QuantumCircuit:
+    """A circuit of this operation alone."""
     circuit = QuantumCircuit(operation.num_qubits)
     circuit.append(operation, range(operation.num_qubits))
     return circuit
-
-
-def _holds_evolution(operation: Operation) -> bool:
-    """Whether an operation wraps a ``PauliEvolutionGate``; the gate itself controls its exponential."""
-    definition = None if isinstance(operation, PauliEvolutionGate) else getattr(operation, "definition", None)
-    inner = [] if definition is None else [instruction.operation for instruction in definition.data]
-    return any(isinstance(o, PauliEvolutionGate) or _holds_evolution(o) for o in inner)
-
-
-def _from_matrix(operation: AnnotatedOperation) -> QuantumCircuit:
-    if any(is_unbound(p) for p in operation.params) or operation.num_qubits > MATRIX_QUBITS:
-        raise CircuitError(
-            "it modifies (control, inverse, power) a block that contains a PauliEvolutionGate; that is only "
-            f"possible without unbound parameters and up to {MATRIX_QUBITS} qubits. Modify the "
-            "PauliEvolutionGate itself, or decompose it into its product formula first"
-        )
-    return synthesize(operation.to_matrix())
-
-
-def _modified(base: Operation, modifier: Modifier) -> Operation:
-    if not isinstance(base, Gate):
-        circuit = definition_of(base)
-        if circuit is None:
-            raise CircuitError(f"it modifies {base.name!r}, which has no definition as a circuit")
-        base = circuit.to_gate()
-    if isinstance(modifier, InverseModifier):
-        return base.inverse(annotated=False)
-    if isinstance(modifier, ControlModifier):
-        return base.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
-    assert isinstance(modifier, PowerModifier)
-    return _power(base, modifier.power)
-
-
-def _power(base: Gate, power: float) -> Gate:
-    """An integer power is a repetition (it keeps parameters, needs no matrix); others are Qiskit's."""
-    if power != int(power) or isinstance(base, PauliEvolutionGate):
-        return _power_by_qiskit(base, power)
-    once = base if power >= 0 else base.inverse(annotated=False)
-    circuit = QuantumCircuit(base.num_qubits)
-    for _ in range(abs(int(power))):
-        circuit.append(once, range(base.num_qubits))
-    return circuit.to_gate()
-
-
-def _power_by_qiskit(base: Gate, power: float) -> Gate:
-    try:
-        return base.power(power, annotated=False)
-    except (QiskitError, TypeError) as error:
-        raise CircuitError(
-            f"Qiskit cannot raise {base.name!r} to the power {power} ({error}). Bind its parameters "
-            "first, or use an integer power"
-        ) from error
 
 
 @definition_of.register

@@ -23,8 +23,9 @@ from qiskit.circuit.library import Initialize, StatePreparation
 from qiskit.exceptions import QiskitError
 
 from qtm._circuit.channels import Channel
-from qtm._circuit.decompositions import definition_of, is_unbound, on_qubits, row_of
+from qtm._circuit.decompositions import is_unbound, on_qubits, row_of
 from qtm._circuit.gates import GateRow, PauliRotation, Primitive, ShiftRule
+from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap
 from qtm._errors import CircuitError
 
@@ -266,7 +267,7 @@ class _Walk:
         self.initial.append(Preparation(qubits, amplitudes, normalize))
 
     def expand(self, operation: Operation, qubits: tuple[int, ...]) -> None:
-        definition = definition_of(operation)
+        definition = expansion_of(operation)
         if not isinstance(definition, QuantumCircuit):
             raise CircuitError(
                 "it has no definition as a circuit, and no small matrix to synthesize. Set its "

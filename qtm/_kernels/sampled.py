@@ -75,7 +75,7 @@ class PairSampler:
         runner.tick = tick
         try:
             by = (pairs.requires_grad, weights.requires_grad)
-            found = expectation_values(self._method, pairs, weights.to(pairs.dtype), len(pairs), by)[:, 0]
+            found = expectation_values(self._method, pairs, [weights.to(pairs.dtype)], len(pairs), by)[:, 0]
         finally:
             runner.tick = no_tick
         matrix = matrix.index_put((rows, columns), found)

@@ -198,7 +198,7 @@ def _values(
     fused = getattr(method, "fused", None)
     if fused is None or torch.autograd.forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
-    if torch.is_grad_enabled() and any(by):
+    if torch.is_grad_enabled() and (by[0] or any(one.requires_grad and one.numel() for one in sets)):
         return apply_directly(Fused, fused, partial(_by_angles, method, batch=batch), batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -46,6 +46,14 @@ def real_tensor(inputs: Any, width: int) -> Tensor:
     if tensor.ndim == 0 or tensor.shape[-1] != width:
         raise ShapeError(f"inputs have shape {tuple(tensor.shape)}; expected (..., {width})")
     return tensor
+
+
+@overload
+def same_dtype(inputs: Tensor, sets: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]: ...
+
+
+@overload
+def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]: ...
 
 
 def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:

@@ -87,7 +87,7 @@ class MatrixProductState(SimulationMethod):
             raise ParameterError(f"initial is {self.initial!r}; give a qtm.mps.MPS with a batch of one")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        why = super().refuses(circuit, output, options) or self._refuses_shape(circuit, output)
+        why = super().refuses(circuit, output, options) or self._refuses_shape(circuit, output, options)
         if why is not None:
             return why
         prediction = self._predict(circuit, output, options)
@@ -102,9 +102,11 @@ class MatrixProductState(SimulationMethod):
             "qubits so that fewer gates cross"
         )
 
-    def _refuses_shape(self, circuit: FlatCircuit, output: Output) -> str | None:
+    def _refuses_shape(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         if circuit.num_qubits == 0:
             return "needs at least one qubit"
+        if options.executor is not None:
+            return "computes in the threads of torch, and takes no executor; leave executor= out"
         if isinstance(output, Probabilities) and len(output.qubits) > _MAX_OUTCOME_QUBITS:
             return f"gives probabilities of at most {_MAX_OUTCOME_QUBITS} qubits, not {len(output.qubits)}; use samples"
         if isinstance(output, State) and circuit.num_qubits > _MAX_STATE_QUBITS:
