@@ -159,7 +159,7 @@ def _arrays(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_conj().contiguous().numpy()
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().numpy()
 
 
 def _arrays_of(tensors: Sequence[Tensor] | None) -> Any:
