@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from qtm._circuit.causal_cone import Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
@@ -47,6 +46,8 @@ class ExpectationEngine:
 
     def _sum(self, cones: Sequence[Cone], strings: Any) -> Any:
         """The matrix (observables, cones * strings) that adds up strings with their coefficients."""
+        from scipy.sparse import csr_array
+
         terms = np.concatenate([cone.terms for cone in cones])
         entries = strings.coef[terms].astype(self._real), (strings.output[terms], np.arange(len(terms)))
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
