@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import defaultdict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from qtm._engines.statevector.kernels import simd
-from qtm._locks import fork_safe_lock
+from qtm._kept_memory import KEPT, KeptMemory
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -21,46 +22,47 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+@dataclass(eq=False)
+class _Spare:
+    buffer: Any
+
+
 class BufferPool:
-    """Spare buffers by kind, of limited size in all: what was given back longest ago goes first. Safe for threads.
+    """Spare buffers by kind, within a bound of bytes. Safe for threads.
 
     Args:
-        limit: bytes of all spare buffers together.
+        memory: the bound, which other caches may share.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.spare_bytes = 0
-        self._spare: OrderedDict[Hashable, list[tuple[Any, int]]] = OrderedDict()
-        self._lock = fork_safe_lock()
+    def __init__(self, memory: KeptMemory) -> None:
+        self.memory = memory
+        self._spare: defaultdict[Hashable, list[_Spare]] = defaultdict(list)
 
     def take(self, kind: Hashable) -> Any:
         """A spare buffer of this kind, which nobody else has any more; None where there is none."""
-        with self._lock:
+        with self.memory.lock:
             same = self._spare.get(kind)
             if same is None:
                 return None
-            buffer, size = same.pop()
-            self._forget(kind, same, size)
-            return buffer
+            spare = same.pop()
+            self._tidy(kind)
+            self.memory.forget(spare)
+            return spare.buffer
 
     def give(self, kind: Hashable, buffer: Any, size: int) -> None:
-        """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the limit."""
-        if size > self.limit:
-            return
-        with self._lock:
-            self._spare.setdefault(kind, []).append((buffer, size))
-            self._spare.move_to_end(kind)
-            self.spare_bytes += size
-            while self.spare_bytes > self.limit:
-                oldest, same = next(iter(self._spare.items()))
-                self._forget(oldest, same, same.pop(0)[1])
+        """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the bound."""
+        spare = _Spare(buffer)
+        with self.memory.lock:
+            self._spare[kind].append(spare)
+            self.memory.keep(spare, size, self, lambda pool: pool._drop(kind, spare))
 
-    def _forget(self, kind: Hashable, same: list, size: int) -> None:
-        self.spare_bytes -= size
-        if not same:
+    def _drop(self, kind: Hashable, spare: _Spare) -> None:
+        self._spare[kind].remove(spare)
+        self._tidy(kind)
+
+    def _tidy(self, kind: Hashable) -> None:
+        if not self._spare[kind]:
             del self._spare[kind]
 
 
-# One for all circuits: a bound for each would grow with the number of circuits in use.
-POOL = BufferPool(1 << 28)
+POOL = BufferPool(KEPT)
