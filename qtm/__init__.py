@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
+    from qtm.postselection import PostSelectedModule
     from qtm.sklearn import QuantumClassifier, QuantumRegressor
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "ObservableError",
     "OutOfMemory",
     "ParameterError",
+    "PostSelectedModule",
     "QtmError",
     "QuantumClassifier",
     "QuantumModule",
@@ -75,6 +77,7 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_gradients",),
     ("gradients", "_torch"),
     ("modules",),
-    ("_qnn", "_mitigation", "circuits"),
+    ("_qnn", "_mitigation", "circuits", "postselection"),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
