@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_gradients",),
     ("gradients", "_torch"),
     ("modules", "states"),
-    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training"),
+    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training", "postselection"),
     ("diagnostics",),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),
