@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qtm.kernels import QuantumKernel
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
-    from qtm.sklearn import QuantumClassifier, QuantumRegressor
+    from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,6 +56,8 @@ __all__ = [
     "QtmError",
     "QuantumClassifier",
     "QuantumKernel",
+    "QuantumKernelClassifier",
+    "QuantumKernelRegressor",
     "QuantumModule",
     "QuantumRegressor",
     "SamplerQNN",
@@ -79,6 +81,8 @@ _LAZY = {
     "MitigatedEstimator": "mitigation",
     "QuantumClassifier": "sklearn",
     "QuantumKernel": "kernels",
+    "QuantumKernelClassifier": "sklearn",
+    "QuantumKernelRegressor": "sklearn",
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernels, matrix_product_states, noise, training, wide
+from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
-from qtm._bench.peers import PEERS, parse_assignments, python_of
+from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
@@ -94,12 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
-    broad = commands.add_parser("wide", help=wide.TITLE, description=wide.TITLE)
-    _common(broad, repeats=15)
-    broad.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    broad.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, wide.SIZES))}")
-    broad.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-    broad.set_defaults(run=_run_wide)
+    kernel = commands.add_parser("kernel", help=kernel_matrices.TITLE, description=kernel_matrices.TITLE)
+    _common(kernel, repeats=7)
+    _comparing_kernels(kernel)
+    kernel.set_defaults(run=_run_kernel)
     tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
     tables.set_defaults(run=_run_tables)
@@ -151,6 +149,22 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         parser.add_argument(
             "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
         )
+
+
+def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    for name in ("qubits", "samples"):
+        sizes = " ".join(map(str, getattr(kernel_matrices, name.upper())))
+        parser.add_argument(f"--{name}", type=_at_least(2), nargs="+", help=f"default {sizes}")
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", choices=[*KERNEL_PEERS, "none"],
+        help=f"default: those of this list that are installed or given: {', '.join(KERNEL_PEERS)}",
+    )  # fmt: skip
+    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
+    parser.add_argument("--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="of an adapter")
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds; a slower peer is timed on fewer samples")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
 
 
 def _training_mps(parser: argparse.ArgumentParser) -> None:
@@ -230,14 +244,24 @@ def _run_noise(options: argparse.Namespace) -> int:
     return _finish(report, options)
 
 
-def _run_wide(options: argparse.Namespace) -> int:
+def _run_kernel(options: argparse.Namespace) -> int:
     threads = resolve_threads(options.threads)
-    head = {"title": wide.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
-    report = Report("wide", options.json, head)
-    reference = wide.step(wide.REFERENCE, threads)
-    with _progress("wide") as bar:
-        for num_qubits in options.qubits or (wide.QUICK if options.quick else wide.SIZES):
-            _recorder(report, bar)(wide.row(num_qubits, reference, threads, 3 if options.quick else options.repeats))
+    torch.set_num_threads(threads)
+    settings = Settings(
+        threads, 2 if options.quick else options.repeats, limit=options.limit, patience=options.patience,
+        pythons=parse_assignments(options.peer_python, "--peer-python", KERNEL_PEERS),
+        options=parse_assignments(options.peer_options, "--peer-options", KERNEL_PEERS),
+    )  # fmt: skip
+    quick = kernel_matrices.QUICK if options.quick else (kernel_matrices.QUBITS, kernel_matrices.SAMPLES)
+    sizes = options.qubits or quick[0], options.samples or quick[1]
+    head = {"title": kernel_matrices.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
+    report = Report("kernel", options.json, head)
+    installed = [name for name in KERNEL_PEERS if python_of(name, settings.pythons, KERNEL_PEERS) is not None]
+    with _progress("kernel") as bar:
+        done = _recorder(report, bar)
+        kernel_matrices.alone(*sizes, settings, done)
+        for peer in [name for name in options.peers or installed if name != "none"]:
+            report.about(peer, kernel_matrices.beside(peer, *sizes, settings, done))
     return _finish(report, options)
 
 

@@ -299,7 +299,7 @@ class QuantumModule(CircuitModule):
 def _with_phase(method: GradientMethod, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
     """States (batch, amplitudes) with the global phase of the circuit, which may depend on the parameters."""
     assert isinstance(method, StateMethod)
-    return method.with_phase(states, inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
+    return method.with_phase(states, inputs, sets)
 
 
 def _samples(batch: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -14,14 +15,16 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
-from qtm._arguments import check_generator_seed, checked_precision
+from qtm._arguments import check_generator_seed, checked_choice, checked_int, checked_precision
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Expectation
 from qtm._engines.registry import Method, simulation_method
+from qtm._engines.shot_noise import SAMPLINGS
 from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
+from qtm._errors import ParameterError
 from qtm._noise.aer_model import Noise, read_noise
 from qtm._primitives.fast_sampler import FastSampler, Seed
 from qtm._primitives.finished_job import FinishedJob
@@ -43,6 +46,13 @@ class FastEstimator(BaseEstimatorV2):
 
     Args:
         default_precision: standard deviation of the noise if neither the PUB nor ``run`` gives one; 0 is exact.
+        shots: in each measurement basis, in place of ``default_precision``, with the noise that a device with these
+            shots would show; a PUB or run with a precision p then takes 1/p**2 shots. Strings that commute qubit by
+            qubit are measured in one basis.
+        sampling: how shots become noise. "gaussian" (the default with ``shots``) adds normally distributed noise with
+            the variance of the outcomes, independently for each observable. "multinomial" draws the outcomes, which
+            observables that are measured together share. "fixed" has the standard deviation of the precision, as
+            ``StatevectorEstimator`` has it.
         seed: seed of the noise; an integer gives every PUB the same noise.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
         num_threads: number of threads; 0 means all cores.
@@ -68,6 +78,8 @@ class FastEstimator(BaseEstimatorV2):
         self,
         *,
         default_precision: float = 0.0,
+        shots: int | None = None,
+        sampling: str | None = None,
         seed: Seed = None,
         dtype: Any = "complex128",
         num_threads: int = 0,
@@ -76,6 +88,14 @@ class FastEstimator(BaseEstimatorV2):
         method: Method = "auto",
     ) -> None:
         self._default_precision = checked_precision(default_precision, "default_precision")
+        if shots is not None:
+            if default_precision:
+                raise ParameterError("shots= and default_precision= are mutually exclusive; give one of them")
+            advice = "give the outcomes to draw in each measurement basis"
+            self._default_precision = 1 / math.sqrt(checked_int(shots, "shots", advice, least=1))
+        self._sampling = "fixed" if shots is None else "gaussian"
+        if sampling is not None:
+            self._sampling = checked_choice(sampling, "sampling", SAMPLINGS)
         check_generator_seed(seed, "seed")
         self._seed = seed
         simulation_method(method)  # raises here, not at the first run, if the method is unknown
@@ -85,6 +105,11 @@ class FastEstimator(BaseEstimatorV2):
     def default_precision(self) -> float:
         """Precision of PUBs that specify none."""
         return self._default_precision
+
+    @property
+    def sampling(self) -> str:
+        """How shots become noise: "fixed", "gaussian" or "multinomial"."""
+        return self._sampling
 
     @property
     def seed(self) -> Seed:
@@ -116,11 +141,26 @@ class FastEstimator(BaseEstimatorV2):
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
+        if self._sampling != "fixed" and pub.precision:
+            return self._sampled(pub, shots_for(pub.precision))
         evs = self._values(pub).reshape(pub.shape)
         if pub.precision != 0:
             evs = np.asarray(np.random.default_rng(self._seed).normal(evs, pub.precision))
         data = DataBin(evs=evs, stds=np.full(pub.shape, pub.precision, float), shape=pub.shape)
         return PubResult(data, metadata={"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata})
+
+    def _sampled(self, pub: EstimatorPub, shots: int) -> PubResult:
+        evs, stds = np.zeros(pub.size), np.zeros(pub.size)
+        if pub.size:
+            plan, rng = _Plan(pub), np.random.default_rng(self._seed)
+            make = partial(_simulation, pub.circuit, plan.operators)
+            simulation = self._simulations.find((flattened(pub.circuit), tuple(plan.keys)), make)
+            arguments = simulation.arguments(parameter_rows(pub.parameter_values, pub.circuit))
+            found = simulation.shots(self._sampling).estimates(*arguments, shots, rng)  # (sets, observables) each
+            evs, stds = (part[plan.set, plan.column] for part in found)
+        data = DataBin(evs=evs.reshape(pub.shape), stds=stds.reshape(pub.shape), shape=pub.shape)
+        metadata = {"target_precision": pub.precision, "shots": shots, "circuit_metadata": pub.circuit.metadata}
+        return PubResult(data, metadata=metadata)
 
     def _values(self, pub: EstimatorPub) -> np.ndarray:
         """Exact values (pairs,) of a PUB, flattened."""
@@ -140,6 +180,11 @@ class FastEstimator(BaseEstimatorV2):
             )
             evs[pairs] = table[rows, columns]
         return evs
+
+
+def shots_for(precision: float) -> int:
+    """Shots that an outcome of variance 1 needs for a standard deviation."""
+    return math.ceil(1 / precision**2 - 1e-6)  # the square is off by rounding
 
 
 def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable], options: Options) -> Simulation:

@@ -52,7 +52,8 @@ def state(flat: FlatCircuit, values: dict[Parameter, float]) -> np.ndarray:
     data = psi.data
     for primitive in flat.operations:
         data = matrix(primitive, angles, flat.num_qubits) @ data
-    phase = flat.phase.offset + sum(c * number(e, values).real for c, e in flat.phase.terms)
+    phase = flat.phase.offset + sum(c * angles[k] for k, c in flat.phase.angles)
+    phase += sum(c * number(e, values).real for c, e in flat.phase.expressions)
     return np.exp(1j * phase) * data
 
 

@@ -151,6 +151,83 @@ def test_probabilities(method, qubits):
     np.testing.assert_allclose(made.engine.vjp(angles, prepared, cotangent)[0], expected, atol=1e-8)
 
 
+def complex_numbers(*shape: int) -> torch.Tensor:
+    rng = np.random.default_rng(4)
+    return torch.from_numpy(rng.normal(size=shape) + 1j * rng.normal(size=shape))
+
+
+def statevectors(made: QuantumCircuit, at: np.ndarray) -> np.ndarray:
+    """Qiskit's states (batch, 2**qubits), global phase included."""
+    parameters = list(made.parameters)
+    rows = [Statevector(made.assign_parameters(dict(zip(parameters, row, strict=True)))).data for row in at]
+    return np.array(rows, complex).reshape(len(at), 2**made.num_qubits)
+
+
+@each_method
+@each_dtype
+@pytest.mark.parametrize("batch", [0, 1, 17])
+def test_states(method, dtype, batch):
+    """With a global phase of its own, and with phases that gates have (p, y, t, sx, u)."""
+    supports(method, State(), VALUES)
+    made = circuit().copy()
+    made.global_phase = made.parameters[0] * made.parameters[1] + 0.3
+    made.y(0)
+    made.t(1)
+    made.sx(2)
+    made.u(*made.parameters[:3], 1)
+    at = values(batch, made)
+    simulated = simulation(method, State(), dtype, made)
+    np.testing.assert_allclose(simulated.values(at), statevectors(made, at), atol=TOLERANCE[dtype])
+    supports(method, State(), VJP)
+    angles, prepared = simulated.arguments(at)
+    cotangent = complex_numbers(batch, 8).to(torch.complex64 if dtype == "complex64" else torch.complex128)
+    found, residuals = simulated.engine.forward(angles, prepared, keep=True)
+    gradient, by_prepared = simulated.engine.vjp(angles, prepared, cotangent, residuals)
+    assert found.shape == (batch, 8) and gradient.shape == angles.shape and by_prepared is None
+    torch.testing.assert_close(simulated.engine.vjp(angles, prepared, cotangent)[0], gradient, atol=1e-3, rtol=0)
+    if not batch:
+        return
+    exact = simulation(method, State(), "complex128", made).engine
+    slopes = differences(lambda a: exact.forward(torch.from_numpy(a), [])[0].numpy(), angles.double().numpy())
+    expected = np.einsum("bm,bmk->bk", cotangent.numpy().conj(), slopes).real
+    np.testing.assert_allclose(gradient, expected, atol=max(1e-7, 20 * TOLERANCE[dtype]))
+
+
+@each_method
+@pytest.mark.parametrize("seed", range(8))
+def test_states_of_random_circuits(method, seed):
+    supports(method, State(), VALUES)
+    made = random_circuit(seed, 2 + seed % 3, 14, UNITARY)
+    at = values(2, made)
+    np.testing.assert_allclose(simulation(method, State(), made=made).values(at), statevectors(made, at), atol=1e-9)
+
+
+@each_method
+def test_states_from_prepared_amplitudes(method):
+    supports(method, State(), VJP)
+    made = QuantumCircuit(3)
+    made.prepare_state(complex_numbers(4).numpy() / np.linalg.norm(complex_numbers(4)), [2, 0])
+    made.compose(circuit(), inplace=True)
+    at = values(2, made)
+    simulated = simulation(method, State(), made=made)
+    np.testing.assert_allclose(simulated.values(at), statevectors(made, at), atol=1e-9)
+    angles, prepared = simulated.arguments(at)
+    cotangent = complex_numbers(2, 8)
+    _, by_prepared = simulated.engine.vjp(angles, prepared, cotangent, by_prepared=True)
+
+    def normalized(amplitudes: torch.Tensor) -> torch.Tensor:
+        return amplitudes / torch.linalg.vector_norm(amplitudes, dim=1, keepdim=True)
+
+    start = prepared[0].clone().requires_grad_()
+    gradient = torch.autograd.grad(normalized(start), start, by_prepared[0].sum(0, keepdim=True))[0][0]
+    for place, unit in ((0, 1), (1, 1j), (3, 1)):
+        step = torch.zeros(1, 4, dtype=torch.complex128)
+        step[0, place] = 1e-6 * unit
+        high, low = (simulated.engine.forward(angles, [normalized(prepared[0] + s)])[0] for s in (step, -step))
+        slope = (cotangent.conj() * (high - low)).real.sum().item() / 2e-6
+        assert (gradient[place].conj() * unit).real.item() == pytest.approx(slope, abs=1e-7)
+
+
 @each_method
 def test_samples(method):
     output = Samples((2, 0))

@@ -77,6 +77,12 @@ def test_one_sample_without_an_axis_for_samples_is_a_row() -> None:
     np.testing.assert_array_equal(QuantumKernel(circuit).evaluate(x[0], y), QuantumKernel(circuit).evaluate(x, y))
 
 
+def test_read_only_arrays_are_samples() -> None:
+    x = samples(FEATURE_MAPS["zz"], 3)
+    x.flags.writeable = False
+    assert QuantumKernel(FEATURE_MAPS["zz"]).evaluate(x).shape == (3, 3)
+
+
 def test_final_measurements_do_not_matter() -> None:
     circuit = FEATURE_MAPS["zz"]
     measured = circuit.copy()

@@ -31,15 +31,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules",),
+    ("modules", "states"),
     ("_qnn", "_mitigation", "circuits", "_diagnostics", "training"),
     ("diagnostics",),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
     ("hardware",),
-    ("_models", "_serve", "_kernels"),
+    ("_kernels",),
     ("kernels",),
+    ("_models", "_serve"),
     ("sklearn",),
     ("comparison",),
     ("_demo", "_bench", "_commands"),
@@ -55,6 +56,7 @@ IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
 # Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
 ADAPTERS = {
     "qtm/sklearn.py": {"sklearn"},
+    "qtm/_models/kernel_machine.py": {"sklearn"},
     "qtm/_models/learner.py": {"sklearn"},
     "qtm/_serve/app.py": {"fastapi", "pydantic"},
 }

@@ -16,7 +16,9 @@ import torch
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
+from qtm._bench.wide import brick, xxz
 from qtm._locks import cached_property
+from qtm._parts.model_circuit import as_ansatz
 from qtm.circuits import (
     ModelCircuit,
     hardware_efficient_circuit,
@@ -106,6 +108,11 @@ def _tensored(num_qubits: int) -> list[SparsePauliOp]:
     return [SparsePauliOp("Z" * num_qubits)]
 
 
+def _wide(num_qubits: int) -> ModelCircuit:
+    circuit = brick(num_qubits)
+    return as_ansatz(circuit, list(circuit.parameters))
+
+
 DEPTH = 3
 _SLOW_PEERS = ("qiskit-machine-learning", "original")
 
@@ -147,6 +154,12 @@ WORKLOADS: dict[str, Workload] = {
         "One sample: re-uploading circuit of depth 3, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8), (2,), 1, ("forward", "combined"),
         lambda x, qubits, batch: (reuploading_circuit(x, DEPTH), z_words(x)),
+    ),
+    "wide": Workload(
+        "An XXZ chain after a brick of RY, RZ and CX, 4 layers: all bonds, by causal cones",
+        "qubits", (20, 50, 100, 200, 500, 1000), (6, 8), 1, ("combined",),
+        lambda x, qubits, batch: (_wide(x), [xxz(x)]),
+        peers=("tensorcircuit-lightcone", "quimb", "lightning"),
     ),
 }  # fmt: skip
 

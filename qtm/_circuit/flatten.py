@@ -47,10 +47,15 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class GlobalPhase:
-    """The angle ``offset`` + sum of coefficient * expression over ``terms``, in radians."""
+    """An angle in radians: ``offset``, plus coefficient * angle[index] over ``angles``, plus coefficient * expression.
+
+    Engines multiply states by the first two parts. The expressions are in no angle of a gate, and whoever asks an
+    engine for states multiplies them by that part.
+    """
 
     offset: float = 0.0
-    terms: tuple[tuple[float, ParameterExpression], ...] = ()
+    angles: tuple[tuple[int, float], ...] = ()
+    expressions: tuple[tuple[float, ParameterExpression], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,7 +108,7 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
         tuple(circuit.parameters),
         tuple(walk.initial),
         () if noise is None else noise.readout_of(circuit.num_qubits),
-        GlobalPhase(walk.phase, tuple(walk.phase_terms)),
+        GlobalPhase(walk.phase, tuple(sorted(walk.phase_angles.items())), tuple(walk.phase_expressions)),
     )
 
 
@@ -118,7 +123,8 @@ class _Walk:
         self.shifts: list[ShiftRule] = []
         self.initial: list[Preparation] = []
         self.phase = 0.0
-        self.phase_terms: list[tuple[float, ParameterExpression]] = []
+        self.phase_angles: dict[int, float] = {}
+        self.phase_expressions: list[tuple[float, ParameterExpression]] = []
         self.touched: set[int] = set()
         self.measured: dict[int, str] = {}  # qubit -> the measurement, for the error message
         self.names: list[str] = []  # the instruction at hand and those around it, outermost first
@@ -134,7 +140,7 @@ class _Walk:
 
     def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
         if is_unbound(angle):
-            self.phase_terms.append((coefficient, angle))
+            self.phase_expressions.append((coefficient, angle))
         else:
             self.phase += coefficient * float(angle)
 
@@ -175,15 +181,19 @@ class _Walk:
         return f"instruction {self.position} of circuit {self.circuit.name!r}, {self.names[0]!r}{inner}"
 
     def emit(self, row: GateRow, params: list, qubits: tuple[int, ...]) -> None:
-        for coefficient, angle in zip(row.phase, (1.0, *params), strict=False):
-            if coefficient:
-                self.add_phase(coefficient, angle)
         if not row.sequence:
+            for coefficient, angle in zip(row.phase, (1.0, *params), strict=False):
+                self.add_phase(coefficient, angle)
             return
         if self.noise is not None:
             raise CircuitError(self.noise.unknown(self.names[-1]))
         self.use(qubits)
         slots = [self.slot(p, rule) for p, rule in zip(params, row.shifts, strict=True)] if row.shifts else []
+        for coefficient, slot in zip(row.phase, (1.0, *slots), strict=False):
+            if isinstance(slot, float):
+                self.phase += coefficient * slot
+            elif coefficient:
+                self.phase_angles[slot] = coefficient
         for primitive in row.sequence:
             placed = on_qubits(primitive, qubits)
             self.operations.append(_with_slots(placed, slots) if slots else placed)

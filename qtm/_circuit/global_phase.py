@@ -1,4 +1,4 @@
-"""The global phase of a circuit as a function of its parameters."""
+"""The part of a global phase that is in no gate angle, as a function of the parameters."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ if TYPE_CHECKING:
 
 
 class PhaseMap:
-    """A global phase in the order of the parameters."""
+    """The expressions of a global phase, in the order of the parameters."""
 
     def __init__(self, phase: GlobalPhase, parameters: Sequence[Parameter]) -> None:
-        self.offset = phase.offset
-        self.coefficients = np.array([coefficient for coefficient, _ in phase.terms])  # (terms,)
-        expressions = [expression for _, expression in phase.terms]
+        self.coefficients = np.array([coefficient for coefficient, _ in phase.expressions])  # (expressions,)
+        expressions = [expression for _, expression in phase.expressions]
         self.map: AngleMap | None = compile_angles(expressions, parameters) if expressions else None
 
     def numpy(self, values: np.ndarray) -> np.ndarray:
         """Angles (batch or 1, 1) in radians, at parameter values (batch, parameters)."""
         if self.map is None:
-            return np.full((1, 1), self.offset)
-        total: np.ndarray = self.map.numpy(values) @ self.coefficients[:, None] + self.offset
+            return np.zeros((1, 1))
+        total: np.ndarray = self.map.numpy(values) @ self.coefficients[:, None]
         return total
 
-    def times(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
-        """States (batch, amplitudes) times exp(i phase), differentiable by inputs and weights too."""
+    def times(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times exp(i phase), differentiable by inputs and parameter sets too."""
         import torch
 
         if self.map is None:
-            turn = complex(np.exp(1j * self.offset))
-            return states if turn == 1 else states * turn
-        angles = self.map.torch(inputs, weights)
-        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype) + self.offset
+            return states
+        angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
+        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype)
         return states * torch.complex(total.cos(), total.sin())[:, None]

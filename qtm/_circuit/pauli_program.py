@@ -23,7 +23,8 @@ from qiskit import QuantumCircuit
 
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.content import content_of
-from qtm._circuit.dynamic import static_circuit
+from qtm._circuit.dynamic import is_dynamic, static_circuit
+from qtm._circuit.embedded_noise import EmbeddedNoise
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.noise_map import NoiseMap
@@ -221,11 +222,15 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
-    circuit = static_circuit(circuit, noisy=noise is not None)
-    content, flat = content_of(circuit), None
+    dynamic = noise is not None and is_dynamic(circuit)
+    if not dynamic:
+        circuit = static_circuit(circuit)
+    content, flat = None if dynamic else content_of(circuit), None
     if content is None:  # not to be told without expanding it: what counts is what it is made of
         flat = _with_noise(circuit, noise)
-        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase
+        content = (
+            flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase, flat.readout,
+        )  # fmt: skip
     key = content, noise
     with _LOCK:
         found = _CACHE.get(key)
@@ -239,8 +244,10 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
 
 
 def _with_noise(circuit: QuantumCircuit, noise: NoiseMap | None) -> FlatCircuit:
-    flat = flatten(circuit, noise)
-    return with_strength_angles(flat, noise, flat.num_qubits) if isinstance(noise, TrainedNoiseMap) else flat
+    static = circuit if noise is None else static_circuit(circuit, noise)
+    embedded = noise if noise is None or static is circuit else EmbeddedNoise(noise, circuit.num_qubits)
+    flat = flatten(static, embedded)
+    return with_strength_angles(flat, noise, circuit.num_qubits) if isinstance(noise, TrainedNoiseMap) else flat
 
 
 def lower(circuit: QuantumCircuit) -> PauliProgram:

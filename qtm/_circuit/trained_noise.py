@@ -9,8 +9,8 @@ from qiskit.circuit import Parameter
 
 from qtm._circuit.channels import Channel
 from qtm._circuit.flatten import FlatCircuit
-from qtm._circuit.gates import TWO_TERM
-from qtm._circuit.noise_map import NoiseMap
+from qtm._circuit.gates import TWO_TERM, Primitive
+from qtm._circuit.noise_map import NoiseMap, Operations
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,13 @@ class TrainedNoiseMap(NoiseMap):
     parameters: tuple[Parameter, ...] = ()
     read: Mapping[int | None, tuple[Parameter, Parameter]] = field(default_factory=dict)
 
+    def reading(self, qubit: int) -> Operations:
+        """As `NoiseMap.reading`, with parameters."""
+        if not self.is_read(qubit):
+            return ()
+        one_for_0, zero_for_1 = self.read.get(qubit) or self.read[None]
+        return (Channel("reset", (0,), (zero_for_1, one_for_0)),)  # type: ignore[arg-type]
+
     def is_read(self, qubit: int) -> bool:
         """Whether the readout error of a qubit is trained."""
         return qubit in self.read or None in self.read
@@ -37,11 +44,9 @@ def with_strength_angles(flat: FlatCircuit, noise: TrainedNoiseMap, num_qubits: 
     """
     first = len(flat.angles)
     place = {parameter: first + j for j, parameter in enumerate(noise.parameters)}
-    operations = [_placed(o, place) if isinstance(o, Channel) else o for o in flat.operations]
+    operations = [_placed(o, place) for o in flat.operations]
     for qubit in range(num_qubits):
-        if noise.is_read(qubit):
-            one_for_0, zero_for_1 = noise.read.get(qubit) or noise.read[None]
-            operations.append(Channel("reset", (qubit,), (place[zero_for_1], place[one_for_0])))
+        operations += [_placed(replace(o, qubits=(qubit,)), place) for o in noise.reading(qubit)]
     return replace(
         flat,
         operations=tuple(operations),
@@ -51,6 +56,8 @@ def with_strength_angles(flat: FlatCircuit, noise: TrainedNoiseMap, num_qubits: 
     )
 
 
-def _placed(channel: Channel, place: Mapping[Parameter, int]) -> Channel:
-    strengths = tuple(place[s] if isinstance(s, Parameter) else s for s in channel.strengths)
-    return replace(channel, strengths=strengths)
+def _placed(operation: Primitive | Channel, place: Mapping[Parameter, int]) -> Primitive | Channel:
+    if not isinstance(operation, Channel):
+        return operation
+    strengths = tuple(place[s] if isinstance(s, Parameter) else s for s in operation.strengths)
+    return replace(operation, strengths=strengths)

@@ -19,6 +19,7 @@ from qtm._engines.engine import Plan
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, State
 from qtm._engines.registry import choose
+from qtm._engines.shot_noise import Shots, shots_of
 from qtm._errors import CircuitError, ParameterError, UnsupportedError
 from qtm._noise.aer_model import in_known_gates
 
@@ -53,7 +54,8 @@ class Simulation:
         self.flat = flattened(circuit, options.noise)
         self.angles = compile_angles(self.flat.angles, self.parameters)
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
-        self.dtype = options.dtype
+        self.dtype, self.output, self._options = options.dtype, output, options
+        self._shots: dict[str, Shots] = {}
         self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
         if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
             raise CircuitError(
@@ -78,6 +80,13 @@ class Simulation:
         """Bits (batch, shots, qubits) bool at parameter values (batch, parameters)."""
         return self.engine.sample(*self.arguments(values), shots, generator)
 
+    def shots(self, sampling: str) -> Shots:
+        """The sampling noise of the observables of the output; made when first asked for."""
+        assert isinstance(self.output, Expectation)
+        if sampling not in self._shots:
+            self._shots[sampling] = shots_of(sampling, self.flat, self.output.observables, self._options)
+        return self._shots[sampling]
+
     def plan(self, batch: int) -> Plan:
         """What the engine does for a batch."""
         return self.engine.plan(batch)
@@ -98,10 +107,10 @@ class Simulation:
         check_angles(angles, self.flat.angles)
         return np.ascontiguousarray(angles)
 
-    def with_phase(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
-        """States (batch, amplitudes) times the circuit's global phase, differentiably."""
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiably."""
         assert self.phase is not None
-        return self.phase.times(states, inputs, weights)
+        return self.phase.times(states, inputs, sets)
 
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
         """The same from inputs (batch, inputs) and weights (weights,), differentiably."""

@@ -23,7 +23,7 @@ from qtm._gradients.fused import FusedMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
-from qtm.primitives import FastEstimator
+from qtm.primitives import FastEstimator, shots_for
 
 
 class EngineMethod:
@@ -76,10 +76,15 @@ class IdealEstimatorMethod(EngineMethod):
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        values, residuals = super().forward(angles.to(self._real), self._cast(prepared), keep)
+        at, given = angles.to(self._real), self._cast(prepared)
+        values, residuals = super().forward(at, given, keep)
         if precision := self._estimator.default_precision:
             rng = np.random.default_rng(self._estimator.seed)  # as `FastEstimator` itself draws it
-            values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
+            if self._estimator.sampling == "fixed":
+                values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
+            else:
+                shots = self.simulation.shots(self._estimator.sampling)
+                values = torch.from_numpy(shots.estimates(at.detach(), given, shots_for(precision), rng)[0])
         return values.to(angles.dtype), residuals
 
     def vjp(
@@ -110,9 +115,9 @@ class StateMethod(EngineMethod):
         # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
         return bool(torch.isfinite(torch.view_as_real(values).sum()))
 
-    def with_phase(self, states: Tensor, inputs: Tensor | None, weights: Tensor) -> Tensor:
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The states (batch, amplitudes) of the circuit from those of its gates."""
-        return self.simulation.with_phase(states, inputs, weights)
+        return self.simulation.with_phase(states, inputs, sets)
 
 
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:

@@ -16,7 +16,7 @@ from qtm._kernels.progress import Tick, no_tick
 Features = Callable[[Tensor], Tensor]
 Combine = Callable[[Tensor, Tensor], Tensor]
 
-_ROWS = 512  # samples of a block: large enough for the product of matrices, small enough for its overlaps
+_ROWS = 256  # samples of a block: little is computed twice, and its overlaps stay in the cache
 _SHARE = 0.4  # of the free memory that features may take
 
 

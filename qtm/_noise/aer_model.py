@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from qiskit.exceptions import QiskitError
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import PTM, Kraus, SuperOp
 
+from qtm._circuit.embedded_noise import EmbeddedNoise
 from qtm._circuit.flatten import flatten
-from qtm._circuit.noise_map import NoiseMap, Operations
+from qtm._circuit.noise_map import NoiseMap, Operations, reading_of
 from qtm._errors import CircuitError, ParameterError, require
 from qtm._noise.trainable import TrainableNoise
 from qtm._noise.transfer_matrix import from_qiskit_order, operations
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel
 
 Noise = Any  # an Aer NoiseModel, a BackendV2, a TrainableNoise, a NoiseMap, or None
-_FREE_OF_NOISE = frozenset({"barrier", "delay", "measure", "global_phase"})
+_FREE_OF_NOISE = frozenset(
+    {"barrier", "delay", "measure", "reset", "global_phase", "break_loop", "continue_loop", "store"}
+)
 _MEASURE = "measure"
-_NO_GATES = {_MEASURE, "for_loop", "if_else", "switch_case", "while_loop"}
+_CONTROL_FLOW = ("for_loop", "if_else", "switch_case", "while_loop")
+_NO_GATES = {_MEASURE, *_CONTROL_FLOW}
 _TRANSPILE = "transpile first, with pass_manager=generate_preset_pass_manager(optimization_level=1, backend=...)"
 
 
@@ -60,6 +65,11 @@ class AerNoise(NoiseMap):
         """Names of the gates that the model knows."""
         return frozenset(self.model.basis_gates) - _NO_GATES
 
+    @property
+    def noisy(self) -> frozenset[str]:
+        """Names of the gates that have errors."""
+        return frozenset({*self._everywhere, *self._local})
+
     def knows(self, name: str) -> bool:
         """Whether a gate runs as it is."""
         return name in self.basis or (name == "delay" and bool(self.model._custom_noise_passes))
@@ -67,7 +77,7 @@ class AerNoise(NoiseMap):
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
         """What follows an instruction on these qubits."""
         name = instruction.name
-        if name in _FREE_OF_NOISE - {"delay"}:
+        if name in _FREE_OF_NOISE - {"delay", "reset"}:
             return ()
         self._require_supported(name, qubits)
         error = self._local.get(name, {}).get(qubits, self._everywhere.get(name))
@@ -126,11 +136,15 @@ class AerNoise(NoiseMap):
 
 
 class GateNoise(AerNoise):
-    """The errors of the gates alone, where readout errors are accounted for elsewhere."""
+    """Without the readout errors of what is measured at the end, where those are accounted for elsewhere."""
 
     def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
         """No readout errors."""
         return ()
+
+    def reading(self, qubit: int) -> Operations:
+        """Measurements inside of the circuit keep theirs."""
+        return reading_of(super().readout_of(qubit + 1), qubit)
 
 
 def _flips(error: Any) -> tuple[float, float]:
@@ -203,21 +217,33 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     Raises:
         CircuitError: it cannot be written in these gates.
     """
-    for item in circuit.data:
+    if isinstance(noise, EmbeddedNoise):
+        return circuit
+    for item in _instructions(circuit):
         label = getattr(item.operation, "label", None)
         if label is not None and label != item.operation.name and noise.knows(label):
             raise CircuitError(
                 f"the noise model has an error for the label {label!r} of a {item.operation.name!r} gate, and errors "
                 "of labels are not simulated; name the gate so, or use qtm.noisy_estimator"
             )
-    names = set(circuit.count_ops())
+    names = {item.name for item in _instructions(circuit)}
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:
         return circuit
     basis = sorted(noise.basis)
     try:
-        return transpile(circuit, basis_gates=basis, optimization_level=0)
+        return transpile(circuit, basis_gates=[*basis, *_CONTROL_FLOW], optimization_level=0)
     except QiskitError as error:
         raise CircuitError(
             f"the circuit cannot be written in the gates of the noise model, {basis} ({error}); give those of its "
             "gates an error, or build the model with more basis_gates"
         ) from error
+
+
+def _instructions(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
+    """Those of the circuit and of the blocks of its control flow, whose own are left out."""
+    for item in circuit.data:
+        blocks = getattr(item.operation, "blocks", None)
+        if blocks is None:
+            yield item
+        for block in blocks or ():
+            yield from _instructions(block)

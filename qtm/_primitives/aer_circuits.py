@@ -32,6 +32,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._circuit.modifiers import expansion_of
 from qtm._errors import CircuitError, require
+from qtm._primitives.ideal_primitives import noise_of
 
 # The label of gates for which no noise model has an error.
 _NOISELESS = "qtm.noiseless"
@@ -88,6 +89,22 @@ def _simulator_of_runtime(primitive: Any) -> Any:
     """The `AerSimulator` on which an estimator of qiskit-ibm-runtime runs locally, if it does."""
     backend = getattr(primitive, "_backend", None)
     return backend if _is_of_aer(backend) else None
+
+
+def noisy_gates(primitive: Any) -> frozenset[str]:
+    """Names and labels of the gates for which the noise of a primitive, or of one that it wraps, has errors."""
+    own = noise_of(primitive)
+    if own is not None:
+        return frozenset(own.noisy)
+    if not isinstance(primitive, BaseEstimatorV2 | BaseSamplerV2):
+        return frozenset()
+    aer = [part for part in (primitive, *vars(primitive).values()) if _is_of_aer(part)]
+    models = [getattr(getattr(part, "options", None), "noise_model", None) for part in aer]
+    models += [(getattr(getattr(part, "options", None), "run_options", None) or {}).get("noise_model") for part in aer]
+    models.append(getattr(primitive, "noise_model", None))  # of `noisy_estimator`
+    found = [_noisy(model) for model in models]
+    inner = [part for part in vars(primitive).values() if isinstance(part, BaseEstimatorV2 | BaseSamplerV2)]
+    return frozenset().union(*found, *map(noisy_gates, inner))
 
 
 def pubs_for(primitive: Any, pubs: Iterable[EstimatorPub]) -> list[EstimatorPub]:

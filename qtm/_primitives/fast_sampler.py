@@ -24,7 +24,7 @@ from qtm._engines.simulation import Simulation
 from qtm._engines.simulation_cache import Simulations, parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
-from qtm._noise.aer_model import Noise, read_noise
+from qtm._noise.aer_model import Noise, in_known_gates, read_noise
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.pubs import sampler_pubs
 from qtm._primitives.readout import Readout
@@ -136,14 +136,14 @@ class FastSampler(BaseSamplerV2):
             ParameterError: a parameter value is NaN or infinite.
         """
         pub = sampler_pubs([(circuit, parameter_values)], None)[0]
-        static = self._static(circuit)
-        readout = Readout.of(static)
+        known = self._known(circuit)
+        readout = Readout.of(static_circuit(known, self.options.noise))
         if not readout.qubits:
             raise CircuitError(f"circuit {circuit.name!r} measures nothing; measure its qubits, as with measure_all()")
         _check_fits(pub.parameter_values.size, circuit.num_clbits)
         out = np.zeros((pub.parameter_values.size, 1 << circuit.num_clbits))
         targets = readout.clbit_outcomes()
-        for first, part in self._marginals(static, pub, readout):
+        for first, part in self._marginals(known, pub, readout):
             out[first : first + len(part), targets] = part
         return out.reshape(*pub.shape, 1 << circuit.num_clbits)
 
@@ -151,10 +151,10 @@ class FastSampler(BaseSamplerV2):
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
 
     def _run_pub(self, pub: SamplerPub) -> SamplerPubResult:
-        static = self._static(pub.circuit)
-        readout = Readout.of(static)
+        known = self._known(pub.circuit)
+        readout = Readout.of(static_circuit(known, self.options.noise))
         outcomes = np.zeros((pub.parameter_values.size, pub.shots), np.int64)
-        for first, part in self._marginals(static, pub, readout):
+        for first, part in self._marginals(known, pub, readout):
             if readout.qubits:
                 for outcome, p in zip(outcomes[first:], part, strict=False):
                     outcome[:] = np.random.default_rng(self._seed).choice(len(p), p=p, size=pub.shots)
@@ -167,8 +167,9 @@ class FastSampler(BaseSamplerV2):
             metadata={"shots": pub.shots, "circuit_metadata": pub.circuit.metadata},
         )
 
-    def _static(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        return static_circuit(circuit, noisy=self.options.noise is not None)
+    def _known(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """In gates of the noise: what stands for its measurements is numbered as the simulation numbers it."""
+        return circuit if self.options.noise is None else in_known_gates(circuit, self.options.noise)
 
     def _marginals(
         self, circuit: QuantumCircuit, pub: SamplerPub, readout: Readout
@@ -177,7 +178,7 @@ class FastSampler(BaseSamplerV2):
         values = parameter_rows(pub.parameter_values, pub.circuit)
         output = Probabilities(readout.qubits)
         make = partial(Simulation, circuit, pub.circuit.parameters, output)
-        simulation = self._simulations.find((flattened(circuit), output), make)
+        simulation = self._simulations.find((flattened(circuit, self.options.noise), output), make)
         size = max(_PROBABILITIES >> min(len(readout.qubits), 62), 1)
         for first in range(0, len(values), size):
             p = simulation.values(values[first : first + size])

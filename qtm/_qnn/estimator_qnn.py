@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -14,14 +14,17 @@ from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_type, checked_precision
 from qtm._circuit.dynamic import refuse_dynamic
+from qtm._circuit.shift_template import Template, template
 from qtm._engines.registry import Method
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
+from qtm._gradients.primitive_method import ShiftMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, check_own_simulator
-from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.aer_circuits import noisy_gates
+from qtm._primitives.estimator_runner import EstimatorRunner
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
-from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
 
@@ -135,37 +138,30 @@ class EstimatorQNN(QuantumNetwork):
         settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
-    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        return without_measurements(circuit)
-
-    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        if is_ideal(self.estimator):
-            # A seeded simulator gives every PUB the same noise: one PUB an observable, as qiskit-machine-learning.
-            found = self._estimated(circuit, [(observable, bindings) for observable in self._on_run])
-            return np.stack([values.reshape(-1) for values in found], axis=-1)
-        points = {slots: values[:, None, :] for slots, values in bindings.items()}
-        (values,) = self._estimated(circuit, [(self._on_run, points)])
-        return values.reshape(-1, len(self._on_run))
-
-    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+    def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
+        made = template(without_measurements(self._placement.run), noisy_gates(self.estimator))
         if not is_ideal(self.estimator):
-            return self._run(circuit, bindings)
-        # One PUB a point, so that the noise of a seed cancels in differences.
-        count = len(next(iter(bindings.values()), [0]))
-        points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
-        return np.stack(self._estimated(circuit, [(self._on_run, point) for point in points]))
+            return ShiftMethod(made, self._parameters, self._runner(made, "job"), group_sizes)
+        # A seeded simulator gives every PUB the same noise. As in qiskit-machine-learning every observable is a PUB of
+        # its own, and where differences are taken every point, so that the noise cancels.
+        values, differences = self._runner(made, "observable"), self._runner(made, "point")
+        return ShiftMethod(made, self._parameters, values, group_sizes, differences)
 
-    def _estimated(self, circuit: QuantumCircuit, requests: list[tuple[Any, Any]]) -> list[np.ndarray]:
-        """Values of PUBs of the circuit, each with its observables and points."""
-        circuit = circuit_for(self.estimator, circuit, is_isa=True)
-        pubs = [(circuit, observables, points) for observables, points in requests]
-        job = self.estimator.run(pubs, precision=self._default_precision)
-        return [np.asarray(result.data.evs) for result in job_result(job)]
+    def _runner(self, made: Template, pub_per: Literal["job", "point", "observable"]) -> EstimatorRunner:
+        return EstimatorRunner(
+            self.estimator,
+            made.circuit,
+            made.slots,
+            self._on_run,
+            precision=self._default_precision,
+            pub_per=pub_per,
+            is_isa=self._placement.is_isa,
+        )
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)
         repeated = np.repeat(rows, count, axis=0)
-        circuit = self._finished(self._sorted_circuit())
+        circuit = without_measurements(self._sorted_circuit())
         operators = self._on_run * len(rows)
         found = by_given_gradient(self.gradient, circuit, repeated, self.num_inputs, wanted, operators)
         return np.asarray(found).reshape(len(rows), count, len(wanted))

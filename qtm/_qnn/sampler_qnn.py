@@ -16,14 +16,17 @@ from qiskit.primitives import BaseSamplerV2, BitArray
 
 from qtm._arguments import check_type, shown
 from qtm._circuit.dynamic import refuse_dynamic
+from qtm._circuit.shift_template import template
 from qtm._engines.options import Options
 from qtm._engines.registry import Method
 from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.method import GradientMethod
+from qtm._gradients.primitive_method import ShiftMethod
 from qtm._noise.aer_model import Noise, check_own_simulator
-from qtm._primitives.aer_circuits import circuit_for
+from qtm._primitives.aer_circuits import noisy_gates
 from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
-from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
+from qtm._primitives.sampler_runner import SamplerRunner
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient
 from qtm._qnn.errors import network_error
 from qtm._qnn.exact_outcomes import ExactProbabilities, Outputs
 from qtm._qnn.qubit_layout import without_idle_qubits, without_measurements
@@ -138,7 +141,7 @@ class SamplerQNN(QuantumNetwork):
             )
         self._output_shape = self._checked_shape(output_shape)
         self._outputs = Outputs(_identity if interpret is None else interpret, self._output_shape)
-        self._methods = {}
+        self._methods, self._on_primitive = {}, None
 
     @property
     def is_exact(self) -> bool:
@@ -172,12 +175,17 @@ class SamplerQNN(QuantumNetwork):
                 measured.measure(qubit, place)
         return measured
 
-    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        points = next(iter(bindings.values()), np.zeros((1, 0)))
-        circuit = circuit_for(self.sampler, circuit, is_isa=True)
-        result = job_result(self.sampler.run([(circuit, bindings)]))[0].data.meas
-        shots = result.reshape(len(points), result.num_shots)
-        return np.array([self._frequencies(shots[i]) for i in range(len(points))])
+    def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
+        made = template(without_measurements(self._placement.run), noisy_gates(self.sampler))
+        runner = SamplerRunner(
+            self.sampler,
+            self._finished(made.circuit),
+            made.slots,
+            self._outputs.size,
+            self._frequencies,
+            is_isa=self._placement.is_isa,
+        )
+        return ShiftMethod(made, self._parameters, runner, group_sizes)
 
     def _frequencies(self, shots: BitArray) -> np.ndarray:
         """Outputs (outputs,) as shares of the shots."""

@@ -131,19 +131,22 @@ class ConeEngine:
         kept: Kept | None = None,
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Derivatives of ``Re sum(conj(cotangent) * states)`` by angles, initial state and -2 log turn (batch,)."""
+        """Derivatives of ``Re sum(conj(cotangent) * states)`` by the angles and by the initial state.
+
+        Also the derivative (batch,) by a, where ``turn`` is exp(i a).
+        """
         sweeps = self._sweeps(len(angles)) if kept is None else kept.sweeps
         start = sweeps.start(initial)
-        pieces, by_turn = [], [np.zeros(0)]
+        pieces, by_phase = [], [np.zeros(0)]
         for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
             states = kept or sweeps.forward(angles[part], begin, True)[1]
             seeds, more = sweeps.state_seeds(states, view, turn if len(turn) == 1 else turn[part], cotangent[part])
             pieces.append(sweeps.reverse(angles[part], angles[part], states, seeds, initial_gradient))
-            by_turn.append(more)
+            by_phase.append(more)
         if not pieces:
             empty = np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
-            return np.zeros_like(angles), empty, by_turn[0]
-        return *_joined(pieces, initial_gradient), np.concatenate(by_turn)
+            return np.zeros_like(angles), empty, by_phase[0]
+        return *_joined(pieces, initial_gradient), np.concatenate(by_phase)
 
     @property
     def basis(self) -> tuple[int, ...]:

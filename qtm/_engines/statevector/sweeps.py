@@ -13,9 +13,8 @@ from qtm import _machine
 from qtm._engines.announced_kernel import AnnouncedKernel
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
-from qtm._engines.statevector.kernels import expectation
+from qtm._engines.statevector.kernels import expectation, whole_states
 from qtm._engines.statevector.kernels.sweep import TINY, Workspace
-from qtm._engines.statevector.kernels.whole_states import read_seeds, write_states
 from qtm._engines.statevector.schedule import Schedule
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
@@ -25,6 +24,7 @@ from qtm._errors import OutOfMemory
 MEMORY_SHARE = 0.5
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _EVALUATE, _DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
+_WRITE_STATES, _READ_SEEDS = AnnouncedKernel(whole_states.write_states), AnnouncedKernel(whole_states.read_seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class Sweeps:
         self.recipe = plan.recipe
         self.real = real_dtype(dtype)
         self.tiling = Tiling(plan.recipe, self.real, threads)
-        self._tiny = TINY[self.real.itemsize]
-        self._zero_state = np.zeros((0, self.tiling.numbers), self.real)
+        self.tiny = TINY[self.real.itemsize]
+        self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
         slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
         self._workspace_sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
         self._workspace_kind = f"workspace {self._workspace_sizes} {self.real.str}"
@@ -78,24 +78,24 @@ class Sweeps:
 
     def forward(self, angles: np.ndarray, start: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept | None]:
         """Values (batch, observables), and the final states if ``keep``."""
-        parts, angles = self._parts(len(angles)), np.ascontiguousarray(angles)
+        parts, angles = self.parts(len(angles)), np.ascontiguousarray(angles)
         values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_outputs), angles.dtype)
-        states = [self._buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
-        works = self._workspaces(parts)
+        states = [self.buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
+        works = self.workspaces(parts)
         evaluate = _EVALUATE.for_kind(self.real, angles.dtype)
         calls = [
             partial(
                 evaluate, self.recipe, work, angles, start, states[p.place], values[p.team.member],
-                p.first, p.last, self._tiny, p.team,
+                p.first, p.last, self.tiny, p.team,
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
         run_together(calls, parts[0].team.abort)
-        self._recycle_workspaces(works)
+        self.recycle_workspaces(works)
         if keep:
-            return _summed(values), Kept(self, parts, states)
-        self._recycle(states)
-        return _summed(values), None
+            return summed(values), Kept(self, parts, states)
+        self.recycle(states)
+        return summed(values), None
 
     def reverse(
         self,
@@ -105,7 +105,10 @@ class Sweeps:
         seeds: list[np.ndarray] | None,
         initial_gradient: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by the angles (batch, angles) and by the initial state (batch or 0, numbers)."""
+        """Derivatives by the angles (batch, angles) and by the initial state (batch or 0, numbers).
+
+        ``seeds`` are buffers of this object, and given back.
+        """
         assert kept is not None
         if kept.sweeps is not self:
             return kept.sweeps.reverse(angles, cotangent, kept, seeds, initial_gradient)
@@ -113,24 +116,23 @@ class Sweeps:
         angles, cotangent = np.ascontiguousarray(angles), np.ascontiguousarray(cotangent)
         by_initial = np.zeros((len(angles) if initial_gradient else 0, self.tiling.numbers), self.real)
         gradient = np.zeros((parts[0].team.size, *angles.shape), angles.dtype)
-        cotangents = [self._buffer(1) for _ in states] if seeds is None else seeds
-        works = self._workspaces(parts)
+        cotangents = [self.buffer(1) for _ in states] if seeds is None else seeds
+        works = self.workspaces(parts)
         differentiate = _DIFFERENTIATE.for_kind(self.real, angles.dtype, cotangent.dtype)
         calls = [
             partial(
                 differentiate, self.recipe, work, angles, states[p.place], cotangent, cotangents[p.place],
-                seeds is not None, gradient[p.team.member], by_initial, p.first, p.last, self._tiny, p.team,
+                seeds is not None, gradient[p.team.member], by_initial, p.first, p.last, self.tiny, p.team,
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
         run_together(calls, parts[0].team.abort)
-        self._recycle_workspaces(works)
-        self._recycle(states)
-        if seeds is None:
-            self._recycle(cotangents)
-        return _summed(gradient), by_initial
+        self.recycle_workspaces(works)
+        self.recycle(states)
+        self.recycle(cotangents)
+        return summed(gradient), by_initial
 
-    def _parts(self, batch: int) -> tuple[Part, ...]:
+    def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
         return self.tiling.parts(batch, self._affordable_workers())
 
@@ -159,7 +161,7 @@ class Sweeps:
         for part in kept.parts:
             if part.team.member == 0:
                 states = kept.states[part.place]
-                seed = aligned((len(states), self.tiling.tile_numbers), self.real)
+                seed = self.buffer(len(states))
                 np.multiply(self._rows(states), factors[part.first : part.last], out=self._rows(seed))
                 seeds.append(seed)
         return seeds
@@ -167,28 +169,34 @@ class Sweeps:
     def write_states(self, kept: Kept | None, view: StateView, turn: np.ndarray, out: np.ndarray) -> None:
         """Kept states into ``out`` (batch, 2**qubits) complex, times ``turn`` (batch or 1,)."""
         assert kept is not None
-        for part in kept.parts:
-            if part.team.member == 0:
-                write_states(
-                    kept.states[part.place], part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
-                    view.place, view.factor, turn, out,
-                )  # fmt: skip
+        write, (lane_bits, parts, lanes) = _WRITE_STATES.for_kind(self.real), self._layout
+        for p in kept.parts:
+            if p.team.member == 0:
+                write(kept.states[p.place], p.first, lane_bits, parts, lanes, view.place, view.factor, turn, out)
 
     def state_seeds(
         self, kept: Kept | None, view: StateView, turn: np.ndarray, cotangent: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Seeds of a reverse sweep from a cotangent (batch, 2**qubits); and the derivative (batch,) by -2 log turn."""
+        """Seeds of a reverse sweep from a cotangent (batch, 2**qubits).
+
+        Also the derivative (batch,) by a, where ``turn`` is exp(i a).
+        """
         assert kept is not None
-        seeds, by_turn = [], np.zeros(len(cotangent))
-        for part in kept.parts:
-            if part.team.member == 0:
-                states = kept.states[part.place]
-                seeds.append(aligned((len(states), self.tiling.tile_numbers), self.real))
-                read_seeds(
-                    states, part.first, self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes,
-                    view.place, view.factor, turn, cotangent, seeds[-1], by_turn,
+        seeds, by_phase = [], np.zeros(len(cotangent))
+        read, (lane_bits, parts, lanes) = _READ_SEEDS.for_kind(self.real), self._layout
+        for p in kept.parts:
+            if p.team.member == 0:
+                states = kept.states[p.place]
+                seeds.append(self.buffer(len(states)))
+                read(
+                    states, p.first, lane_bits, parts, lanes, view.place, view.factor, turn, cotangent, seeds[-1],
+                    by_phase,
                 )  # fmt: skip
-        return seeds, by_turn
+        return seeds, by_phase
+
+    @property
+    def _layout(self) -> tuple[int, int, int]:
+        return self.recipe.lane_bits, self.recipe.parts, self.tiling.lanes
 
     def _rows(self, states: np.ndarray) -> np.ndarray:
         """A view of stored states as (tiles, rows, parts, lanes)."""
@@ -205,7 +213,7 @@ class Sweeps:
     def start(self, initial: np.ndarray | None) -> np.ndarray:
         """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows stand for |0...0>."""
         if initial is None:
-            return self._zero_state
+            return self.zero_state
         return np.ascontiguousarray(initial, self.real)
 
     def fits(self, batch: int) -> bool:
@@ -213,11 +221,15 @@ class Sweeps:
         size = self.tiling.tiles(batch) * self.tiling.tile_bytes
         return size < _SMALL or size <= self._budget()
 
-    def chunks(self, batch: int, start: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Parts of the batch whose final states fit the memory together, with their initial states."""
+    def chunks(self, batch: int, start: np.ndarray, copies: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
+        """Parts of the batch whose final states fit the memory together, with their initial states.
+
+        ``copies``: how many states of a sample are kept.
+        """
         tiles = self.tiling.tiles(batch)
         if self.memory is not None or tiles * self.tiling.tile_bytes >= _SMALL:
-            tiles = max((self._budget() - self.threads * self.tiling.tile_bytes) // self.tiling.tile_bytes, 1)
+            budget = self._budget() // copies
+            tiles = max((budget - self.threads * self.tiling.tile_bytes) // self.tiling.tile_bytes, 1)
         size = max(tiles, 1) * self.tiling.samples_per_tile
         for first in range(0, batch, size):
             part = slice(first, first + size)
@@ -237,14 +249,14 @@ class Sweeps:
         budget = self._budget()
         if budget < 2 * self.tiling.tile_bytes:
             narrower = "" if self.real == np.float32 else " or complex64"
-            bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes
+            bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes / 2**30
             raise OutOfMemory(
-                f"{bits} qubits need {needed / 2**30:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be "
-                f"used; use fewer qubits{narrower}"
+                f"{bits} qubits need {needed:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; "
+                f"use fewer qubits{narrower}"
             )
         return budget // (2 * self.tiling.tile_bytes)
 
-    def _buffer(self, tiles: int) -> np.ndarray:
+    def buffer(self, tiles: int) -> np.ndarray:
         """Room for the states of some tiles, and a scale for each."""
         spare: np.ndarray | None = POOL.take(self._buffer_kind(tiles))
         if spare is not None:
@@ -258,11 +270,13 @@ class Sweeps:
             self._buffer_kinds[tiles] = kind
         return kind
 
-    def _recycle(self, buffers: list[np.ndarray]) -> None:
+    def recycle(self, buffers: list[np.ndarray]) -> None:
+        """Give buffers back."""
         for buffer in buffers:
             POOL.give(self._buffer_kind(len(buffer)), buffer, buffer.nbytes)
 
-    def _workspaces(self, parts: Sequence[Part]) -> list[Workspace]:
+    def workspaces(self, parts: Sequence[Part]) -> list[Workspace]:
+        """Scratch for each part."""
         # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
         return [self._workspace() for _ in parts]
 
@@ -274,12 +288,13 @@ class Sweeps:
         sizes = [n * self.tiling.lanes for n in self._workspace_sizes]
         return Workspace(*(aligned((n,), d) for n, d in zip(sizes, dtypes, strict=True)))
 
-    def _recycle_workspaces(self, works: list[Workspace]) -> None:
+    def recycle_workspaces(self, works: list[Workspace]) -> None:
+        """Give scratch back."""
         for work in works:
             POOL.give(self._workspace_kind, work, self._workspace_bytes)
 
 
-def _summed(partial_sums: np.ndarray) -> np.ndarray:
+def summed(partial_sums: np.ndarray) -> np.ndarray:
     """The sum over the members of a team, (members, batch, ...)."""
     total: np.ndarray = partial_sums[0] if len(partial_sums) == 1 else partial_sums.sum(0)
     return total

@@ -18,6 +18,7 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gates import Clifford
 from qtm._circuit.pauli_program import PauliProgram, Slot, dropped_signs
 from qtm._engines.options import Options
+from qtm._engines.phase_factor import PhaseFactor
 from qtm._engines.statevector.cone_batch import ConeBatch
 from qtm._engines.statevector.sweeps import StateView
 
@@ -25,7 +26,7 @@ Arrays = Sequence[np.ndarray]
 
 
 class StateEngine:
-    """States (batch, 2**qubits) of the product of a flat circuit's primitives (without ``FlatCircuit.phase``)."""
+    """States (batch, 2**qubits), without the expressions in the global phase."""
 
     def __init__(self, circuit: FlatCircuit, program: PauliProgram, cones: Sequence[Cone], options: Options) -> None:
         self.batch = ConeBatch(circuit, cones, options)
@@ -35,13 +36,13 @@ class StateEngine:
         place, quarters = row_images(gates, self.batch.engine.basis)
         quarters = quarters + 2 * dropped_signs(program.generators) & 3
         self.view = StateView(place, np.array([1, 1j, -1, -1j], self.complex)[quarters])
-        self.constant = _Constant(self.batch.engine.constant, self.complex)
+        self.factor = _factor(circuit, self.batch.engine.constant, options.dtype)
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """States (batch, 2**qubits), and the kernels' states for one `vjp`."""
         whole = len(self.view.place) == self.size
         found = (np.empty if whole else np.zeros)((len(angles), self.size), self.complex)
-        start, turn = self.batch.start(prepared, len(angles)), self.constant.values(angles)
+        start, turn = self.batch.start(prepared, len(angles)), self.factor.values(angles)
         kept = self.batch.engine.states(self.batch.angles(angles), self.view, turn, found, start, keep=keep)
         return found, kept
 
@@ -49,37 +50,25 @@ class StateEngine:
         self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Derivatives by angles (batch, angles), and by the prepared amplitudes; cotangent (batch, 2**qubits)."""
-        start, turn = self.batch.start(prepared, len(angles)), self.constant.values(angles)
-        by_local, by_rows, by_turn = self.batch.engine.states_vjp(
-            self.batch.angles(angles), self.view, turn, cotangent.astype(self.complex, copy=False), start,
+        start, turn = self.batch.start(prepared, len(angles)), self.factor.values(angles)
+        by_local, by_rows, by_phase = self.batch.engine.states_vjp(
+            self.batch.angles(angles), self.view, turn, np.ascontiguousarray(cotangent, self.complex), start,
             kept=kept, initial_gradient=by_prepared and start is not None,
         )  # fmt: skip
         gradient = self.batch.scatter(by_local)
-        self.constant.add_gradient(by_turn, gradient)
+        self.factor.add_gradient(by_phase, gradient)
         amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
         if by_rows is not None:
             self.batch.pull_back(prepared, by_rows, amplitudes)
         return gradient, amplitudes if by_prepared else None
 
 
-class _Constant:
-    """The factor exp(-i/2 a) of all amplitudes, a being a sum of gate angles."""
-
-    def __init__(self, slot: Slot, kind: np.dtype) -> None:
-        self.kind, self.offset = kind, slot.offset
-        self.terms = [(angle, coef) for angle, coef in sorted(slot.terms.items()) if coef]
-
-    def values(self, angles: np.ndarray) -> np.ndarray:
-        """The factor (batch or 1,)."""
-        total = np.full(len(angles) if self.terms else 1, self.offset)
-        for angle, coef in self.terms:
-            total += coef * angles[:, angle].astype(float)
-        return np.exp(-0.5j * total).astype(self.kind)
-
-    def add_gradient(self, by_angle: np.ndarray, gradient: np.ndarray) -> None:
-        """Add the derivative (batch,) by a to those by its angles."""
-        for angle, coef in self.terms:
-            gradient[:, angle] += coef * by_angle
+def _factor(circuit: FlatCircuit, constant: Slot, dtype: str) -> PhaseFactor:
+    """The global phase of the circuit, and exp(-i/2 a) of the schedule's constant rotation by a."""
+    terms = dict(circuit.phase.angles)
+    for angle, coefficient in constant.terms.items():
+        terms[angle] = terms.get(angle, 0.0) - coefficient / 2
+    return PhaseFactor(circuit.phase.offset - constant.offset / 2, terms, dtype)
 
 
 def row_images(gates: Sequence[Clifford], basis: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) 
 
 
 @inlined
-def _add_row(target: Any, column: int, tile: int, row: Any, coef: float, lane_bits: int, signs: int) -> None:
+def add_row(target: Any, column: int, tile: int, row: Any, coef: float, lane_bits: int, signs: int) -> None:
     """Add ``coef * row`` (lanes,) to a column of the tile's samples; lanes of one sample add up with their signs."""
     if lane_bits:
         for lane in range(row.size):
@@ -76,7 +76,7 @@ def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int,
             mask, row = group[STRING_FIRST] + j, sums[j * lanes : (j + 1) * lanes]
             for entry in range(start[mask], start[mask + 1]):
                 column, signs = observable[entry], recipe.mask_lanes[mask]
-                _add_row(values, column, tile, row, coefs[entry], recipe.lane_bits, signs)
+                add_row(values, column, tile, row, coefs[entry], recipe.lane_bits, signs)
 
 
 @jit
@@ -105,7 +105,7 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
 
 
 @inlined
-def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
+def observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
     member, size = team.member, team.size
@@ -123,7 +123,7 @@ def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent
 
 
 @inlined
-def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
+def start_state(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
     """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
     lanes, parts = work.scale.size, recipe.parts
     fill(work.scale, work.scale.size, 1.0)
@@ -163,7 +163,7 @@ def evaluate(
         state = states[min(tile - first, states.shape[0] - 1)]
         prepare(recipe, work, angles, tile)
         if team.member == 0:
-            _start(state, initial, recipe, work, tile)
+            start_state(state, initial, recipe, work, tile)
         fill(work.scale, work.scale.size, 1.0)
         together(team)
         sweep_forward(recipe, work, state, tiny, team)
@@ -174,17 +174,17 @@ def evaluate(
 
 
 @inlined
-def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
+def collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
     """gradient[sample, angle] += the sums of its slots."""
     lanes, start, source, coef = work.scale.size, recipe.slot_start, recipe.slot_angle, recipe.slot_coef
     for slot in range(recipe.slot_offset.size):
         row, signs = work.sums[slot * lanes : (slot + 1) * lanes], recipe.slot_lanes[slot]
         for j in range(start[slot], start[slot + 1]):
-            _add_row(gradient, source[j], tile, row, coef[j], recipe.lane_bits, signs)
+            add_row(gradient, source[j], tile, row, coef[j], recipe.lane_bits, signs)
 
 
 @inlined
-def _collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
+def collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
     """gradient[sample, amplitude part] = 2 * cotangent, where |state> = circuit |initial>."""
     lanes, parts = work.scale.size, recipe.parts
     if recipe.lane_bits:
@@ -223,11 +223,11 @@ def differentiate(
         prepare(recipe, work, angles, tile)
         simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
-            _observe(state, seed, recipe, work, cotangent, tile, team)
+            observe(state, seed, recipe, work, cotangent, tile, team)
         together(team)
         fill(work.sums, work.sums.size, 0.0)
         sweep_reverse(recipe, work, state, seed, tiny, team)
-        _collect(recipe, work, gradient, tile)
+        collect(recipe, work, gradient, tile)
         if initial_gradient.shape[0] and team.member == 0:
-            _collect_initial(recipe, work, seed, initial_gradient, tile)
+            collect_initial(recipe, work, seed, initial_gradient, tile)
         together(team)

@@ -154,6 +154,29 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
 
 
+@intrinsic(prefer_literal=True)
+def add_generators(typing, target, source, op, half, base, index, count, parts, permute):
+    """q0, q1 <- q0 - h p1, q1 + h p0 for ``count`` generators: what turning p by small angles 2 h adds."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, base: Any, index: Any, count: int, parts: int,
+             permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
+        halves = [half.load(e.plus(group.slot, b)) for b in range(count)]
+        with e.loop(group.cosets) as loop:
+            rows, odd = group.rows(loop.index)
+            h = [e.mul(v, e.sign(o, v.type)) for v, o in zip(halves, odd, strict=True)] if permute else halves
+            for part in range(parts):
+                where = [e.vector_index(r, parts, part) for r in rows]
+                p, q = group.aligned(source, where), group.aligned(target, where)
+                for b in range(count):
+                    for lo, hi in _pairs(count, b):
+                        q[lo], q[hi] = e.fnma(h[b], p[hi], q[lo]), e.fma(h[b], p[lo], q[hi])
+                for s, i in enumerate(where):
+                    target.store(group.turn(q[s], s), i)
+
+    return step(emit, target, source, op, half, base, index, count, parts, permute, variants=_PASS_VARIANTS)
+
+
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
 
 
@@ -243,6 +266,29 @@ def rotate_full_adjoint(typing, state, cotangent, op, which, cosine, sine, sums,
     )
 
 
+@intrinsic(prefer_literal=True)
+def add_generator(typing, target, source, op, which, half, member, team, parts, grow):
+    """`add_generators` for generator ``which`` alone, on pairs as `rotate_full` leaves them."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, which: Any, half: Rows, member: Any, team: Any, parts: int,
+             grow: int) -> None:  # fmt: skip
+        single = _Single(e, op, which, grow)
+        plain = half.load(single.slot)
+        with single.share(member, team) as loop:
+            row, other, odd = single.rows(loop.index)
+            h = e.mul(plain, e.sign(odd, plain.type))
+            for part in range(parts):
+                i, j = e.vector_index(row, parts, part), e.vector_index(other, parts, part)
+                p0, p1, q1 = source.load(i), source.load(j), target.load(j)
+                if not grow:
+                    p1, q1 = e.swap_lanes(p1, single.lane), e.swap_lanes(q1, single.lane)
+                q1 = e.fma(h, p0, q1)
+                target.store(e.fnma(h, p1, target.load(i)), i)
+                target.store(q1 if grow else e.swap_lanes(q1, single.lane), j)
+
+    return step(emit, target, source, op, which, half, member, team, parts, grow, variants=_FULL_VARIANTS)
+
+
 # --- A rotation that pairs lanes of the same row ------------------------------------------------------------------
 
 
@@ -286,3 +332,19 @@ def rotate_lanes_adjoint(typing, state, cotangent, op, cosine, sine, sums, membe
         sums.store(held.get(), slot)
 
     return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts, variants=_LANE_VARIANTS)
+
+
+@intrinsic(prefer_literal=True)
+def add_lane_generator(typing, target, source, op, half, member, team, parts):
+    """q <- q - h swap(p) on every row."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, member: Any, team: Any, parts: int) -> None:
+        slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
+        plain = half.load(slot)
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
+            h = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
+            for part in range(parts):
+                i = e.vector_index(loop.index, parts, part)
+                target.store(e.fnma(h, e.swap_lanes(source.load(i), lane), target.load(i)), i)
+
+    return step(emit, target, source, op, half, member, team, parts, variants=_LANE_VARIANTS)

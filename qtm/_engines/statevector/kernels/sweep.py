@@ -148,7 +148,7 @@ def share(count: int, team: Team) -> tuple[int, int]:
 
 
 @jit
-def _build_phases(op: Any, work: Workspace) -> None:
+def build_phases(op: Any, work: Workspace) -> None:
     """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks; the state's scale goes into the first."""
     slot, base, table, cosine, sine = op[SLOT], 0, work.table, work.cosine, work.sine
     for count in (op[COUNT], op[SECOND_COUNT]):
@@ -161,7 +161,7 @@ def _build_phases(op: Any, work: Workspace) -> None:
 
 @inlined
 def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
-    _build_phases(op, work)
+    build_phases(op, work)
     table, second_table, two = work.table, 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
     tables.phase_rows(
         state, op[BITS], table, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX], second_table, two
@@ -174,7 +174,7 @@ def _phase_adjoint(state: Any, cotangent: Any, op: Any, index: Any, work: Worksp
     second_table, weights, table = 1 << first, work.weights, work.table
     fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
     simd.square_row(work.square, work.scale)
-    _build_phases(op, work)
+    build_phases(op, work)
     tables.phase_rows_adjoint(
         state, cotangent, op[BITS], table, weights, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX],
         second_table, int(second > 0),
@@ -184,18 +184,19 @@ def _phase_adjoint(state: Any, cotangent: Any, op: Any, index: Any, work: Worksp
 
 
 @jit
-def _remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
+def remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
     """Smallest scale over the lanes after the rotations of operations first .. last of a pass."""
-    return simd.least_product(scale, cosine, ops[first, SLOT], _slots(ops, first, last))
+    return simd.least_product(scale, cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
 @jit
-def _slots(ops: Any, first: int, last: int) -> int:
+def slots_of(ops: Any, first: int, last: int) -> int:
+    """How many angles operations first .. last have."""
     return ops[last - 1, SLOT] + ops[last - 1, COUNT] - ops[first, SLOT]
 
 
 @jit
-def _tile(number: int, op: Any, index: Any) -> int:
+def tile_base(number: int, op: Any, index: Any) -> int:
     """First row of a tile: zero bits opened in its number at the pivots of the tile's masks."""
     for j in range(op[TILE_BITS]):
         position = index[op[TILE_INDEX] + j]
@@ -205,12 +206,13 @@ def _tile(number: int, op: Any, index: Any) -> int:
 
 
 @jit
-def _lanes_move(op: Any) -> int:
+def lanes_move(op: Any) -> int:
+    """1 where a generator of an operation pairs lanes, else 0."""
     return 1 if op[LANES] | op[LANES + 1] | op[LANES + 2] else 0
 
 
 @inlined
-def _rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
+def rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
     """One generator of an operation, cosine and all."""
     cosine, sine, member, size = work.cosine, work.sine, team.member, team.size
     if op[KIND] == ROTATE_LANES:
@@ -220,9 +222,10 @@ def _rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, te
 
 
 @inlined
-def _rotate_one_adjoint(
+def rotate_one_adjoint(
     state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team
 ) -> None:
+    """Undo `rotate_one` on state and cotangent, and add the generator's sum."""
     cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
     if op[KIND] == ROTATE_LANES:
         rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
@@ -232,7 +235,8 @@ def _rotate_one_adjoint(
 
 
 @jit
-def _rescale(state: Any, count: int, scale: Any, team: Team) -> None:
+def rescale(state: Any, count: int, scale: Any, team: Team) -> None:
+    """Multiply the first ``count`` vectors of a state by its scale."""
     first, last = share(count, team)
     simd.scale_rows(state, first, last - first, scale, 0)
 
@@ -243,11 +247,11 @@ def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last:
     parts, index, tangent, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
-        base = _tile(tile, ops[first], index)
+        base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, _lanes_move(op))
-    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], _slots(ops, first, last))
+            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_move(op))
+    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
 @jit
@@ -258,12 +262,12 @@ def _pass_reverse(
     parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
-        base = _tile(tile, ops[first], index)
+        base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            moved = _lanes_move(op)
+            moved = lanes_move(op)
             rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
-    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], _slots(ops, first, last), 1)
+    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 
 
 @inlined
@@ -280,18 +284,18 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
             left -= 1
             continue
         last = number - op[PLACE] + op[GROUPS]
-        if op[KIND] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
-            _rescale(state, parts << op[BITS], work.scale, team)
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 last = number + 1
-        if op[KIND] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_forward(recipe, work, state, number, last, team)
             together(team)
         else:
             for b in range(op[COUNT]):
-                _rotate_one(state, op, b, parts, work, team)
+                rotate_one(state, op, b, parts, work, team)
                 together(team)
             last = number + 1
         left = ops.shape[0] - last
@@ -309,19 +313,19 @@ def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, t
             last -= 1
             continue
         number = last - 1 - op[PLACE]
-        if op[KIND] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
-            _rescale(state, parts << op[BITS], work.scale, team)
-            _rescale(cotangent, parts << op[BITS], work.scale, team)
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
+            rescale(cotangent, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 number = last - 1
-        if op[KIND] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_reverse(recipe, work, state, cotangent, number, last, team)
             together(team)
         else:
             for b in range(op[COUNT] - 1, -1, -1):
-                _rotate_one_adjoint(state, cotangent, op, b, parts, work, team)
+                rotate_one_adjoint(state, cotangent, op, b, parts, work, team)
                 together(team)
                 simd.scale_sums(work.sums, work.scale, work.cosine, op[SLOT] + b, 1, 0)
             number = last - 1

@@ -66,18 +66,18 @@ def read_seeds(
     factor: np.ndarray,
     turn: np.ndarray,
     cotangent: np.ndarray,  # (samples, 2**qubits) complex, in the convention of torch
-    seeds: np.ndarray,  # (tiles, rows * parts * lanes): set
-    by_turn: np.ndarray,  # (samples,) float64, zeros: the derivative by an angle a of turns exp(-i/2 a)
+    seeds: np.ndarray,  # (tiles, rows * parts * lanes or more): set
+    by_phase: np.ndarray,  # (samples,) float64, zeros: the derivative by the angle a of turns exp(i a)
 ) -> None:
     """Half the cotangents of the states of some tiles, at the scale of these."""
     for tile in range(states.shape[0]):
         state, seed = states[tile], seeds[tile]
-        rows = seed.size // (parts * lanes)
+        rows = (state.size - lanes) // (parts * lanes)
         for block in range(0, rows, _BLOCK):
             for lane in range(lanes):
                 sample = first + tile if lane_bits else (first + tile) * lanes + lane
                 if sample < cotangent.shape[0]:
-                    by_turn[sample] += _read(
+                    by_phase[sample] += _read(
                         state, block, rows, lane, lane_bits, parts, lanes, place, factor, turn, cotangent, seed, sample
                     )
                 else:
@@ -91,7 +91,7 @@ def _read(
     state: Any, block: int, rows: int, lane: int, lane_bits: int, parts: int, lanes: int, place: Any, factor: Any,
     turn: Any, cotangent: Any, seed: Any, sample: int,
 ) -> float:  # fmt: skip
-    """One lane of a block of rows; returns what it adds to the derivative by the turn."""
+    """One lane of a block of rows; returns what it adds to the derivative by the turn's angle."""
     scale, total = state[state.size - lanes + lane], 0.0
     whole = turn[min(sample, turn.size - 1)].conjugate() / (2 * scale)
     source, step, start = cotangent[sample], lanes if lane_bits else 1, lane if lane_bits else 0
@@ -104,4 +104,4 @@ def _read(
             total += half.real * state[at + lanes] - half.imag * state[at]
         else:
             total -= half.imag * state[at]
-    return total * scale * scale
+    return -2.0 * total * scale * scale
