@@ -1,4 +1,4 @@
-"""From inputs and parameter sets to the outputs of a circuit, by the shortest way that gives the derivatives asked for."""
+"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
 
 from __future__ import annotations
 
