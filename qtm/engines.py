@@ -10,7 +10,7 @@ from __future__ import annotations
 from qtm._circuit.flatten import FlatCircuit, Preparation
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.observables import Observable
-from qtm._engines.engine import JVP, SAMPLES, SECOND, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.engine import JVP, METRIC, SAMPLES, SECOND, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
 from qtm._engines.registry import METHODS
@@ -18,6 +18,7 @@ from qtm._engines.registry import METHODS
 __all__ = [
     "JVP",
     "METHODS",
+    "METRIC",
     "SAMPLES",
     "SECOND",
     "VALUES",

@@ -118,7 +118,7 @@ class Bare:
     @property
     def recipe(self) -> Recipe:
         """The schedule that is run for this batch."""
-        return self.engine._sweeps(len(self.angles)).recipe
+        return self.engine.sweeps(len(self.angles)).recipe
 
 
 def peak_rate(times: Times, dtype: str) -> float:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # What an engine may offer for an output.
-VALUES, VJP, JVP, SECOND, SAMPLES = "values", "vjp", "jvp", "second", "samples"
+VALUES, VJP, JVP, SECOND, SAMPLES, METRIC = "values", "vjp", "jvp", "second", "samples", "metric"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -93,6 +93,42 @@ class Engine(ABC):
         cotangent of a complex output is that gradient. Without residuals the states are computed again.
         """
         raise UnsupportedError(f"{type(self).__name__} does not compute derivatives of {type(self.output).__name__}")
+
+    def jvp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The derivative (batch, outputs) of the output along a tangent (batch, angles).
+
+        ``prepared_tangents`` are those of ``prepared``; None: they do not move.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} computes no derivatives of {type(self.output).__name__} in forward mode "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward(), or method='statevector'"
+        )
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The derivative of `vjp` at a fixed cotangent along a tangent: Hessian-vector products."""
+        raise UnsupportedError(
+            f"{type(self).__name__} computes first derivatives of {type(self.output).__name__} only; call backward() "
+            "without create_graph=True, or use method='statevector'"
+        )
+
+    def metric_product(self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor) -> Tensor:
+        """The metric, the real part of the quantum geometric tensor, times a tangent: both (batch, angles)."""
+        raise UnsupportedError(f"{type(self).__name__} computes no metric; use method='statevector'")
 
     def sample(
         self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator

@@ -34,6 +34,12 @@ class PhaseFactor:
         total = angles.take(self.angles, axis=1).astype(float, copy=False) @ self.coefficients + self.offset
         return np.exp(1j * total).astype(self.dtype)
 
+    def along(self, direction: np.ndarray) -> np.ndarray:
+        """The derivative (batch,) of a along a direction (batch, angles) of the gate angles."""
+        if not len(self.angles):
+            return np.zeros(len(direction))
+        return direction.take(self.angles, axis=1).astype(float, copy=False) @ self.coefficients
+
     def add_gradient(self, by_phase: np.ndarray, gradient: np.ndarray) -> None:
         """Add the derivative (batch,) by a to those by gate angles (batch, angles)."""
         if len(self.angles):

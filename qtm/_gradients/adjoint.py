@@ -66,6 +66,23 @@ class EngineMethod:
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         return self.simulation.engine.vjp(angles, prepared, cotangent, residuals, by_prepared=by_prepared)
 
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        return self.simulation.engine.jvp(angles, prepared, tangent, prepared_tangents)
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        arguments = angles, prepared, cotangent, tangent, prepared_tangents
+        return self.simulation.engine.second(*arguments, by_prepared=by_prepared)
+
 
 class IdealEstimatorMethod(EngineMethod):
     """The values of a `FastEstimator`, in its dtype and with its noise; derivatives are exact."""
@@ -92,6 +109,29 @@ class IdealEstimatorMethod(EngineMethod):
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         arguments = angles.to(self._real), self._cast(prepared), cotangent.to(self._real)
         by_angles, by_amplitudes = super().vjp(*arguments, residuals, by_prepared)
+        if by_amplitudes is not None:
+            by_amplitudes = tuple(b.to(p.dtype) for b, p in zip(by_amplitudes, prepared, strict=True))
+        return by_angles.to(angles.dtype), by_amplitudes
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        point = angles.to(self._real), self._cast(prepared)
+        found = super().jvp(*point, tangent.to(self._real), self._cast(prepared_tangents))
+        return found.to(angles.dtype)
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        point = angles.to(self._real), self._cast(prepared), cotangent.to(self._real)
+        along = tangent.to(self._real), self._cast(prepared_tangents)
+        by_angles, by_amplitudes = super().second(*point, *along, by_prepared)
         if by_amplitudes is not None:
             by_amplitudes = tuple(b.to(p.dtype) for b, p in zip(by_amplitudes, prepared, strict=True))
         return by_angles.to(angles.dtype), by_amplitudes

@@ -45,7 +45,7 @@ class ConeEngine:
         """Expectation values (batch, outputs), and the final states if ``keep`` and they fit."""
         if not len(angles):
             return np.zeros((0, self.num_outputs), angles.dtype), None
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         start = sweeps.start(initial)
         if self.options.executor is not None:
             return self._remote(_remote_values, sweeps, angles, start)[0], None
@@ -61,7 +61,7 @@ class ConeEngine:
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Derivative of ``sum(cotangent * values)`` by the angles (batch, angles), and by the initial state."""
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         start = sweeps.start(initial)
         if not len(angles):
             return np.zeros_like(angles), np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
@@ -76,7 +76,7 @@ class ConeEngine:
 
     def probabilities(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         out = np.zeros((len(angles), sweeps.tiling.amplitudes), angles.dtype)
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
@@ -92,7 +92,7 @@ class ConeEngine:
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Derivative of ``sum(cotangent * probabilities)``, cotangent (batch, amplitudes), in one sweep."""
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         pieces = []
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
@@ -113,7 +113,7 @@ class ConeEngine:
         keep: bool = False,
     ) -> Kept | None:
         """Final states into ``out`` (batch, 2**qubits), times ``turn`` (batch or 1,); kept if ``keep`` and they fit."""
-        sweeps, kept, number = self._sweeps(len(angles)), None, 0
+        sweeps, kept, number = self.sweeps(len(angles)), None, 0
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
             sweeps.write_states(kept, view, turn if len(turn) == 1 else turn[part], out[part])
@@ -135,7 +135,7 @@ class ConeEngine:
 
         Also the derivative (batch,) by a, where ``turn`` is exp(i a).
         """
-        sweeps = self._sweeps(len(angles)) if kept is None else kept.sweeps
+        sweeps = self.sweeps(len(angles)) if kept is None else kept.sweeps
         start = sweeps.start(initial)
         pieces, by_phase = [], [np.zeros(0)]
         for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
@@ -184,7 +184,7 @@ class ConeEngine:
             self._sweeps_of[lane_bits] = Sweeps(plan, self.options.dtype, self.threads, self.options.memory)
         return self._sweeps_of[lane_bits]
 
-    def _sweeps(self, batch: int) -> Sweeps:
+    def sweeps(self, batch: int) -> Sweeps:
         """Sample lanes or amplitude lanes, whichever takes less time for this batch."""
         found = self._chosen.get(batch)
         if found is None:

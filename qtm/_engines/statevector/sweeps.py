@@ -141,11 +141,15 @@ class Sweeps:
     def probabilities(self, kept: Kept | None, batch: int) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of kept states."""
         assert kept is not None
+        return self.products(kept, kept, batch)
+
+    def products(self, kept: Kept, others: Kept, batch: int) -> np.ndarray:
+        """Re(conj(a) b) (batch, amplitudes) of the amplitudes a of kept states and b of others at the same scale."""
         pieces = []
-        for states in kept.states:
-            rows = self._rows(states)  # (tiles, rows, parts, lanes)
-            square = (rows * rows).sum(2) * states[:, None, self.tiling.tile_numbers :] ** 2
-            pieces.append(self._by_sample(square))
+        for states, more in zip(kept.states, others.states, strict=True):
+            # (tiles, rows, parts, lanes), summed over the parts
+            product = (self._rows(states) * self._rows(more)).sum(2)
+            pieces.append(self._by_sample(product * states[:, None, self.tiling.tile_numbers :] ** 2))
         return np.concatenate(pieces)[:batch]
 
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:

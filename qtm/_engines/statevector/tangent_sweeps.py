@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -124,8 +123,3 @@ class TangentSweeps:
         return Direction(
             aligned((slots * tiling.lanes,), self.sweeps.real), aligned((rows * tiling.lanes,), self.sweeps.real)
         )
-
-
-def tangent_or_zero(sweeps: Sweeps, tangent: Any) -> np.ndarray:
-    """The tangent of an initial state (batch or 1, numbers) in the dtype of the sweeps; no rows where it is still."""
-    return sweeps.zero_state if tangent is None else np.ascontiguousarray(tangent, sweeps.real)

@@ -20,6 +20,7 @@ from qtm._circuit.pauli_program import PauliProgram, Slot, dropped_signs
 from qtm._engines.options import Options
 from qtm._engines.phase_factor import PhaseFactor
 from qtm._engines.statevector.cone_batch import ConeBatch
+from qtm._engines.statevector.cone_tangents import ConeTangents
 from qtm._engines.statevector.sweeps import StateView
 
 Arrays = Sequence[np.ndarray]
@@ -61,6 +62,43 @@ class StateEngine:
         if by_rows is not None:
             self.batch.pull_back(prepared, by_rows, amplitudes)
         return gradient, amplitudes if by_prepared else None
+
+    def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
+        """Derivatives (batch, 2**qubits) along a direction of angles and prepared amplitudes."""
+        point = self.batch.point(angles, direction, prepared, tangents)
+        out = np.zeros((len(angles), self.size), self.complex)
+        turn, moving = self.factor.values(angles), self.factor.along(direction)
+        ConeTangents(self.batch.engine).states(point, self.view, turn, moving, out)
+        return out
+
+    def second(
+        self,
+        angles: np.ndarray,
+        prepared: Arrays,
+        cotangent: np.ndarray,
+        direction: np.ndarray,
+        tangents: Arrays | None,
+        by_prepared: bool,
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """The derivative of `vjp` along a direction of angles and prepared amplitudes."""
+        point = self.batch.point(angles, direction, prepared, tangents)
+        by_rows_too = by_prepared and point.start is not None
+        turn, moving = self.factor.values(angles), self.factor.along(direction)
+        own = np.ascontiguousarray(cotangent, self.complex)
+        found, by_phase = ConeTangents(self.batch.engine).states_second(
+            point, self.view, turn, moving, own, by_rows_too
+        )
+        gradient = self.batch.scatter(found.by_angles)
+        self.factor.add_gradient(by_phase, gradient)
+        amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
+        if by_rows_too:
+            self.batch.pull_back_tangent(prepared, tangents, found, amplitudes)
+        return gradient, amplitudes if by_prepared else None
+
+    def metric_product(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray) -> np.ndarray:
+        """Products (batch, angles) of the metric with directions (batch, angles)."""
+        point = self.batch.point(angles, direction, prepared, None)
+        return self.batch.scatter(ConeTangents(self.batch.engine).metric_product(point))
 
 
 def _factor(circuit: FlatCircuit, constant: Slot, dtype: str) -> PhaseFactor:

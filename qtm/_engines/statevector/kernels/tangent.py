@@ -5,10 +5,10 @@ antisymmetric pairing of a rotation, R = cos(a/2) - sin(a/2) J and J J = -1 on i
 
     p <- R p,    d <- R d - v/2 J p,
 
-the second with the new p; a phase has i times a diagonal of signs in place of J. A rotation is orthogonal, so cotangent q
-and its tangent m go back in the same way: q <- R' q, m <- R' (m + v/2 J q), and so do p and d. The derivative along v of
-the sum <q|J|p> of a generator is <m|J|p> + <q|J|d>. It is the same before and after that addition, because J commutes
-with itself. So all four need the passes of `sweep` on two pairs, (p, m) and (d, q), and one more that adds.
+the second with the new p; a phase has i times a diagonal of signs in place of J. A rotation is orthogonal, so a
+cotangent q and its tangent m go back in the same way: q <- R' q, m <- R' (m + v/2 J q), and so do p and d. The
+derivative along v of the sum <q|J|p> of a generator is <m|J|p> + <q|J|d>. It is the same before and after that
+addition, because J commutes with itself.
 
 State and tangent share one scale.
 """
