@@ -59,14 +59,16 @@ def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | 
 def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
     """Inputs and parameter sets in one dtype: that of the sets, or of real inputs where the sets are empty."""
     dtype = sets[0].dtype
+    if len(sets) == 1 and (inputs is None or inputs.dtype is dtype):
+        return inputs, sets
     for one in sets:
-        if one.dtype != dtype:
+        if one.dtype is not dtype:
             dtype = torch.promote_types(dtype, one.dtype)
     if inputs is not None and inputs.is_floating_point() and not any(one.numel() for one in sets):
         dtype = inputs.dtype
-    if inputs is not None and inputs.dtype != dtype:
+    if inputs is not None and inputs.dtype is not dtype:
         inputs = inputs.to(dtype)
-    return inputs, [one if one.dtype == dtype else one.to(dtype) for one in sets]
+    return inputs, [one if one.dtype is dtype else one.to(dtype) for one in sets]
 
 
 def as_numbers(values: Any, argument: str) -> Tensor:

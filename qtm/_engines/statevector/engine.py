@@ -163,7 +163,8 @@ def _arrays(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_conj().contiguous().numpy()
+    array: np.ndarray = tensor.numpy(force=True)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def _arrays_of(tensors: Sequence[Tensor] | None) -> Any:
