@@ -282,7 +282,7 @@ def parse_assignments(texts: list[str], option: str, peers: Mapping[str, Peer] =
     """``["qulacs=/path/python"]`` as a dictionary whose keys are peers.
 
     Raises:
-        ParameterError: no ``NAME=VALUE``, or the name is no peer.
+        ParameterError: it is not of the form ``NAME=VALUE``, or the name is not a peer.
     """
     pairs = dict(text.partition("=")[::2] for text in texts)
     for name, value in pairs.items():

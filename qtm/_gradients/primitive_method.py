@@ -70,7 +70,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the primitive was asked for."""
+        """Usage of the primitive."""
         if self._differences is self.evaluation:
             return self.evaluation.usage
         return self.evaluation.usage + self._differences.usage

@@ -36,7 +36,7 @@ _PROBABILITIES = 1 << 24
 
 
 class FastSampler(BaseSamplerV2):
-    """Shots from the exact distribution, wherever Qiskit's ``StatevectorSampler`` can stand.
+    """Shots from the exact distribution: a drop-in replacement for Qiskit's ``StatevectorSampler``.
 
     The same shots as ``StatevectorSampler``'s for the same seed. Qubits may be measured
     into any bits of any registers, and bits that nothing is measured into are 0. Mid-circuit measurement, reset,

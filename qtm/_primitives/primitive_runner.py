@@ -89,7 +89,7 @@ class PrimitiveRunner(ABC):
         A circuit that depends on none of the coordinates is run at one point, for all.
 
         Raises:
-            JobError: the primitive failed, or its result is not what it was asked for; names the job.
+            JobError: the primitive failed or returned an unusable result; names the job.
         """
         self._refresh()
         shape = (*points.shape[:-1], self.num_outputs)
