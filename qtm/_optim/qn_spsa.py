@@ -23,8 +23,8 @@ from qtm.modules import QuantumModule
 class QNSPSA(torch.optim.Optimizer):
     """Natural gradient descent from six values a step: two of the loss and four fidelities, however many parameters.
 
-    Gacon et al., Quantum 5, 567 (2021): the gradient is estimated as by SPSA, the metric from fidelities of the states at
-    parameters that are displaced along two random directions, averaged over all steps, and made positive:
+    Gacon et al., Quantum 5, 567 (2021): the gradient is estimated as by SPSA, the metric from fidelities of the states
+    at parameters that are displaced along two random directions, averaged over all steps, and made positive:
     ``sqrt(g g) + damping``. Use it where values come from an estimator, and fidelities from a sampler.
 
     Args:
@@ -129,7 +129,7 @@ class QNSPSA(torch.optim.Optimizer):
     ) -> Tensor:
         """An estimate of the metric (parameters, parameters) from four fidelities with the present state.
 
-        The metric is -1/2 of the Hessian of the fidelity (eq. (9) of the paper); its entry along two directions is a
+        The metric is -1/2 of the Hessian of the fidelity; its entry along two directions is a
         difference of differences.
         """
         one, two = self._epsilon * first, self._epsilon * second
