@@ -162,8 +162,9 @@ def test_large_states_in_threads_and_lanes(batch, threads):
     """Sample and amplitude lanes, and a team that shares one state, agree with differences of first derivatives."""
     circuit = real_amplitudes(13, reps=1)
     features, weights = list(circuit.parameters[:1]), list(circuit.parameters[1:])
-    settings = {"num_threads_forward": threads, "num_threads_backward": threads, "seed_init": 0}
-    module = qtm.QuantumModule(circuit, features, weights, observables=["Z" * 13, "IX" * 6 + "Y"], **settings).double()
+    observables = ["Z" * 13, "IX" * 6 + "Y"]
+    settings = {"num_threads_forward": threads, "num_threads_backward": threads, "observables": observables}
+    module = qtm.QuantumModule(circuit, features, weights, seed_init=0, **settings).double()
     run, (x, w) = function_of(module), point_of(module, batch)
     direction = torch.cos(torch.arange(len(w), dtype=torch.float64))
     (first,) = torch.autograd.grad(number_of(run(x, w)), w, create_graph=True)
@@ -203,10 +204,9 @@ def test_third_derivatives_are_refused():
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
     with pytest.raises(qtm.UnsupportedError, match="a third one was asked for"):
         second.sum().backward()
-    second = hessian(lambda v: run(x.detach(), v).sum())
-    for third in (jacrev(second), jacfwd(second)):
+    for derivative in (jacrev, jacfwd):
         with pytest.raises(qtm.UnsupportedError, match="a third one was asked for"):
-            third(w.detach())
+            derivative(hessian(lambda v: run(x.detach(), v).sum()))(w.detach())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ That matters for ``PauliEvolutionGate``: its matrix is the exponential, its defi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -24,7 +25,6 @@ from qiskit.circuit import (
 from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
-from scipy.linalg import block_diag
 
 from qtm._circuit.gates import GATES, Clifford, GateRow, PauliRotation, Primitive, pauli_row
 from qtm._circuit.synthesis import synthesize
@@ -145,7 +145,16 @@ def _(operation: ControlledGate) -> QuantumCircuit | None:
     circuit = QuantumCircuit(operation.num_qubits)
     # Qiskit's controls come first; the synthesis is shorter where they come last.
     order = [*range(controls, operation.num_qubits), *range(controls)]
-    return circuit.compose(synthesize(block_diag(*blocks)), order)
+    return circuit.compose(synthesize(_block_diagonal(blocks)), order)
+
+
+def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Equal square matrices on the diagonal of one."""
+    size = len(blocks[0])
+    matrix = np.zeros((len(blocks) * size, len(blocks) * size), complex)
+    for number, block in enumerate(blocks):
+        matrix[number * size : (number + 1) * size, number * size : (number + 1) * size] = block
+    return matrix
 
 
 @definition_of.register
@@ -155,7 +164,7 @@ def _(operation: UCGate) -> QuantumCircuit:
     simplified, controls = operation.simp_contr  # controls that change nothing are left out of the matrices
     left = [operation.num_qubits - i for i in controls][::-1] if simplified else range(1, operation.num_qubits)
     circuit = QuantumCircuit(operation.num_qubits)
-    return circuit.compose(synthesize(block_diag(*operation.params)), [0, *left])
+    return circuit.compose(synthesize(_block_diagonal(operation.params)), [0, *left])
 
 
 @definition_of.register

@@ -30,7 +30,7 @@ class TrainedNoiseMap(NoiseMap):
         if not self.is_read(qubit):
             return ()
         one_for_0, zero_for_1 = self.read.get(qubit) or self.read[None]
-        return (Channel("reset", (0,), (zero_for_1, one_for_0)),)  # type: ignore[arg-type]
+        return (Channel("reset", (0,), (zero_for_1, one_for_0)),)
 
     def is_read(self, qubit: int) -> bool:
         """Whether the readout error of a qubit is trained."""

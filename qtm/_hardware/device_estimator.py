@@ -38,7 +38,7 @@ _JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError"
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use in all, over every process that takes part in it; None is no limit."""
+    """Budget of a run over all processes that take part in it; None is no limit."""
 
     executions: int | None = None
     seconds: float | None = None

@@ -23,7 +23,7 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit.
+    """Limits of one job; None is no limit.
 
     Attributes:
         circuits: Circuits of a job (`Usage.circuits`).

@@ -36,7 +36,7 @@ _PROBABILITIES = 1 << 24
 
 
 class FastSampler(BaseSamplerV2):
-    """Shots from the exact distribution, wherever Qiskit's ``StatevectorSampler`` can stand.
+    """Shots from the exact distribution: a drop-in replacement for Qiskit's ``StatevectorSampler``.
 
     The same shots as ``StatevectorSampler``'s for the same seed. Qubits may be measured
     into any bits of any registers, and bits that nothing is measured into are 0. Mid-circuit measurement, reset,
@@ -75,26 +75,26 @@ class FastSampler(BaseSamplerV2):
         noise: Noise = None,
         method: Method = "auto",
     ) -> None:
-        advice = "give the outcomes to draw for each parameter set"
+        advice = "give the number of outcomes to draw for each parameter set"
         self._default_shots = checked_int(default_shots, "default_shots", advice, least=1)
         check_generator_seed(seed, "seed")
         self._seed = seed
-        simulation_method(method)  # refuses what is unknown here, not at the first run
+        simulation_method(method)  # raises here, not at the first run, if the method is unknown
         self._simulations = Simulations(checked_options(dtype, num_threads, None, method, read_noise(noise)))
 
     @property
     def default_shots(self) -> int:
-        """The shots of PUBs that name none."""
+        """Number of shots of PUBs that specify none."""
         return self._default_shots
 
     @property
     def seed(self) -> Seed:
-        """The seed of the shots."""
+        """Seed of the shots."""
         return self._seed
 
     @property
     def options(self) -> Options:
-        """The dtype and the workers that were chosen."""
+        """Dtype, workers, simulation method and noise model."""
         return self._simulations.options
 
     def run(
@@ -102,7 +102,7 @@ class FastSampler(BaseSamplerV2):
     ) -> FinishedJob[PrimitiveResult[SamplerPubResult]]:
         """Draw shots of PUBs ``circuit`` or ``(circuit[, parameter_values[, shots]])``.
 
-        Each result's ``data`` has a ``BitArray`` per classical register, in the shape of the parameter sets.
+        The ``data`` of each result has one ``BitArray`` per classical register, in the shape of the parameter sets.
 
         Raises:
             ValueError: a PUB is malformed.
@@ -128,10 +128,10 @@ class FastSampler(BaseSamplerV2):
 
         Args:
             circuit: a circuit with final measurements.
-            parameter_values: values (..., parameters) in radians, or in any other form that a PUB may have.
+            parameter_values: values (..., parameters) in radians, or any other form that a PUB accepts.
 
         Raises:
-            CircuitError: the circuit cannot be simulated, or nothing is measured.
+            CircuitError: the circuit cannot be simulated, or measures nothing.
             OutOfMemory: there are too many clbits.
             ParameterError: a parameter value is NaN or infinite.
         """

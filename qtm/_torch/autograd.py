@@ -1,10 +1,9 @@
-"""From inputs and parameter sets to the outputs of a circuit, by the shortest way that gives the derivatives asked for."""
+"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +22,21 @@ def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
     """
-    lead = inputs if inputs is not None and not any(s.numel() for s in sets) else sets[0]
+    lead = sets[0]
+    if not lead.numel() and inputs is not None and not any(s.numel() for s in sets):
+        lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for name, tensors in (("weights", sets), ("inputs", () if inputs is None else (inputs,))):
-        for tensor in tensors:
-            if not tensor.is_cpu:
-                raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+    for one in sets:
+        if not one.is_cpu:
+            raise _elsewhere("weights", one)
+    if inputs is not None and not inputs.is_cpu:
+        raise _elsewhere("inputs", inputs)
     return lead.dtype
+
+
+def _elsewhere(name: str, tensor: Tensor) -> DtypeError:
+    return DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
 
 
 def complex_name(dtype: torch.dtype) -> str:

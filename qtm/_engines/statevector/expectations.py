@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from qtm._circuit.causal_cone import Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
@@ -48,6 +47,8 @@ class ExpectationEngine:
 
     def _sum(self, cones: Sequence[Cone], strings: Any) -> Any:
         """The matrix (observables, cones * strings) that adds up strings with their coefficients."""
+        from scipy.sparse import csr_array
+
         terms = np.concatenate([cone.terms for cone in cones])
         entries = strings.coef[terms].astype(self._real), (strings.output[terms], np.arange(len(terms)))
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
@@ -85,7 +86,6 @@ class ExpectationEngine:
             if by_rows is not None:
                 batch.pull_back(prepared, by_rows, amplitudes)
         return total, amplitudes if by_prepared else None
-
 
     def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
         """Derivatives (batch, observables) of the values along a direction of angles and prepared amplitudes."""
