@@ -8,6 +8,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import nn
 
+from qtm._engines.simulation import Simulation
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
@@ -20,11 +21,12 @@ class CircuitModule(nn.Module):
     _settings: MethodSettings
     _sets: ParameterSets
     _methods: dict[str, GradientMethod]
+    _state_simulations: dict[str, Simulation]
     _output_size: int
 
     def __getstate__(self) -> dict[str, Any]:
         # Methods hold compiled plans and buffers; they are rebuilt on demand.
-        return {**self.__dict__, "_methods": {}}
+        return {**self.__dict__, "_methods": {}, "_state_simulations": {}}
 
     def set_num_threads_forward(self, num_threads: int) -> None:
         """Set the number of threads of the forward pass; 0 means all cores."""
@@ -36,7 +38,7 @@ class CircuitModule(nn.Module):
 
     def _set_threads(self, forward: int, backward: int) -> None:
         self._settings = self._settings.with_threads(forward, backward)
-        self._methods = {}
+        self._methods, self._state_simulations = {}, {}
 
     @property
     def num_threads_forward(self) -> int:
