@@ -83,13 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"])
     threads.set_defaults(run=_run_threads)
-    noisy = commands.add_parser("noise", help=noise.TITLE, description=noise.TITLE)
-    _common(noisy, repeats=7)
-    noisy.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    noisy.add_argument("--batch", type=_at_least(1), default=noise.BATCH, help=f"samples (default {noise.BATCH})")
-    noisy.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, noise.SIZES))}")
-    noisy.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-    noisy.set_defaults(run=_run_noise)
     mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
@@ -129,7 +122,7 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
     _sized(parser, workload)
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=[*PEERS, "all", "none"],
-        help=f"default: those of this list that are installed or given: {', '.join(workload.peers or PEERS)}",
+        help=f"default: those of this list that are installed or given: {', '.join(_peers_of(workload))}",
     )  # fmt: skip
     parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
     parser.add_argument(
@@ -214,11 +207,19 @@ def _run_comparison(options: argparse.Namespace) -> int:
     with _progress(options.name) as bar:
         done = _recorder(report, bar)
         alone(workload, sizes, settings, done)
+        if workload.pauli:
+            _noisy_rows(workload, sizes, settings, done)
         for peer in peers:
             report.about(peer, beside(peer, workload, sizes, settings, done))
         if not options.quick and not getattr(options, "no_training", True):
             _TRAININGS[options.name](report, options, settings, bar)
     return _finish(report, options)
+
+
+def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, done: Callable[[Row], None]) -> None:
+    for x in sizes:
+        for row in noise.rows(workload.case(x, settings.batch), settings.threads, settings.repeats):
+            done(row)
 
 
 def _run_threads(options: argparse.Namespace) -> int:
@@ -230,17 +231,6 @@ def _run_threads(options: argparse.Namespace) -> int:
         for x in sizes:
             for count in range(2, settings.threads + 1):
                 _recorder(report, bar)(_threads_row(workload, x, count, settings))
-    return _finish(report, options)
-
-
-def _run_noise(options: argparse.Namespace) -> int:
-    threads = resolve_threads(options.threads)
-    head = {"title": noise.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
-    report = Report("noise", options.json, head)
-    with _progress("noise") as bar:
-        for num_qubits in options.qubits or (noise.QUICK if options.quick else noise.SIZES):
-            for row in noise.rows(num_qubits, options.batch, threads, 2 if options.quick else options.repeats):
-                _recorder(report, bar)(row)
     return _finish(report, options)
 
 
@@ -297,8 +287,13 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
             raise ParameterError("--peers none goes with no other name")
         return []
     if "all" in named:
-        return list(PEERS)
-    return named or [name for name in workload.peers or PEERS if python_of(name, settings.pythons) is not None]
+        return _peers_of(workload)
+    return named or [name for name in _peers_of(workload) if python_of(name, settings.pythons) is not None]
+
+
+def _peers_of(workload: Workload) -> list[str]:
+    """Peers of the workload: those of mixed states where there is noise, and the others where there is none."""
+    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.mixed == bool(workload.pauli)]
 
 
 def _report(

@@ -216,12 +216,7 @@ def test_the_forecast_is_what_is_run(method: str, twice: bool) -> None:
     )
     before, forecast = Counting.asked, model.estimate_usage(1)
     model().sum().backward()
-    asked = Counting.asked.pubs - before.pubs
-    assert model.usage.jobs == forecast.jobs
-    if method == "pec":  # draws its circuits, as many as differ: a forecast of two jobs is one of other draws
-        assert asked == model.usage.pubs == pytest.approx(forecast.pubs, rel=0.4)
-    else:
-        assert model.usage == forecast and before + forecast == Counting.asked
+    assert model.usage == forecast and before + forecast == Counting.asked
 
 
 # Extrapolation that fails ---------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
+        mixed: Whether it simulates noise.
     """
 
     adapter: str
@@ -62,6 +63,7 @@ class Peer:
     compiles: bool = False
     whole: bool = False
     tolerance: float | None = None
+    mixed: bool = False
 
 
 PEERS: dict[str, Peer] = {
@@ -88,6 +90,10 @@ PEERS: dict[str, Peer] = {
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
     "default-qubit": Peer("default_qubit", "pennylane"),
+    "default-mixed": Peer("default_mixed", "pennylane", _BOTH, compiles=True, mixed=True),
+    "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), mixed=True),
+    "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, mixed=True),
+    "qulacs-mixed": Peer("qulacs_mixed", "qulacs", mixed=True),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
     "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),
@@ -147,7 +153,7 @@ def describe(case: Case) -> dict[str, Any]:
     described: dict[str, Any] = module.describe(
         model.circuit, list(model.encoding_params), model.trainable_params, list(case.observables)
     )
-    return described
+    return described | ({"pauli": case.pauli} if case.pauli else {})
 
 
 class PeerProcess:

@@ -77,7 +77,8 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use."""
-        return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
+        with self.evaluation.forecast():
+            return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
 
     def _checked(self, angles: Tensor) -> np.ndarray:
         at = _array(angles)
