@@ -1,4 +1,4 @@
-"""What a loss can make of states: reduced density matrices, purity, entropy, overlap and fidelity.
+"""Functions of states for losses: reduced density matrices, purity, entropy, overlap and fidelity.
 
 Differentiable functions of torch, for the outputs of ``QuantumModule(..., outputs="state")`` or any other tensor of
 normalised amplitudes (..., 2**qubits), complex64 or complex128, in Qiskit's order: bit q of an index is qubit q.
