@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, training
+from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"])
     threads.set_defaults(run=_run_threads)
+    second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
+    _common(second_order, repeats=7)
+    _sized(second_order, WORKLOADS["fig1"])
+    second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    second_order.set_defaults(run=_run_second)
     mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
@@ -231,6 +236,21 @@ def _run_threads(options: argparse.Namespace) -> int:
         for x in sizes:
             for count in range(2, settings.threads + 1):
                 _recorder(report, bar)(_threads_row(workload, x, count, settings))
+    return _finish(report, options)
+
+
+def _run_second(options: argparse.Namespace) -> int:
+    workload = WORKLOADS["fig1"]
+    repeats = min(options.repeats, 3) if options.quick else options.repeats
+    settings = Settings(resolve_threads(options.threads), repeats, dtypes=tuple(options.dtypes), batch=options.batch)
+    torch.set_num_threads(settings.threads)
+    report = _report("second", workload, options, settings, second.TITLE)
+    with _progress("second") as bar:
+        done = _recorder(report, bar)
+        for x in options.sizes or (workload.quick if options.quick else workload.sizes):
+            for dtype in settings.dtypes:
+                for row in second.rows(workload.case(x, settings.batch), dtype, settings.threads, repeats):
+                    done(row)
     return _finish(report, options)
 
 

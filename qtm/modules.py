@@ -18,7 +18,7 @@ from qtm._engines.engine import Plan
 from qtm._engines.outputs import State
 from qtm._engines.registry import Method
 from qtm._errors import CircuitError, ParameterError, ShapeError, UnsupportedError
-from qtm._gradients.adjoint import EngineMethod, StateMethod, simulation_of
+from qtm._gradients.adjoint import EngineMethod, StateMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.outputs import Outputs, read_outputs
@@ -30,7 +30,6 @@ from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
 from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
-from qtm._torch.metric import Metric
 from qtm._torch.outcomes import drawn
 from qtm._torch.parameter_sets import ParameterSets, initial_values
 
@@ -159,7 +158,7 @@ class QuantumModule(CircuitModule):
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
-        self._methods, self._state_simulations = {}, {}
+        self._methods = {}
         self._is_real = not isinstance(self._settings.output, State)
         method = self._method(torch.get_default_dtype())
         self._output_size = method.num_outputs
@@ -264,32 +263,6 @@ class QuantumModule(CircuitModule):
             raise ShapeError(f"the circuit has {self.input_size} encoding parameters: give inputs")
         at = torch.zeros(0) if inputs is None else real_tensor(inputs, self.input_size)
         return drawn(self._settings, at, self.variational_, shots, seed)
-
-    def metric(self, inputs: Any = None) -> Metric:
-        """The metric of the weights at inputs (..., input_size), averaged over them, for natural gradients.
-
-        It belongs to the state of the circuit, whatever the outputs of the module are, and to its present weights.
-
-        Raises:
-            UnsupportedError: an estimator computes the values, or the simulation method gives no states.
-
-        Example:
-            >>> import torch
-            >>> from qiskit.circuit.library import real_amplitudes
-            >>> ansatz = real_amplitudes(2, reps=1)
-            >>> module = QuantumModule(ansatz, None, ansatz.parameters, variational_params_initial=[0.0] * 4)
-            >>> module.metric().product(torch.ones(4))
-            tensor([0.2500, 0.5000, 0.2500, 0.5000])
-        """
-        if inputs is None and self.input_size:
-            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: give inputs")
-        given = None if inputs is None else real_tensor(inputs, self.input_size)
-        given, sets = same_dtype(given, self.variational_)
-        rows = None if given is None else given.reshape(given.shape[:-1].numel(), self.input_size)
-        dtype = complex_name(dtype_of(sets, rows))
-        if dtype not in self._state_simulations:
-            self._state_simulations[dtype] = simulation_of(self._settings, State(), dtype)
-        return Metric(self._state_simulations[dtype], rows, sets, 1 if rows is None else len(rows))
 
     def estimate_usage(self, batch: int | Tensor) -> Usage:
         """Forecast the usage of one training step, forward and backward, without submitting anything.

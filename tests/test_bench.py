@@ -291,9 +291,9 @@ def test_the_bar_is_not_interrupted_by_jobs(caplog: pytest.LogCaptureFixture) ->
 # --- The command ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*WORKLOADS, "threads", "kernel"])
+@pytest.mark.parametrize("name", [*WORKLOADS, "threads", "second", "kernel"])
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = () if name == "threads" else ("--peers", "none")
+    alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
     threads = "2" if name == "threads" else "1"
     assert bench.main([name, *QUICK, *alone, "--threads", threads, "--json", str(path), "--plot", str(picture)]) == 0

@@ -220,12 +220,12 @@ class QtmRunner:
             model.circuit,
             model.encoding_params,
             model.trainable_params,
-            observables=list(case.observables),
             variational_params_initial=data.weights,
             gradient=gradient,
             num_threads_forward=threads,
             num_threads_backward=threads,
             **({"noise": local_pauli_noise(case.pauli)} if case.pauli else {}),
+            **({} if "outputs" in options else {"observables": list(case.observables)}),
             **options,
         ).to(DTYPES[dtype])
         with torch.no_grad():  # again, past the default dtype of torch

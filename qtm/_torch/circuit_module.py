@@ -11,7 +11,6 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor, nn
 
-from qtm._engines.simulation import Simulation
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
@@ -25,7 +24,6 @@ class CircuitModule(nn.Module):
     _settings: MethodSettings
     _sets: ParameterSets
     _methods: dict[str, GradientMethod]
-    _state_simulations: dict[str, Simulation]
     _output_size: int
     _operator_name: str | None  # under which the module is an operator of compiled graphs
     _is_real: bool
@@ -53,7 +51,7 @@ class CircuitModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Methods hold compiled plans and buffers; they are rebuilt on demand.
-        return {**self.__dict__, "_methods": {}, "_state_simulations": {}}
+        return {**self.__dict__, "_methods": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -69,7 +67,7 @@ class CircuitModule(nn.Module):
 
     def _set_threads(self, forward: int, backward: int) -> None:
         self._settings = self._settings.with_threads(forward, backward)
-        self._methods, self._state_simulations = {}, {}
+        self._methods = {}
 
     @property
     def num_threads_forward(self) -> int:
