@@ -282,12 +282,13 @@ class QuantumModule(nn.Module):
         """
         return self._settings.usage
 
-    def estimate_usage(self, batch: int | Tensor) -> Usage:
-        """What one training step, forward and backward, asks of the estimator; nothing is submitted.
+    def estimate_usage(self, batch: int | Tensor, steps: int = 1) -> Usage:
+        """What training steps, forward and backward, ask of the estimator; nothing is submitted.
 
         Args:
             batch: number of samples, or inputs (..., input_size), which count as differentiated where they
                 require a gradient.
+            steps: number of training steps.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -300,7 +301,8 @@ class QuantumModule(nn.Module):
         samples = _samples(batch) if inputs is None else inputs.shape[:-1].numel()
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
+        steps = checked_int(steps, "steps", "give the number of training steps")
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
 
     def plan(self, batch: int = 1) -> Plan:
         """The simulation method, its states, memory and multiply-adds for a batch of samples; nothing is run.
