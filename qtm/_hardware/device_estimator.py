@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -17,15 +18,17 @@ from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2, JobStatus
 
-from qtm._errors import BudgetExceeded, JobError, QtmError
+from qtm._errors import JobError, QtmError
+from qtm._hardware.budget import LONGEST_JOB, Budget, PlanLimit
 from qtm._hardware.fingerprint import job_content
-from qtm._hardware.fractional import fold_rzz, takes_folded
+from qtm._hardware.fractional import check_rzz, fold_rzz, takes_folded
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, coerce_pubs, join, split
 from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
 from qtm._hardware.local_mode import on_used_qubits
 from qtm._hardware.result_codec import pack, problem_with, unpack
 from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
 from qtm._primitives.job_usage import Usage
+from qtm.primitives import FastEstimator
 
 logger = logging.getLogger("qtm")
 
@@ -34,26 +37,6 @@ SETTLE_SECONDS = 10.0
 
 # The states in which the service says that a job will never have a result.
 _JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError", "RuntimeInvalidStateError"})
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Budget of a run over all processes that take part in it; None is no limit."""
-
-    executions: int | None = None
-    seconds: float | None = None
-
-    def check(self, used: Usage, asked: Usage) -> None:
-        """Raise BudgetExceeded if ``asked`` on top of ``used`` is too much."""
-        table = (("executions", self.executions), ("seconds", self.seconds))
-        for name, limit in table:
-            have, more = getattr(used, name), getattr(asked, name)
-            if limit is not None and more > 0 and have + more > limit:
-                raise BudgetExceeded(
-                    f"max_{name}={limit:g} would be exceeded: used so far {used}; the next submission needs "
-                    f"{asked}. Nothing was submitted; finished jobs and checkpoints are kept. Continue with "
-                    f"hardware.resume(journal, max_{name}=...), or ask for fewer shots"
-                )
 
 
 class DeviceEstimator(BaseEstimatorV2):
@@ -75,13 +58,16 @@ class DeviceEstimator(BaseEstimatorV2):
         limits: Limits,
         budget: Budget,
         retry: Retry,
+        dry_run: bool = False,
     ) -> None:
         self.backend, self.journal, self.limits, self.budget = backend, journal, limits, budget
         self._service, self._kind, self._open_mode, self._retry = service, kind, open_mode, retry
         self._runtime: Any = make_estimator(kind, backend, options)
         self._seed, self._lock, self._opened = seed, threading.RLock(), False
-        self._local = bool(getattr(service, "is_local", False))
-        self._cost = CostModel(backend, kind, KINDS[kind].mitigates_locally or not self._local)
+        simulated = bool(getattr(service, "is_local", False))
+        self._local, self._dry_run = dry_run or simulated, dry_run
+        self._plan = None if simulated else PlanLimit(service, retry)
+        self._cost = CostModel(backend, kind, KINDS[kind].mitigates_locally or not simulated)
 
     @property
     def options(self) -> Any:
@@ -92,6 +78,24 @@ class DeviceEstimator(BaseEstimatorV2):
     def usage(self) -> Usage:
         """What the run has used so far, over every process that took part in it."""
         return self.journal.usage()
+
+    def note_session(self) -> None:
+        """Write down the wall-clock time of the session, by which it is billed; asks the service."""
+        mode = self._runtime.mode if self._opened else None
+        session_id = getattr(mode, "session_id", None)
+        if mode is not None and session_id is not None:
+            seconds = self._retry("asking for the time of the session", lambda _: mode.usage())
+            self.journal.set_setting(f"session:{session_id}", float(seconds or 0.0))
+
+    def check(self, usage: Usage) -> None:
+        """Refuse what would exceed the budget, or what the account's plan has left.
+
+        Raises:
+            BudgetExceeded: It would.
+        """
+        self.budget.check(self._used(), usage)
+        if self._plan is not None:
+            self._plan.check(usage)
 
     def keep_state(self, name: str, part: Kept) -> None:
         """Have a part of the run, such as a mitigation method, go back in time with the journal."""
@@ -115,7 +119,7 @@ class DeviceEstimator(BaseEstimatorV2):
         with self._lock:
             jobs = self._split(coerced)
             contents = [self._content(pieces) for pieces in jobs]
-            self.budget.check(self._used(), self._to_pay(jobs, contents))
+            self._check_first(self._to_pay(jobs, contents))
             return DeviceJob(self, coerced, [self._start(*job) for job in zip(jobs, contents, strict=True)])
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
@@ -126,7 +130,11 @@ class DeviceEstimator(BaseEstimatorV2):
     def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
         names = self.backend.target.operation_names
         coerced = coerce_pubs(pubs, precision)
-        return [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
+        folded = [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
+        if self._kind != "backend" and "rzz" in names:
+            for index, pub in enumerate(folded):
+                check_rzz(index, pub)
+        return folded
 
     def _split(self, pubs: list[EstimatorPub]) -> list[list[Piece]]:
         return split(pubs, self.limits, lambda part: self._cost(part, self.options))
@@ -143,15 +151,17 @@ class DeviceEstimator(BaseEstimatorV2):
         }
         return job_content((piece.pub for piece in pieces), setting)
 
+    def _check_first(self, asked: Usage) -> None:
+        """Before the first submission of a process the plan is asked, too: each time would be a request more."""
+        if asked.jobs and not self._opened:
+            self.check(asked)
+        else:
+            self.budget.check(self._used(), asked)
+
     def _used(self) -> Usage:
-        """What was used, with the wall-clock time that a session is billed by where that is more."""
-        used = self.journal.usage()
-        mode = self._runtime.mode if self._opened else None
-        session_id = getattr(mode, "session_id", None)
-        if self.budget.seconds is not None and mode is not None and session_id is not None:
-            self.journal.set_setting(f"session:{session_id}", float(mode.usage() or 0.0))
-        seconds = max(used.seconds, self.journal.session_seconds())
-        return Usage(used.jobs, used.pubs, used.circuits, used.executions, seconds)
+        if self.budget.seconds is not None:
+            self.note_session()
+        return self.journal.usage()
 
     def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
         """The usage of those jobs that the journal does not have yet."""
@@ -221,6 +231,8 @@ class DeviceEstimator(BaseEstimatorV2):
 
     def _send(self, pieces: list[Piece], entry: Entry) -> Any:
         pubs = [piece.pub for piece in pieces]
+        if self._dry_run:
+            return _exact_job(pubs, self.backend)
         if self._kind == "backend":
             return self._on_its_own(pubs, entry)
         if self._local:
@@ -245,7 +257,7 @@ class DeviceEstimator(BaseEstimatorV2):
     def _tagged(self, entry: Entry) -> Iterator[None]:
         """Give the next job its tag and, in local mode, a seed of its own that a resumed run repeats."""
         environment, simulator = self.options.environment, self.options.simulator
-        tags, seed = environment.job_tags, simulator.seed_simulator
+        tags, seed, longest = environment.job_tags, simulator.seed_simulator, self.options.max_execution_time
         environment.job_tags = [
             *(tags if isinstance(tags, list) else []),
             self.journal.tag(entry),
@@ -253,10 +265,14 @@ class DeviceEstimator(BaseEstimatorV2):
         ]
         if self._seed is not None:
             simulator.seed_simulator = job_seed(self._seed, entry.content, entry.occurrence)
+        if self.budget.seconds is not None and not isinstance(longest, int) and not self._local:
+            left = self.budget.seconds - self.journal.usage().seconds
+            self.options.max_execution_time = min(max(math.ceil(left), 1), LONGEST_JOB)
         try:
             yield
         finally:
             environment.job_tags, simulator.seed_simulator = tags, seed
+            self.options.max_execution_time = longest
 
     def collect(self, part: Part) -> PrimitiveResult:
         """Return the checked result of one job, from the journal if it is there; wait if it is running."""
@@ -390,6 +406,12 @@ class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
         for part in self._parts:
             if self._state(part) not in (JobStatus.DONE, JobStatus.ERROR, JobStatus.CANCELLED):
                 self._estimator.handle(part).cancel()
+
+
+def _exact_job(pubs: list[EstimatorPub], backend: BackendV2) -> Any:
+    """Exact values, where nothing is to be submitted."""
+    pubs, _ = on_used_qubits(pubs, backend)
+    return FastEstimator().run([(pub.circuit, pub.observables, pub.parameter_values) for pub in pubs])
 
 
 def _text(error: Exception) -> str:

@@ -91,7 +91,9 @@ def _differentiable() -> Iterator[None]:
 
 
 @outputs.register_fake
-def _fake_outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]) -> tuple[Tensor, Tensor]:
+def _fake_outputs(
+    name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
     module = module_named(name)
     batch = 1 if inputs is None else inputs.shape[0]
     dtype = sets[0].dtype
