@@ -216,6 +216,10 @@ class QtmRunner:
         **options: Any,
     ) -> None:
         model, data = case.model, case.data
+        if case.pauli:
+            options["noise"] = local_pauli_noise(case.pauli)
+        if "outputs" not in options:
+            options["observables"] = list(case.observables)
         self.module = QuantumModule(
             model.circuit,
             model.encoding_params,
@@ -224,8 +228,6 @@ class QtmRunner:
             gradient=gradient,
             num_threads_forward=threads,
             num_threads_backward=threads,
-            **({"noise": local_pauli_noise(case.pauli)} if case.pauli else {}),
-            **({} if "outputs" in options else {"observables": list(case.observables)}),
             **options,
         ).to(DTYPES[dtype])
         with torch.no_grad():  # again, past the default dtype of torch
