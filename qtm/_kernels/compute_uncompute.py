@@ -25,6 +25,7 @@ from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.shift_template import template
 from qtm._errors import CircuitError, QtmError
 from qtm._gradients.gradient_rules import ParameterShift
+from qtm._gradients.method import FirstDerivatives
 from qtm._hardware.job_splitting import Limits
 from qtm._kernels.progress import Tick, no_tick
 from qtm._primitives.job_usage import Usage
@@ -144,7 +145,7 @@ def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -
     return found
 
 
-class SampledOverlap:
+class SampledOverlap(FirstDerivatives):
     """Squared overlaps of pairs as a gradient method: values from a sampler, derivatives by parameter shifts.
 
     Inputs (pairs, 2 * features) are the samples of each pair, one behind the other.
