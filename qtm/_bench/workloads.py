@@ -191,7 +191,7 @@ WORKLOADS: dict[str, Workload] = {
         pauli=NOISE / 3, states="mixed",
     ),
     "mps-step": Workload(
-        "A step of a matrix product state with bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
+        "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
         "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
         lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
         method=("matrix_product_state", {"max_bond": 32}), states="mps",
