@@ -1,7 +1,7 @@
-"""`qtm bench`: how fast qtm is, what the machine could do, and what other packages take for the same.
+"""`qtm bench`: time qtm, compare it with the peak of the machine and with other packages.
 
-`qtm bench core` measures the kernels against the peak of the machine. The others reproduce a figure or table of
-[1] or [2] beside every peer that is there: a package of this environment, or of another one that is given with
+`qtm bench core` compares the kernels with the peak of the machine. The other benchmarks reproduce a figure or table of
+[1] or [2] beside every available peer: a package of this environment, or of another one given with
 `--peer-python NAME=PATH`. A peer's outputs are checked against qtm's before its time counts.
 
 [1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "qtm bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
-    core = commands.add_parser("core", help="kernels against the peak of the machine, and what lies around them")
+    core = commands.add_parser("core", help="kernels against the peak of the machine, and the overhead around them")
     _common(core, repeats=15)
     core.set_defaults(run=_run_core)
     for name, workload in WORKLOADS.items():
@@ -96,17 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     _common(kernel, repeats=7)
     _comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
-    tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
-    tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
+    tables = commands.add_parser("tables", help="fill the tables of the documents from the JSON files")
+    tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
     parser.add_argument("--repeats", type=_at_least(1), default=repeats, help=f"rounds of timing (default {repeats})")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a short run, to check that it works")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="save here; what FILE holds and is not measured again stays in it"
+        "--json", type=Path, metavar="FILE", help="save here; results in FILE that are not measured again are kept"
     )
 
 
@@ -312,8 +312,8 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
 
 
 def _peers_of(workload: Workload) -> list[str]:
-    """Peers of the workload: those of mixed states where there is noise, and the others where there is none."""
-    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.mixed == bool(workload.pauli)]
+    """Peers of the workload: by default those that simulate its kind of states."""
+    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.states == workload.states]
 
 
 def _report(

@@ -34,9 +34,11 @@ from qtm._arguments import (
     checked_int,
 )
 from qtm._errors import ParameterError, QtmError, require
+from qtm._hardware.budget import Budget
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
-from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
+from qtm._hardware.device_estimator import DeviceEstimator
+from qtm._hardware.device_primitive import DeviceJob
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
@@ -121,6 +123,8 @@ def connect(
     if options.get("seed_transpiler") is None:
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
+    if settings.dry_run and journal is not None:
+        raise ParameterError("a dry run has no results to resume from; leave journal= out, or dry_run=True")
     device, service = _find_backend(backend, service, settings, min_qubits)
     kind = kind_for(device) if settings.estimator == "auto" else settings.estimator
     settings = dataclasses.replace(settings, backend=device.name, estimator=kind)
@@ -235,6 +239,7 @@ class Connection:
             limits=Limits(circuits=circuits, depth=settings.max_depth),
             budget=Budget(settings.max_executions, settings.max_seconds),
             retry=Retry(settings.retries, settings.backoff),
+            dry_run=settings.dry_run,
         )  # fmt: skip
         self.checkpoint = None
         if journal.path is not None:
@@ -279,6 +284,31 @@ class Connection:
         """
         return self.estimator.estimate_usage(pubs, precision=precision)
 
+    def check(self, forecast: Usage) -> None:
+        """Compare a forecast with what is left of the budget and of the account's plan; nothing is submitted.
+
+        A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
+
+        Args:
+            forecast: What is going to be used.
+
+        Raises:
+            BudgetExceeded: It is more than ``max_seconds`` and ``max_executions`` leave, or than the plan has left
+                (``usage_remaining_seconds`` of the service).
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> with hardware.connect("fake_manila", max_seconds=60) as device:
+            ...     ansatz = real_amplitudes(2, reps=1)
+            ...     settings = {"estimator": device.estimator, "pass_manager": device.pass_manager}
+            ...     model = QuantumModule(ansatz, None, ansatz.parameters, gradient="auto", **settings)
+            ...     device.check(model.estimate_usage(1, steps=20))
+            Traceback (most recent call last):
+            ...
+            qtm._errors.BudgetExceeded: max_seconds=60 would be exceeded: used so far 0 jobs, ...
+        """
+        self.estimator.check(forecast)
+
     def recalibrate(self) -> None:
         """Fetch the backend's latest calibration and use it from the next submission on.
 
@@ -295,6 +325,7 @@ class Connection:
         try:
             if self._mode is not None:
                 self._mode.close()
+                self.estimator.note_session()
         finally:
             self._mode = None
             self.journal.close()

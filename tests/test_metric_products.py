@@ -62,10 +62,8 @@ def test_large_states(threads):
     circuit = efficient_su2(13, reps=1, su2_gates=["rx", "p"], entanglement="pairwise")
     settings = {"num_threads_forward": threads, "num_threads_backward": threads, "seed_init": 0}
     module = qtm.QuantumModule(circuit, None, circuit.parameters, **settings).double()
-    product, state = (
-        StateGeometry(module).at(None),
-        qtm.QuantumModule(circuit, None, circuit.parameters, outputs="state", **settings),
-    )
+    product = StateGeometry(module).at(None)
+    state = qtm.QuantumModule(circuit, None, circuit.parameters, outputs="state", **settings)
     vector = torch.cos(torch.arange(circuit.num_parameters, dtype=torch.float64))
     state.double()
     found = product(vector)
