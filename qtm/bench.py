@@ -312,8 +312,8 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
 
 
 def _peers_of(workload: Workload) -> list[str]:
-    """Peers of the workload: those of mixed states where there is noise, and the others where there is none."""
-    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.mixed == bool(workload.pauli)]
+    """Peers of the workload: by default those that simulate its kind of states."""
+    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.states == workload.states]
 
 
 def _report(

@@ -37,7 +37,8 @@ from qtm._errors import ParameterError, QtmError, require
 from qtm._hardware.budget import Budget
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
-from qtm._hardware.device_estimator import DeviceEstimator, DeviceJob
+from qtm._hardware.device_estimator import DeviceEstimator
+from qtm._hardware.device_primitive import DeviceJob
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager

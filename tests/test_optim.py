@@ -87,6 +87,25 @@ def test_the_metric_in_single_precision() -> None:
     np.testing.assert_allclose(single, metric_tensor(copy.deepcopy(module).double()), atol=1e-5)
 
 
+def test_angles_that_are_not_linear_in_the_parameters() -> None:
+    a = ParameterVector("a", 2)
+    circuit = QuantumCircuit(2)
+    circuit.ry(a[0] * a[1], 0)
+    circuit.cx(0, 1)
+    circuit.rx(a[1] ** 2, 1)
+    module = QuantumModule(circuit, None, list(a), seed_init=4).double()
+    expected = dense_metric(circuit, list(a), module.variational.detach().numpy())
+    np.testing.assert_allclose(metric_tensor(module), expected, atol=1e-7)
+    assert metric_module.StateGeometry(module).at(None).matrix() is None
+
+
+def test_the_metric_as_one_batch() -> None:
+    circuit = CIRCUITS["efficient_su2"]
+    module = QuantumModule(circuit, None, circuit.parameters, seed_init=1).double()
+    batched = metric_module.StateGeometry(module).at(None).matrix()
+    torch.testing.assert_close(batched, metric_tensor(module), atol=1e-12, rtol=0)
+
+
 # --- Conjugate gradients --------------------------------------------------------------------------------------------
 
 
@@ -118,21 +137,30 @@ def stepped(module: QuantumModule, **options: Any) -> tuple[torch.Tensor, torch.
     return gradient, torch.cat(module.variational_).detach() - before, optimizer
 
 
+@pytest.fixture(params=["dense", "conjugate gradients"])
+def solver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small circuits are solved densely, unless that is switched off."""
+    if request.param != "dense":
+        monkeypatch.setattr(metric_module, "_DENSE", 0)
+    return request.param
+
+
 def layered(observable: str = "ZXI") -> QuantumModule:
     parts = [hardware_efficient_ansatz(3)] * 3
     return QuantumModule.from_parts(parts, observables=[observable], variational_params_initial={}).double()
 
 
-def test_a_step_solves_the_damped_equations() -> None:
+def test_a_step_solves_the_damped_equations(solver: str) -> None:
     module = layered()
     metric = metric_tensor(module)
     gradient, change, optimizer = stepped(module, lr=0.3, damping=0.01)
     expected = -0.3 * torch.linalg.solve(metric + 0.01 * torch.eye(len(metric)), gradient)
     torch.testing.assert_close(change, expected, atol=1e-7, rtol=0)
     assert 0 < optimizer.iterations <= 100
+    assert (optimizer.iterations == len(metric)) == (solver == "dense")
 
 
-def test_the_block_diagonal_form_leaves_out_entries_between_sets() -> None:
+def test_the_block_diagonal_form_leaves_out_entries_between_sets(solver: str) -> None:
     module = layered()
     sizes = [s.numel() for s in module.variational_]
     full = metric_tensor(module)
@@ -144,7 +172,7 @@ def test_the_block_diagonal_form_leaves_out_entries_between_sets() -> None:
     torch.testing.assert_close(change, expected, atol=1e-7, rtol=0)
 
 
-def test_groups_have_their_own_rates_and_damping() -> None:
+def test_groups_have_their_own_rates_and_damping(solver: str) -> None:
     module = layered()
     metric = metric_tensor(module)
     first, second, third = module.variational_
@@ -180,7 +208,7 @@ def test_the_metric_is_that_of_the_last_call_with_gradients() -> None:
     assert (changes[0] - changes[2]).abs().max() > 1e-4
 
 
-def test_it_needs_fewer_steps_than_gradient_descent() -> None:
+def test_it_needs_fewer_steps_than_gradient_descent(solver: str) -> None:
     hamiltonian = SparsePauliOp.from_sparse_list(
         [("ZZ", [q, q + 1], -1.0) for q in range(3)] + [("X", [q], -1.0) for q in range(4)], 4
     )
@@ -219,7 +247,7 @@ def test_a_closure_and_schedules_work_as_with_other_optimizers() -> None:
     assert losses[2] < losses[0] and optimizer.param_groups[0]["lr"] == pytest.approx(0.0125)
 
 
-def test_states_are_saved_and_modules_stay_picklable() -> None:
+def test_states_are_saved_and_modules_stay_picklable(solver: str) -> None:
     one = layered()
     two = copy.deepcopy(one)
     optimizers = [NaturalGradient(m.parameters(), m, lr=0.1) for m in (one, two)]
@@ -344,7 +372,7 @@ def test_examples_run(module: Any) -> None:
     assert doctest.testmod(module).failed == 0 and doctest.testmod(module).attempted > 0
 
 
-def test_parameters_without_effect_do_not_move() -> None:
+def test_parameters_without_effect_do_not_move(solver: str) -> None:
     circuit = QuantumCircuit(1)
     a = ParameterVector("a", 2)
     circuit.rz(a[0], 0)  # on |0>: a global phase

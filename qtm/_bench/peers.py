@@ -52,7 +52,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
-        mixed: Whether it simulates noise.
+        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
     """
 
     adapter: str
@@ -63,7 +63,7 @@ class Peer:
     compiles: bool = False
     whole: bool = False
     tolerance: float | None = None
-    mixed: bool = False
+    states: str = "vector"
 
 
 PEERS: dict[str, Peer] = {
@@ -90,10 +90,11 @@ PEERS: dict[str, Peer] = {
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
     "default-qubit": Peer("default_qubit", "pennylane"),
-    "default-mixed": Peer("default_mixed", "pennylane", _BOTH, compiles=True, mixed=True),
-    "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), mixed=True),
-    "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, mixed=True),
-    "qulacs-mixed": Peer("qulacs_mixed", "qulacs", mixed=True),
+    "default-mixed": Peer("default_mixed", "pennylane", _BOTH, compiles=True, states="mixed"),
+    "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
+    "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
+    "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
     "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),

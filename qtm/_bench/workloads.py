@@ -18,7 +18,8 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
-from qtm._bench.wide import brick, xxz
+from qtm._bench.matrix_product_states import hardware_efficient, xxz
+from qtm._bench.wide import brick
 from qtm._locks import cached_property
 from qtm._parts.model_circuit import as_ansatz
 from qtm.circuits import (
@@ -53,6 +54,7 @@ class Case:
         observables: What is measured.
         batch: Samples.
         pauli: Probability of X, of Y and of Z after every gate, on each of its qubits.
+        method: How qtm simulates.
     """
 
     x: int
@@ -60,6 +62,7 @@ class Case:
     observables: tuple[SparsePauliOp, ...]
     batch: int
     pauli: float = 0.0
+    method: Any = "auto"
 
     @cached_property
     def data(self) -> Data:
@@ -87,11 +90,13 @@ class Workload:
     gradients: tuple[str, ...] = ("reverse",)
     peers: tuple[str, ...] = field(default=())  # by default; none means all
     pauli: float = 0.0
+    method: Any = "auto"
+    states: str = "vector"  # of the peers
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
         model, observables = self.build(x, qubits or self.qubits, batch or self.batch)
-        return Case(x, model, tuple(observables), batch or self.batch, self.pauli)
+        return Case(x, model, tuple(observables), batch or self.batch, self.pauli, self.method)
 
 
 def z_words(num_qubits: int, count: int | None = None) -> list[SparsePauliOp]:
@@ -138,6 +143,13 @@ def noisy_circuit(num_qubits: int) -> ModelCircuit:
     return ModelCircuit(circuit, inputs, weights, ParameterVector("s", 0))
 
 
+def chain_circuit(num_qubits: int) -> ModelCircuit:
+    """The hardware-efficient circuit of Fig. 9 of [2]."""
+    circuit = hardware_efficient(num_qubits)
+    (vector,) = {p.vector for p in circuit.parameters}
+    return ModelCircuit(circuit, ParameterVector("x", 0), vector, ParameterVector("s", 0))
+
+
 _SLOW_PEERS = ("qiskit-machine-learning", "original")
 
 WORKLOADS: dict[str, Workload] = {
@@ -182,14 +194,20 @@ WORKLOADS: dict[str, Workload] = {
     "wide": Workload(
         "An XXZ chain after a brick of RY, RZ and CX, 4 layers: all bonds, by causal cones",
         "qubits", (20, 50, 100, 200, 500, 1000), (6, 8), 1, ("combined",),
-        lambda x, qubits, batch: (_wide(x), [xxz(x)]),
+        lambda x, qubits, batch: (_wide(x), [xxz(x, ring=False)]),
         peers=("tensorcircuit-lightcone", "quimb", "lightning"),
     ),
     "noise": Workload(
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
         lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
-        pauli=NOISE / 3,
+        pauli=NOISE / 3, states="mixed",
+    ),
+    "mps-step": Workload(
+        "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
+        "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
+        lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
+        method=("matrix_product_state", {"max_bond": 32}), states="mps",
     ),
 }  # fmt: skip
 
@@ -228,7 +246,7 @@ class QtmRunner:
             gradient=gradient,
             num_threads_forward=threads,
             num_threads_backward=threads,
-            **options,
+            **{"method": case.method, **options},
         ).to(DTYPES[dtype])
         with torch.no_grad():  # again, past the default dtype of torch
             self.module.variational_[0].copy_(torch.tensor(data.weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from qtm._torch.autograd import complex_name, dtype_of
 from qtm._torch.inputs import real_tensor
 from qtm.modules import QuantumModule
 
+_DENSE = 64  # parameters up to which all products as one batch take less time than some of them in turn
+
 
 class StateGeometry:
     """The metric ``g_kl = Re(<d_k psi|d_l psi> - <d_k psi|psi><psi|d_l psi>)`` by the parameter sets of a module.
@@ -31,9 +34,10 @@ class StateGeometry:
         check_type(module, "module", QuantumModule, "a QuantumModule", "give the module whose parameters are trained")
         self.module = module
         self._simulations: dict[str, Simulation] = {}
+        self._linear: dict[str, Tensor | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_simulations": {}}
+        return {**self.__dict__, "_simulations": {}, "_linear": {}}
 
     def at(self, inputs: Tensor | None) -> Products:
         """Products with the mean metric over the inputs (..., input_size), at the module's parameters.
@@ -55,23 +59,47 @@ class StateGeometry:
             if not len(rows):
                 raise ShapeError("the mean metric of no inputs is not defined; give at least one")
         simulation = self._simulation(complex_name(dtype_of(sets, rows)))
-        return Products(simulation, rows, sets, 1 if rows is None else len(rows))
+        if rows is not None:
+            return AutogradProducts(simulation, rows, sets, len(rows))
+        key = simulation.dtype
+        if key not in self._linear:
+            self._linear[key] = constant_jacobian(simulation, sets)
+        slopes = self._linear[key]
+        return (
+            AutogradProducts(simulation, None, sets, 1) if slopes is None else LinearProducts(simulation, sets, slopes)
+        )
 
     def _simulation(self, dtype: str) -> Simulation:
         if dtype not in self._simulations:
             module = self.module
-            threads = {"num_threads": module.num_threads_forward, "backward_threads": module.num_threads_backward}
-            options = Options(dtype, method="statevector", **threads)
+            options = Options(
+                dtype,
+                module.num_threads_forward,
+                backward_threads=module.num_threads_backward,
+                method="statevector",
+            )
             parameters = [*module.encoding_parameters, *(p for s in module.variational_parameters for p in s)]
             self._simulations[dtype] = Simulation(module.circuit, parameters, State(), options)
         return self._simulations[dtype]
 
 
-class Products:
+class Products(ABC):
     """Products of the mean metric with directions, at one point.
 
     Angles are functions of the parameters, A their Jacobian: the product is the mean of A^T g A v over the batch.
     """
+
+    @abstractmethod
+    def __call__(self, direction: Tensor) -> Tensor:
+        """The product (parameters,) with a direction (parameters,)."""
+
+    def matrix(self) -> Tensor | None:
+        """The metric (parameters, parameters) where it is cheap: all products are one batch; otherwise None."""
+        return None
+
+
+class AutogradProducts(Products):
+    """Products at angles that depend on the parameters in any way, which torch differentiates."""
 
     def __init__(self, simulation: Simulation, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> None:
         self._engine, self._batch = simulation.engine, batch
@@ -88,14 +116,26 @@ class Products:
             self._pulled = self._pull(self._dual, create_graph=True)
 
     def __call__(self, direction: Tensor) -> Tensor:
-        """The product (parameters,) with a direction (parameters,)."""
         if self._pulled is None:
             return torch.zeros_like(direction)
-        tangent = torch.autograd.grad(self._pulled, self._dual, direction, retain_graph=True)[0]
-        product = self._engine.metric_product(self._angles.detach(), self._prepared, tangent.contiguous())
+        product = self._engine.metric_product(self._angles.detach(), self._prepared, self.tangent(direction))
         found = self._pull(product / self._batch, create_graph=False)
         assert found is not None
         return found
+
+    def tangent(self, direction: Tensor) -> Tensor:
+        """The change (batch, angles) of the angles along a direction."""
+        assert self._pulled is not None
+        return torch.autograd.grad(self._pulled, self._dual, direction, retain_graph=True)[0].contiguous()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the Jacobian of the angles is the same everywhere."""
+        if self._pulled is None:
+            return False
+        with torch.enable_grad():
+            second = torch.autograd.grad(self._pulled.sum(), self._weights, allow_unused=True, retain_graph=True)[0]
+        return second is None
 
     def _pull(self, cotangent: Tensor, *, create_graph: bool) -> Tensor | None:
         if not self._angles.requires_grad:
@@ -103,6 +143,36 @@ class Products:
         return torch.autograd.grad(
             self._angles, self._weights, cotangent, create_graph=create_graph, retain_graph=True
         )[0]
+
+
+def constant_jacobian(simulation: Simulation, sets: Sequence[Tensor]) -> Tensor | None:
+    """The Jacobian (angles, parameters) of a circuit without inputs whose angles are linear; None: they are not."""
+    products = AutogradProducts(simulation, None, sets, 1)
+    if not products.is_linear:
+        return None
+    columns = torch.eye(sum(s.numel() for s in sets), dtype=sets[0].dtype)
+    return torch.stack([products.tangent(column)[0] for column in columns], dim=1)
+
+
+class LinearProducts(Products):
+    """Products at angles that are linear functions of the parameters: Jacobian (angles, parameters)."""
+
+    def __init__(self, simulation: Simulation, sets: Sequence[Tensor], jacobian: Tensor) -> None:
+        self._engine, self._jacobian = simulation.engine, jacobian
+        with torch.no_grad():
+            self._angles, self._prepared = simulation.torch_arguments(None, torch.cat(list(sets)), 1)
+
+    def __call__(self, direction: Tensor) -> Tensor:
+        tangent = (self._jacobian @ direction)[None]
+        return self._engine.metric_product(self._angles, self._prepared, tangent)[0] @ self._jacobian
+
+    def matrix(self) -> Tensor | None:
+        count = self._jacobian.shape[1]
+        if count > _DENSE:
+            return None
+        angles = self._angles.expand(count, -1).contiguous()
+        found = self._engine.metric_product(angles, self._prepared, self._jacobian.T.contiguous()) @ self._jacobian
+        return (found + found.T) / 2
 
 
 def metric_tensor(module: QuantumModule, inputs: Any = None) -> Tensor:

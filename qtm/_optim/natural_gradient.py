@@ -47,8 +47,9 @@ class NaturalGradient(torch.optim.Optimizer):
     """Gradient descent in the geometry of the states: ``(g + damping) d = gradient``, ``parameters -= lr d``.
 
     g is the Fubini-Study metric of the module's states, averaged over the inputs of its last call with gradients
-    enabled (Stokes et al., Quantum 4, 269 (2020)), a quarter of their quantum Fisher information. It is never built:
-    the equations are solved by conjugate gradients, whose products cost about two gradients each.
+    enabled (Stokes et al., Quantum 4, 269 (2020)), a quarter of their quantum Fisher information. The equations are
+    solved by conjugate gradients, without the matrix: a product with g costs about two gradients. Only for at most 64
+    parameters of a circuit without inputs is g built, all products being one batch.
 
     The metric is that of the ideal states, also where the module's values come from an estimator or have noise.
 
@@ -115,7 +116,7 @@ class NaturalGradient(torch.optim.Optimizer):
         self.iterations = 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, inputs: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None, *, inputs: Any = None) -> Any:
         """Take a step; the loss that ``closure`` returns, if it is given.
 
         Args:
@@ -155,6 +156,10 @@ class NaturalGradient(torch.optim.Optimizer):
     ) -> Tensor:
         """The natural gradient (parameters,), 0 at coordinates that are not trained."""
         trained = options["trained"] != 0
+        metric = products.matrix()
+        if metric is not None:
+            self.iterations = len(metric)
+            return self._solve_dense(metric, gradient, sets, options)
 
         def damped(vector: Tensor) -> Tensor:
             return products(vector) + options["damping"] * vector
@@ -168,6 +173,17 @@ class NaturalGradient(torch.optim.Optimizer):
             )
             direction += found
             self.iterations += used
+        return direction
+
+    def _solve_dense(
+        self, metric: Tensor, gradient: Tensor, sets: list[nn.Parameter], options: dict[str, Tensor]
+    ) -> Tensor:
+        """The same from the metric (parameters, parameters)."""
+        direction = torch.zeros_like(gradient)
+        for inside in self._members(sets, options["trained"] != 0):
+            block = metric[inside][:, inside] + torch.diag(options["damping"][inside])
+            # Without damping the metric may be singular: the shortest solution.
+            direction[inside] = torch.linalg.lstsq(block, gradient[inside][:, None], driver="gelsd").solution[:, 0]
         return direction
 
     def _members(self, sets: list[nn.Parameter], trained: Tensor) -> list[Tensor]:

@@ -83,7 +83,7 @@ class QNSPSA(torch.optim.Optimizer):
         weights = [p for parameters in module.variational_parameters for p in parameters]
         coordinates = [*module.encoding_parameters, *weights]  # the states depend on both; all are features here
         none = ParameterVector("none", 0)
-        model = ModelCircuit(module.circuit, coordinates, none, none)  # type: ignore[arg-type]
+        model = ModelCircuit(module.circuit, coordinates, none, none)
         self._fidelities = QuantumKernel(
             model, sampler=sampler, shots=shots, pass_manager=pass_manager, evaluate_duplicates="all",
             seed=seed, num_threads=module.num_threads_forward, progress=False,
