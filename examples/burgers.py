@@ -108,8 +108,8 @@ def second_derivative(solution: Solution, points: torch.Tensor) -> tuple[torch.T
     """u_xx, by differentiating the circuit twice, and q_x, which it should be."""
     points = points.clone().requires_grad_()
     u, slope = solution(points)
-    twice = torch.autograd.grad(derivatives(u, points)[:, 0].sum(), points)[0][:, 0]
-    return twice, derivatives(slope, points)[:, 0].detach()
+    slope_x = derivatives(slope, points)[:, 0].detach()
+    return torch.autograd.grad(derivatives(u, points)[:, 0].sum(), points)[0][:, 0], slope_x
 
 
 def main() -> None:
