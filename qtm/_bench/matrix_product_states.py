@@ -67,7 +67,7 @@ def dimerized(num_qubits: int, layers: int = 1) -> QuantumCircuit:
 
 
 def staircase(num_qubits: int, layers: int = 2) -> QuantumCircuit:
-    """Every second qubit in 1, then layers of RZ and of XX, YY and ZZ rotations, from one end of the chain to the other.
+    """Every second qubit in 1, then layers of RZ and of XX, YY and ZZ rotations, from one end to the other.
 
     One layer can prepare matrix product states of bond dimension 2, two layers some of those of 4.
     """
