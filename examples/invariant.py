@@ -1,6 +1,6 @@
 """A model that is invariant by construction against a plain one: accuracy over training samples, and under noise.
 
-    python examples/invariant.py             # a minute; writes invariant.png
+    python examples/invariant.py             # about 20 s on two cores; writes invariant.png
     python examples/invariant.py --quick
 
 Five angles on a ring; the label says whether neighbours agree, so rotations and reflections of the ring do not change

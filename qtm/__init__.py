@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from qtm.comparison import compare_models
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
+    from qtm.kernels import QuantumKernel
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
     from qtm.postselection import PostSelectedModule
-    from qtm.sklearn import QuantumClassifier, QuantumRegressor
+    from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,6 +57,9 @@ __all__ = [
     "PostSelectedModule",
     "QtmError",
     "QuantumClassifier",
+    "QuantumKernel",
+    "QuantumKernelClassifier",
+    "QuantumKernelRegressor",
     "QuantumModule",
     "QuantumRegressor",
     "SamplerQNN",
@@ -79,6 +83,9 @@ _LAZY = {
     "MitigatedEstimator": "mitigation",
     "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
+    "QuantumKernel": "kernels",
+    "QuantumKernelClassifier": "sklearn",
+    "QuantumKernelRegressor": "sklearn",
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",

@@ -3,11 +3,11 @@
 ``noisy_estimator`` simulates with qtm's density matrix or with Aer, and differs from
 ``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
 
-* a readout error of the noise model enters the values (Aer's estimator saves expectation values
-  without measuring, and so without readout errors);
-* shots are outcomes ``+1`` / ``-1`` drawn with the right probability (Aer's adds Gaussian noise
-  of a fixed width);
-* a gate that the noise model does not know is translated or refused, never run free of noise.
+* values include the readout errors of the noise model (Aer's estimator saves expectation values without
+  measuring, and so without readout errors);
+* shots are ``+1`` / ``-1`` outcomes drawn with the correct probability (Aer's estimator adds Gaussian noise of
+  a fixed width);
+* a gate that the noise model lacks is translated, or an error is raised; it never runs without noise.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def noisy_estimator(
 
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).
-            Or a backend, whose noise is used and whose ISA circuits are expected.
-        shots: outcomes drawn for *each Pauli term* of each observable; None gives exact values.
-            ``run(..., precision=p)`` draws ``1 / p**2`` shots instead, ``precision=0`` none.
+            Or a backend, whose noise model is used and which requires ISA circuits.
+        shots: number of outcomes drawn for *each Pauli term* of each observable; None gives exact values.
+            ``run(..., precision=p)`` draws ``1 / p**2`` shots instead; ``precision=0`` is exact.
         method: ``"density_matrix"`` is exact; ``"statevector"``, ``"matrix_product_state"`` and
-            ``"stabilizer"`` follow one random trajectory per shot and need ``shots``. ``"auto"`` takes the
-            density matrix, and trajectories where ``shots`` is given and they cost less.
-        seed: makes the sequence of calls reproducible.
+            ``"stabilizer"`` sample one trajectory per shot and need ``shots``. ``"auto"`` uses the density
+            matrix, or trajectories if ``shots`` is given and they are cheaper.
+        seed: seed of all random numbers; makes a sequence of calls reproducible.
 
-    Readout errors of single qubits are included: a measured Pauli factor ``P`` is seen as ``a P + b`` with
+    Readout errors of single qubits are included: a measured Pauli factor ``P`` is read as ``a P + b`` with
     ``a = 1 - p(1|0) - p(0|1)`` and ``b = p(0|1) - p(1|0)``.
 
     Raises:
@@ -75,15 +75,15 @@ def noisy_estimator(
 
 
 def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequence[str] | None = None) -> NoiseModel:
-    """Return the noise model that applies X, Y or Z at random to each qubit of each gate.
+    """Return a noise model that applies X, Y or Z at random to each qubit of each gate.
 
     Args:
-        probabilities: of X, Y and Z, e.g. ``{"X": 0.01, "Z": 0.02}``; one number is used for all three
-            (the ``q`` of qiboml, section II.E.1).
+        probabilities: probabilities of X, Y and Z, e.g. ``{"X": 0.01, "Z": 0.02}``; a single number is used for
+            all three (the ``q`` of the Qiboml paper, section II.E.1).
         gates: names of the noisy gates; None means every standard gate of one or two qubits.
 
     Raises:
-        ParameterError: probabilities are negative, sum to more than 1, or are not of X, Y, Z.
+        ParameterError: a probability is negative, they sum to more than 1, or a key is not X, Y or Z.
 
     Example:
         >>> local_pauli_noise({"X": 0.01, "Z": 0.02}, gates=["ry"]).noise_instructions
@@ -101,11 +101,11 @@ def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequ
 def depolarizing_noise(
     one_qubit: float, two_qubit: float | None = None, *, gates: Sequence[str] | None = None
 ) -> NoiseModel:
-    """Return the noise model with ``rho -> (1 - p) rho + p I / 2^k`` after each gate of k qubits.
+    """Return a noise model with ``rho -> (1 - p) rho + p I / 2^k`` after each gate on k qubits.
 
     Args:
-        one_qubit: p for gates of one qubit.
-        two_qubit: p for gates of two qubits; None means the same p.
+        one_qubit: p of one-qubit gates.
+        two_qubit: p of two-qubit gates; None means the same p.
         gates: names of the noisy gates; None means every standard gate of one or two qubits.
 
     Raises:

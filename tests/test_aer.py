@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from qiskit.primitives import BaseEstimatorV2, StatevectorEstimator
 from qiskit.quantum_info import DensityMatrix, SparsePauliOp, SuperOp
 
 from qtm import (
+    CircuitError,
     EstimatorQNN,
+    FastEstimator,
     MitigatedEstimator,
     QuantumModule,
     SamplerQNN,
@@ -160,19 +163,50 @@ EXACT = {
     "mitigated": lambda circuit, noise: by_pub(MitigatedEstimator(aer(noise), "rem", confusion=IDEAL_READOUT), circuit),
     "EstimatorQNN": lambda circuit, noise: by_qnn(aer(noise), circuit),
 }
-# Parameter shift writes these in gates that it can shift, so errors of the whole are not met.
+# Parameter shift writes these in gates that it can shift, so it refuses errors of the whole.
 WITHOUT_RULE = {name for name in GATES if name not in _standard()} - {"open cp", "labelled cp"}
+
+
+def refusal(name: str) -> str:
+    return re.escape(f"error for '{name_for_noise(GATES[name])}', and parameter shift")
 
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["ideal", "noisy"])
 @pytest.mark.parametrize("way", EXACT)
 @each_gate
 def test_values_are_those_of_the_bound_circuit(name: str, way: str, noisy: bool) -> None:
-    if noisy and way in ("module", "EstimatorQNN") and name in WITHOUT_RULE:
-        pytest.skip("parameter shift replaces the gate by its definition")
     circuit = circuit_of(name)
-    found = EXACT[way](circuit, noise_on(GATES[name]) if noisy else None)
-    np.testing.assert_allclose(found, expected(name, noisy), atol=1e-9)
+    noise = noise_on(GATES[name]) if noisy else None
+    if noisy and way in ("module", "EstimatorQNN") and name in WITHOUT_RULE:
+        with pytest.raises(CircuitError, match=refusal(name)):
+            EXACT[way](circuit, noise)
+    else:
+        np.testing.assert_allclose(EXACT[way](circuit, noise), expected(name, noisy), atol=1e-9)
+
+
+SHIFTED = {
+    "aer": lambda noise: aer(noise),
+    "model in the run options": lambda noise: AerEstimator(options={"run_options": {"noise_model": noise}}),
+    "noisy_estimator": lambda noise: noisy_estimator(noise),
+    "hidden": lambda noise: Hidden(aer(noise)),
+    "mitigated": lambda noise: MitigatedEstimator(noisy_estimator(noise), "rem", confusion=IDEAL_READOUT),
+    "FastEstimator": lambda noise: FastEstimator(noise=noise),
+}
+
+
+@pytest.mark.parametrize("way", SHIFTED)
+@pytest.mark.parametrize("name", sorted(WITHOUT_RULE))
+def test_parameter_shift_leaves_no_noise_out(name: str, way: str) -> None:
+    noise = noise_on(GATES[name])
+    with pytest.raises(CircuitError, match=refusal(name)):
+        by_module(SHIFTED[way](noise), circuit_of(name))
+
+
+def test_parameter_shift_of_a_sampler_leaves_no_noise_out() -> None:
+    sampler = AerSampler(options={"backend_options": {"noise_model": noise_on(GATES["mcphase"])}})
+    qnn = SamplerQNN(circuit=circuit_of("mcphase"), weight_params=P[:2], sampler=sampler)
+    with pytest.raises(CircuitError, match="error for 'mcphase', and parameter shift"):
+        qnn.backward(None, [0.1, 0.2])
 
 
 @pytest.mark.parametrize("name", ["cp", "crx", "cu", "open cp", "mcphase"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from network_cases import Case, amplitude_case, differences, pass_manager, random_case
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
@@ -16,6 +17,7 @@ from qiskit.primitives import BackendEstimatorV2, StatevectorEstimator
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 
+from qtm import QuantumModule, local_pauli_noise, noisy_estimator
 from qtm._errors import JobError, ObservableError, ParameterError, QtmError, ShapeError
 from qtm.connectors import EstimatorQNN
 from qtm.gradients import FastReverseEstimatorGradient
@@ -377,3 +379,33 @@ def test_a_failing_job_says_so() -> None:
     qnn = EstimatorQNN(**random_case(1).arguments(), estimator=Failing())
     with pytest.raises(JobError, match="OSError: the line is down"):
         qnn.forward(X, WEIGHTS)
+
+
+def test_usage_is_that_of_a_module() -> None:
+    """Both shift the same angles: as many points for the derivative, and as many circuits."""
+    case = random_case(2)
+    arguments = case.arguments()
+    noise = local_pauli_noise(0.01)
+    qnn = EstimatorQNN(**arguments, estimator=noisy_estimator(noise), default_precision=0.0, input_gradients=True)
+    qnn.forward(X, WEIGHTS)
+    qnn.backward(X, WEIGHTS)
+    model = QuantumModule(
+        arguments["circuit"],
+        arguments["input_params"],
+        arguments["weight_params"],
+        observables="tensoredZ",
+        estimator=noisy_estimator(noise),
+        gradient="param-shift",
+        encoding_gradients_flag=True,
+    ).double()
+    model(torch.tensor(X, requires_grad=True)).sum().backward()
+    assert qnn.usage == model.usage
+    assert qnn.usage.jobs == 2
+
+
+def test_values_that_are_not_finite_are_named_on_any_estimator() -> None:
+    qnn = EstimatorQNN(**random_case(2).arguments(), estimator=noisy_estimator(local_pauli_noise(0.01)))
+    bad = np.full_like(X, np.nan)
+    for ask in (qnn.forward, qnn.backward):
+        with pytest.raises(ParameterError, match="nan"):
+            ask(bad, WEIGHTS)

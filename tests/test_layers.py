@@ -22,6 +22,7 @@ MAX_LINES = 450
 # A folder stands for everything in it. A new public file or folder gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_locks", "_machine"),
+    ("_kept_memory",),
     ("_arguments",),
     ("_executors",),
     ("_circuit", "_parts"),
@@ -31,12 +32,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules",),
-    ("_qnn", "_mitigation", "circuits", "postselection"),
+    ("modules", "states"),
+    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training", "postselection"),
+    ("diagnostics",),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
     ("hardware",),
+    ("_kernels",),
+    ("kernels",),
+    ("_optim",),
+    ("optim",),
     ("_models", "_serve"),
     ("sklearn",),
     ("comparison",),
@@ -53,6 +59,7 @@ IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
 # Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
 ADAPTERS = {
     "qtm/sklearn.py": {"sklearn"},
+    "qtm/_models/kernel_machine.py": {"sklearn"},
     "qtm/_models/learner.py": {"sklearn"},
     "qtm/_serve/app.py": {"fastapi", "pydantic"},
 }

@@ -240,7 +240,7 @@ BAD = [
     (lambda: noise.noisy_estimator(NoiseModel(), shots=0), "shots must be"),
     (lambda: noise.noisy_estimator(NoiseModel(), shots=1.5), "shots must be"),
     (lambda: noise.noisy_estimator(NoiseModel(), shots=9, method="tensor"), "one of .auto."),
-    (lambda: noise.noisy_estimator(NoiseModel(), method="statevector"), "give shots"),
+    (lambda: noise.noisy_estimator(NoiseModel(), method="statevector"), "needs shots="),
     (lambda: noise.noisy_estimator("fake_manila"), "noise must be an Aer NoiseModel or a BackendV2"),
     (lambda: noise.local_pauli_noise(0.4), "sum to at most 1"),
     (lambda: noise.local_pauli_noise({"X": -0.1}), "not negative"),

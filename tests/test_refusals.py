@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import qiskit.circuit.library as library
-from flat_oracle import one
 from qiskit import QuantumCircuit, QuantumRegister
 from qiskit.circuit import (
     AnnotatedOperation,
@@ -95,9 +94,15 @@ def complex_evolution(circuit):
     circuit.append(gate, [0])
 
 
-def wrapped_evolution(circuit):
-    inner = one(PauliEvolutionGate(SparsePauliOp(["X", "Z"]), T)).to_gate()
-    circuit.append(AnnotatedOperation(inner, ControlModifier(1)), [0, 1])
+def modified_evolution(circuit):
+    gate = PauliEvolutionGate(SparsePauliOp(["X", "Z"]), T)
+    circuit.append(AnnotatedOperation(gate, [PowerModifier(0.5), ControlModifier(1)]), [0, 1])
+
+
+def modified_reset(circuit):
+    inner = QuantumCircuit(1)
+    inner.reset(0)
+    circuit.append(AnnotatedOperation(inner.to_instruction(), ControlModifier(1)), [0, 1])
 
 
 REFUSALS = {
@@ -120,7 +125,8 @@ REFUSALS = {
     "opaque instruction": (lambda c: c.append(Instruction("q", 1, 0, []), [0]), r"'q'.*no definition"),
     "complex evolution": (complex_evolution, r"'PauliEvolution'.*not all real"),
     "evolution of many qubits": (big_evolution, r"'PauliEvolution'.*not commute, on 8 qubits.*decompose"),
-    "wrapped evolution": (wrapped_evolution, r"'annotated'.*without unbound parameters"),
+    "modified evolution": (modified_evolution, r"'annotated'.*'PauliEvolution' to the power 0.5.*Bind its parameters"),
+    "modified reset": (modified_reset, r"'annotated'.*modifies .* 'reset', which is not unitary"),
     "annotated opaque": (
         lambda c: c.append(AnnotatedOperation(Instruction("q", 1, 0, []), ControlModifier(1)), [0, 1]),
         r"'annotated'.*modifies 'q', which has no definition",

@@ -231,7 +231,7 @@ OWN_LOCKS = {
     "_locks.py",
     "_engines/statevector/thread_pool.py",
     "_hardware/journal.py",
-    "_hardware/device_estimator.py",
+    "_hardware/device_primitive.py",
 }
 
 

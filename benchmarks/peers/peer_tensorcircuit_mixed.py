@@ -12,7 +12,7 @@ class MixedRunner(JaxRunner):
     def __init__(self, task: Task) -> None:
         super().__init__(task, words=False)
 
-    def one_sample(self, task: Task, words: bool):
+    def one_sample(self, task: Task, read: str):
         """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""
         import jax.numpy as jnp
         import tensorcircuit

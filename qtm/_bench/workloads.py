@@ -19,7 +19,9 @@ from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
 from qtm._bench.matrix_product_states import hardware_efficient, xxz
+from qtm._bench.wide import brick
 from qtm._locks import cached_property
+from qtm._parts.model_circuit import as_ansatz
 from qtm.circuits import (
     ModelCircuit,
     hardware_efficient_circuit,
@@ -117,6 +119,11 @@ def _tensored(num_qubits: int) -> list[SparsePauliOp]:
     return [SparsePauliOp("Z" * num_qubits)]
 
 
+def _wide(num_qubits: int) -> ModelCircuit:
+    circuit = brick(num_qubits)
+    return as_ansatz(circuit, list(circuit.parameters))
+
+
 DEPTH = 3
 NOISE_LAYERS, NOISE = 3, 0.01
 
@@ -184,6 +191,12 @@ WORKLOADS: dict[str, Workload] = {
         "qubits", (2, 3, 4, 5, 6, 7, 8), (2,), 1, ("forward", "combined"),
         lambda x, qubits, batch: (reuploading_circuit(x, DEPTH), z_words(x)),
     ),
+    "wide": Workload(
+        "An XXZ chain after a brick of RY, RZ and CX, 4 layers: all bonds, by causal cones",
+        "qubits", (20, 50, 100, 200, 500, 1000), (6, 8), 1, ("combined",),
+        lambda x, qubits, batch: (_wide(x), [xxz(x, ring=False)]),
+        peers=("tensorcircuit-lightcone", "quimb", "lightning"),
+    ),
     "noise": Workload(
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
@@ -221,16 +234,18 @@ class QtmRunner:
         **options: Any,
     ) -> None:
         model, data = case.model, case.data
+        if case.pauli:
+            options["noise"] = local_pauli_noise(case.pauli)
+        if "outputs" not in options:
+            options["observables"] = list(case.observables)
         self.module = QuantumModule(
             model.circuit,
             model.encoding_params,
             model.trainable_params,
-            observables=list(case.observables),
             variational_params_initial=data.weights,
             gradient=gradient,
             num_threads_forward=threads,
             num_threads_backward=threads,
-            **({"noise": local_pauli_noise(case.pauli)} if case.pauli else {}),
             **{"method": case.method, **options},
         ).to(DTYPES[dtype])
         with torch.no_grad():  # again, past the default dtype of torch

@@ -108,6 +108,11 @@ _NUMPY = _Arrays(
 )
 
 
+def _sign(values: Tensor) -> Tensor:
+    """As in numpy, NaN where a value is NaN, for which torch gives 0."""
+    return values.sign().masked_fill(values.isnan(), float("nan"))
+
+
 @cache
 def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
     import torch
@@ -125,7 +130,7 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
         take=lambda values, index: values.index_select(-1, index),
         concatenate=lambda parts: torch.cat(tuple(parts), -1),
         segment_sum=segment_sum,
-        functions=lambda name: getattr(torch, "sgn" if name == "sign" else name),
+        functions=lambda name: _sign if name == "sign" else getattr(torch, name),
         expand=lambda tensor, shape: tensor.expand(shape),
         convert=convert,
         is_complex=torch.is_complex,
@@ -290,6 +295,19 @@ def _plan_programs(
 def is_complex(program: PostfixProgram) -> bool:
     """Whether a program computes with complex numbers (its value may still be real)."""
     return any(isinstance(payload, complex) for _, payload in program)
+
+
+def gives_complex(program: Sequence[Step]) -> bool:
+    """Whether the value of a program is of a complex type; absolute values are real again."""
+    stack: list[bool] = []
+    for kind, payload in program:
+        if kind in OPERATORS:
+            stack.append(stack.pop() | stack.pop())
+        elif kind in ("row", "const"):
+            stack.append(isinstance(payload, complex))
+        elif kind == "abs":
+            stack[-1] = False
+    return stack[-1]
 
 
 @dataclass(frozen=True)

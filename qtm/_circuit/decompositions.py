@@ -6,6 +6,7 @@ That matters for ``PauliEvolutionGate``: its matrix is the exponential, its defi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -13,24 +14,17 @@ import numpy as np
 import qiskit.circuit.library as library
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
-    AnnotatedOperation,
     BoxOp,
     CircuitInstruction,
     ControlledGate,
-    ControlModifier,
     Delay,
     Gate,
-    InverseModifier,
     Operation,
     ParameterExpression,
-    PowerModifier,
 )
-from qiskit.circuit.annotated_operation import Modifier
-from qiskit.circuit.library import HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
-from qiskit.exceptions import QiskitError
+from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
-from scipy.linalg import block_diag
 
 from qtm._circuit.gates import GATES, Clifford, GateRow, PauliRotation, Primitive, pauli_row
 from qtm._circuit.synthesis import synthesize
@@ -78,19 +72,21 @@ def _constant_row(name: str, instruction: CircuitInstruction) -> GateRow | None:
         return None
     key = (name, len(instruction.qubits))
     if key not in _constant_rows:
-        _constant_rows[key] = GateRow(tuple(_constant_sequence(instruction.operation.definition)))
+        _constant_rows[key] = _constant(instruction.operation.definition)
     return _constant_rows[key]
 
 
-def _constant_sequence(circuit: QuantumCircuit) -> list[Primitive]:
+def _constant(circuit: QuantumCircuit) -> GateRow:
     index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
     sequence: list[Primitive] = []
+    phase = float(circuit.global_phase)
     for instruction in circuit.data:
         row = row_of(instruction)
         assert row is not None, f"{instruction.name} inside a standard gate is not a standard gate"
         qubits = tuple(index[q] for q in instruction.qubits)
         sequence += [_bound(on_qubits(p, qubits), instruction.params) for p in row.sequence]
-    return sequence
+        phase += sum(c * float(p) for c, p in zip(row.phase, (1, *instruction.params), strict=False))
+    return GateRow(tuple(sequence), phase=(phase,))
 
 
 def _bound(primitive: Primitive, values: list[float]) -> Primitive:
@@ -102,13 +98,20 @@ def _bound(primitive: Primitive, values: list[float]) -> Primitive:
 
 def _pauli_row_of(operation: Operation) -> GateRow | None:
     """The row of a rotation about one Pauli string of any length, or None."""
+    generator = rotation_generator(operation)
+    if generator is None:
+        return None
+    return pauli_row(generator.paulis[0].to_label()[::-1], float(generator.coeffs[0].real))
+
+
+def rotation_generator(operation: Operation) -> SparsePauliOp | None:
+    """G of exp(-i t G), where that is one Pauli string of any length and t the operation's parameter; or None."""
     product_rotation = getattr(library, "PauliProductRotationGate", None)  # absent from older Qiskit
     if product_rotation is not None and isinstance(operation, product_rotation):
-        return pauli_row(operation.pauli().to_label()[::-1], 0.5)
+        return 0.5 * SparsePauliOp(operation.pauli())
     if isinstance(operation, PauliEvolutionGate):
         generator = _generator(operation)
-        if len(generator) == 1:
-            return pauli_row(generator.paulis[0].to_label()[::-1], float(generator.coeffs[0].real))
+        return generator if len(generator) == 1 else None
     return None
 
 
@@ -142,7 +145,16 @@ def _(operation: ControlledGate) -> QuantumCircuit | None:
     circuit = QuantumCircuit(operation.num_qubits)
     # Qiskit's controls come first; the synthesis is shorter where they come last.
     order = [*range(controls, operation.num_qubits), *range(controls)]
-    return circuit.compose(synthesize(block_diag(*blocks)), order)
+    return circuit.compose(synthesize(_block_diagonal(blocks)), order)
+
+
+def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Equal square matrices on the diagonal of one."""
+    size = len(blocks[0])
+    matrix = np.zeros((len(blocks) * size, len(blocks) * size), complex)
+    for number, block in enumerate(blocks):
+        matrix[number * size : (number + 1) * size, number * size : (number + 1) * size] = block
+    return matrix
 
 
 @definition_of.register
@@ -152,7 +164,7 @@ def _(operation: UCGate) -> QuantumCircuit:
     simplified, controls = operation.simp_contr  # controls that change nothing are left out of the matrices
     left = [operation.num_qubits - i for i in controls][::-1] if simplified else range(1, operation.num_qubits)
     circuit = QuantumCircuit(operation.num_qubits)
-    return circuit.compose(synthesize(block_diag(*operation.params)), [0, *left])
+    return circuit.compose(synthesize(_block_diagonal(operation.params)), [0, *left])
 
 
 @definition_of.register
@@ -177,76 +189,14 @@ def _(operation: HamiltonianGate) -> QuantumCircuit:
     matrix, time = operation.params
     if not is_unbound(time):
         return operation.definition
-    return _circuit_of(PauliEvolutionGate(SparsePauliOp.from_operator(matrix), time))
+    return circuit_of(PauliEvolutionGate(SparsePauliOp.from_operator(matrix), time))
 
 
-@definition_of.register
-def _(operation: AnnotatedOperation) -> QuantumCircuit:
-    if _holds_evolution(operation.base_op):
-        # Qiskit would control the product formula, not the exponential that the gate's matrix is.
-        return _from_matrix(operation)
-    base = operation.base_op
-    for modifier in operation.modifiers:
-        base = _modified(base, modifier)
-    return _circuit_of(base)
-
-
-def _circuit_of(operation: Operation) -> QuantumCircuit:
+def circuit_of(operation: Operation) -> QuantumCircuit:
+    """A circuit of this operation alone."""
     circuit = QuantumCircuit(operation.num_qubits)
     circuit.append(operation, range(operation.num_qubits))
     return circuit
-
-
-def _holds_evolution(operation: Operation) -> bool:
-    """Whether an operation wraps a ``PauliEvolutionGate``; the gate itself controls its exponential."""
-    definition = None if isinstance(operation, PauliEvolutionGate) else getattr(operation, "definition", None)
-    inner = [] if definition is None else [instruction.operation for instruction in definition.data]
-    return any(isinstance(o, PauliEvolutionGate) or _holds_evolution(o) for o in inner)
-
-
-def _from_matrix(operation: AnnotatedOperation) -> QuantumCircuit:
-    if any(is_unbound(p) for p in operation.params) or operation.num_qubits > MATRIX_QUBITS:
-        raise CircuitError(
-            "it modifies (control, inverse, power) a block that contains a PauliEvolutionGate; that is only "
-            f"possible without unbound parameters and up to {MATRIX_QUBITS} qubits. Modify the "
-            "PauliEvolutionGate itself, or decompose it into its product formula first"
-        )
-    return synthesize(operation.to_matrix())
-
-
-def _modified(base: Operation, modifier: Modifier) -> Operation:
-    if not isinstance(base, Gate):
-        circuit = definition_of(base)
-        if circuit is None:
-            raise CircuitError(f"it modifies {base.name!r}, which has no definition as a circuit")
-        base = circuit.to_gate()
-    if isinstance(modifier, InverseModifier):
-        return base.inverse(annotated=False)
-    if isinstance(modifier, ControlModifier):
-        return base.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
-    assert isinstance(modifier, PowerModifier)
-    return _power(base, modifier.power)
-
-
-def _power(base: Gate, power: float) -> Gate:
-    """An integer power is a repetition (it keeps parameters, needs no matrix); others are Qiskit's."""
-    if power != int(power) or isinstance(base, PauliEvolutionGate):
-        return _power_by_qiskit(base, power)
-    once = base if power >= 0 else base.inverse(annotated=False)
-    circuit = QuantumCircuit(base.num_qubits)
-    for _ in range(abs(int(power))):
-        circuit.append(once, range(base.num_qubits))
-    return circuit.to_gate()
-
-
-def _power_by_qiskit(base: Gate, power: float) -> Gate:
-    try:
-        return base.power(power, annotated=False)
-    except (QiskitError, TypeError) as error:
-        raise CircuitError(
-            f"Qiskit cannot raise {base.name!r} to the power {power} ({error}). Bind its parameters "
-            "first, or use an integer power"
-        ) from error
 
 
 @definition_of.register
@@ -278,7 +228,7 @@ def _real(operator: SparsePauliOp) -> SparsePauliOp:
     if operator.coeffs.dtype == object or np.any(operator.coeffs.imag):
         raise CircuitError(
             f"the coefficients {operator.coeffs.tolist()[:4]} of its operator are not all real, so it is "
-            "no unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
+            "not a unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
         )
     return operator
 
@@ -305,7 +255,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
     qubits = np.flatnonzero((part.paulis.x | part.paulis.z).any(axis=0)).tolist()
     if len(qubits) > MATRIX_QUBITS:
         raise CircuitError(
-            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the most are "
+            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the maximum is "
             f"{MATRIX_QUBITS}. If its product formula is meant (which is what hardware runs), write "
             "circuit.decompose('PauliEvolution') first, or give each commuting group a gate of its own"
         )
@@ -316,6 +266,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
         circuit.append(UnitaryGate((vectors * phases) @ vectors.conj().T), qubits)
         return
     circuit.append(UnitaryGate(vectors.conj().T), qubits)
+    circuit.append(GlobalPhaseGate(-time * float(energies.mean())), [])
     diagonal = _z_strings(energies)
     for term in range(len(diagonal)):
         circuit.append(PauliEvolutionGate(diagonal[term], time), qubits)

@@ -68,7 +68,7 @@ def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
     """
     if is_dynamic(circuit):
         raise CircuitError(
-            f"{who} simulates no circuit with control flow, reset or mid-circuit measurement; QuantumModule, "
+            f"{who} cannot simulate control flow, reset or mid-circuit measurement; QuantumModule, "
             "FastEstimator and FastSampler do"
         )
 
@@ -185,7 +185,7 @@ class _Deferral:
 
     def refuse(self, operation: Any, *_: Any) -> None:
         raise CircuitError(
-            f"{operation.name!r} is not simulated: how often its body runs depends on outcomes without a limit; "
+            f"{operation.name!r} is not simulated: the number of iterations depends on outcomes and is unbounded; "
             "use a for loop with if_test inside"
         )
 

@@ -15,7 +15,15 @@ import numpy as np
 from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.circuit.parameterexpression import OpCode
 
-from qtm._circuit.angle_map import OPERATORS, AngleMap, PostfixProgram, Step, is_complex, takes_complex_values
+from qtm._circuit.angle_map import (
+    OPERATORS,
+    AngleMap,
+    PostfixProgram,
+    Step,
+    gives_complex,
+    is_complex,
+    takes_complex_values,
+)
 from qtm._errors import ParameterError
 
 # {indices of the parameters of a monomial, sorted, with repetition: its coefficient}.
@@ -32,6 +40,8 @@ _UNARY: dict[Any, str] = {
     OpCode.ATAN: "arctan", OpCode.EXP: "exp", OpCode.LOG: "log", OpCode.ABS: "abs", OpCode.SIGN: "sign",
     OpCode.CONJ: "conj",
 }  # fmt: skip
+# Functions that are complex outside of an interval.
+_COMPLEX_OUTSIDE = {"log", "arcsin", "arccos"}
 # Each degree is one more gather for all the monomials; rarer powers are left to the programs.
 _MAX_DEGREE = 4
 # An imaginary part this small against the real one is rounding.
@@ -132,19 +142,25 @@ def _binary(name: str, left: Value, right: Value) -> Any:
 
 
 def _unary(name: str, value: Value) -> Any:
+    steps = _steps(value)
+    if name == "sign" and gives_complex(steps):
+        raise _ComplexSignError
     if _is_constant(value):
         return _fold(name, value)  # type: ignore[arg-type]
-    steps = _steps(value)
-    return [*(_with_complex_powers(steps) if name == "abs" else steps), (name, None)]
+    return [*(_with_complex_values(steps) if name == "abs" else steps), (name, None)]
 
 
-def _with_complex_powers(program: list[Step]) -> list[Step]:
-    """The program with powers of negative numbers defined: their absolute value is real, whatever the exponent."""
+def _with_complex_values(program: list[Step]) -> list[Step]:
+    """The program with powers and logarithms of negative numbers defined: their absolute value is real."""
+    if ("sign", None) in program:  # which is defined for real numbers only
+        return program
     steps: list[Step] = []
     for step, previous in zip(program, [None, *program], strict=False):
         exponent = previous[1] if previous is not None and previous[0] == "const" else None
         if step[0] == "pow" and (exponent is None or complex(exponent) != round(complex(exponent).real)):
             # base ** exponent: a complex exponent makes the operation complex, and its value is the same.
+            steps += [("const", 0j), ("add", None)]
+        if step[0] in _COMPLEX_OUTSIDE:
             steps += [("const", 0j), ("add", None)]
         steps.append(step)
     return steps
@@ -163,15 +179,17 @@ def _read(expression: ParameterExpression, index: dict[Parameter, int]) -> Value
     # no way in: in Qiskit 2.6 it fails on 2**a and gives a for the derivative of a*b with respect to a.
     stack: list[Value] = []
     for step in expression._qpy_replay:
-        stack.extend(_operand(value, index) for value in (step.lhs, step.rhs) if value is not None)
         if step.op in _UNARY:
-            stack.append(_unary(_UNARY[step.op], stack.pop()))
+            stack.append(_unary(_UNARY[step.op], stack.pop() if step.lhs is None else _operand(step.lhs, index)))
             continue
-        right, left = stack.pop(), stack.pop()
+        # An operand that is not recorded is a result before, the right one the latest: Qiskit 2.3 records a - sin(b) as
+        # (SUB, a, None), later versions as (RSUB, None, a).
+        right = stack.pop() if step.rhs is None else _operand(step.rhs, index)
+        left = stack.pop() if step.lhs is None else _operand(step.lhs, index)
         if step.op in _REFLECTED:
             left, right = right, left
         elif step.op not in _BINARY:
-            raise ParameterError(f"qtm cannot read the operation {step.op} of the expression {expression}")
+            raise ParameterError(f"the operation {step.op} of the expression {expression} is not supported")
         stack.append(_binary(_BINARY.get(step.op) or _REFLECTED[step.op], left, right))
     return stack.pop() if stack else _without_record(expression, index)
 
@@ -186,6 +204,8 @@ def _without_record(expression: ParameterExpression, index: dict[Parameter, int]
 
 def _output(value: Value, label: object) -> PostfixProgram:
     if isinstance(value, list):
+        if not all(np.isfinite(number) for kind, number in value if kind == "const"):
+            raise ParameterError(f"angle {label} is not finite; check the numbers in the expression")
         return tuple(value)
     for coefficient in value.values():
         if not (math.isfinite(coefficient.real) and math.isfinite(coefficient.imag)):
@@ -228,6 +248,20 @@ def _check_real(angle_map: AngleMap, labels: Sequence[Any]) -> None:
             raise ParameterError(f"angle {label} is complex; an angle must be real (radians)")
 
 
+class _ComplexSignError(Exception):
+    """Qiskit's sign of a complex number is not the number over its absolute value, nor is it documented."""
+
+
+def _program(expression: Any, index: dict[Parameter, int]) -> PostfixProgram:
+    try:
+        return _output(_operand(expression, index), expression)
+    except _ComplexSignError:
+        raise ParameterError(
+            f"angle {expression} takes the sign of a complex number, which has no one meaning; "
+            "divide the number by its absolute value"
+        ) from None
+
+
 def compile_angles(expressions: Sequence[ParameterExpression | complex], parameters: Sequence[Parameter]) -> AngleMap:
     """Compile expressions to one map from the values of ``parameters``, in the order given, to angles.
 
@@ -248,7 +282,7 @@ def compile_angles(expressions: Sequence[ParameterExpression | complex], paramet
     for expression in expressions:
         if not isinstance(expression, ParameterExpression | Complex):
             raise ParameterError(f"angle {expression!r} is neither a number nor a Qiskit ParameterExpression")
-    programs = tuple(_output(_operand(e, index), e) for e in expressions)
+    programs = tuple(_program(e, index) for e in expressions)
     angle_map = AngleMap(len(index), programs)
     if any(map(is_complex, programs)):
         _check_real(angle_map, expressions)
@@ -271,6 +305,6 @@ def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> N
     for sample, number in np.argwhere(np.abs(angles) > LARGEST_ANGLE):
         raise ParameterError(
             f"the angle {labels[number]} is {angles[sample, number]:.6g} radians in sample {sample}; beyond "
-            f"{LARGEST_ANGLE:.3g} neighbouring numbers of double precision are too far apart to tell angles. "
+            f"{LARGEST_ANGLE:.3g} double precision no longer resolves angles. "
             "Subtract a reference value first, or scale its parameters down"
         )

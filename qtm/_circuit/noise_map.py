@@ -33,6 +33,11 @@ class NoiseMap:
         """Names of the gates whose noise is known."""
         return self.free.union(self.gates)
 
+    @property
+    def noisy(self) -> frozenset[str]:
+        """Names of the gates that noise follows."""
+        return frozenset(self.gates)
+
     def knows(self, name: str) -> bool:
         """Whether the noise of this gate is known; what it is made of then has none of its own."""
         return name in self.gates or name in self.free

@@ -10,16 +10,17 @@ from qiskit.circuit import Parameter
 from torch import Tensor, from_numpy
 
 from qtm._circuit.expressions import check_angles, compile_angles
+from qtm._circuit.global_phase import PhaseMap
 from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_program import flattened
 from qtm._circuit.state_preparation import PreparedAmplitudes
 from qtm._circuit.trained_noise import TrainedNoiseMap
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
-from qtm._engines.outputs import Expectation, Output
+from qtm._engines.outputs import Expectation, Output, State
 from qtm._engines.registry import choose
 from qtm._engines.shot_noise import Shots, shots_of
-from qtm._errors import ParameterError, UnsupportedError
+from qtm._errors import CircuitError, ParameterError, UnsupportedError
 from qtm._noise.aer_model import in_known_gates
 
 
@@ -55,7 +56,14 @@ class Simulation:
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
         self.dtype, self.output, self._options = options.dtype, output, options
         self._shots: dict[str, Shots] = {}
-        self.engine = choose(options.method, self.flat, output, options).compile(self.flat, output, options)
+        self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
+        if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
+            raise CircuitError(
+                "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
+                "state; ask for probabilities or expectation values"
+            )
+        method = choose(options.method, self.flat, output, options)
+        self.is_exact, self.engine = method.is_exact, method.compile(self.flat, output, options)
 
     def values(self, values: np.ndarray) -> np.ndarray:
         """The output (batch, outputs) at parameter values (batch, parameters), in radians.
@@ -64,6 +72,8 @@ class Simulation:
             ParameterError: a result is not finite, because a value was NaN or infinite.
         """
         results = self.engine.forward(*self.arguments(values))[0].numpy()
+        if self.phase is not None:
+            results = results * np.exp(1j * self.phase.numpy(values)).astype(results.dtype)
         check_finite(results, values, self.parameters)
         return results
 
@@ -97,6 +107,11 @@ class Simulation:
         angles = np.broadcast_to(self.angles.numpy(values), (len(values), self.angles.num_angles))
         check_angles(angles, self.flat.angles)
         return np.ascontiguousarray(angles)
+
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiably."""
+        assert self.phase is not None
+        return self.phase.times(states, inputs, sets)
 
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
         """The same from inputs (batch, inputs) and weights (weights,), differentiably."""

@@ -20,17 +20,21 @@ from qtm._engines.simulation import Simulation
 from qtm._errors import CircuitError
 from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.method import GradientMethod
+from qtm._gradients.primitive_method import ShiftMethod
 
 # Rows of one-hot cotangents that are differentiated together.
 _ROWS = 4096
 
 
 def jacobian(method: GradientMethod, rows: np.ndarray) -> np.ndarray:
-    """Derivatives (batch, outputs, parameters) at parameter values (batch, parameters): a sweep for each output.
+    """Derivatives (batch, outputs, parameters) at parameter values (batch, parameters).
 
-    The parameters are those that the method takes as inputs.
+    The parameters are those that the method takes as inputs. A simulator sweeps for each output; a primitive runs
+    all points of all outputs at once.
     """
     count = method.num_outputs
+    if isinstance(method, ShiftMethod):
+        return _by_shifts(method, rows)
     step = max(_ROWS // max(count, 1), 1)
     parts = [_jacobian(method, rows[i : i + step], count) for i in range(0, len(rows), step)]
     return np.concatenate(parts) if parts else np.zeros((0, count, rows.shape[1]))
@@ -44,6 +48,15 @@ def _jacobian(method: GradientMethod, rows: np.ndarray, count: int) -> np.ndarra
         by_prepared = any(p.requires_grad for p in prepared)
         by_angles, by_amplitudes = method.vjp(angles.detach(), at, angles.new_tensor(one_hot), None, by_prepared)
         return [by_angles, *(by_amplitudes or at)]
+
+    return _chained(method, np.repeat(rows, count, axis=0), pull).reshape(len(rows), count, -1)
+
+
+def _by_shifts(method: ShiftMethod, rows: np.ndarray) -> np.ndarray:
+    count = method.num_outputs
+
+    def pull(angles: Any, prepared: Any) -> list[Any]:
+        return [angles.new_tensor(method.derivatives(angles[::count]).reshape(len(angles), -1))]
 
     return _chained(method, np.repeat(rows, count, axis=0), pull).reshape(len(rows), count, -1)
 

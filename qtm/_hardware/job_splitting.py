@@ -23,7 +23,7 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit.
+    """Limits of one job; None is no limit.
 
     Attributes:
         circuits: Circuits of a job (`Usage.circuits`).
@@ -87,7 +87,7 @@ def _check_values(index: int, pub: EstimatorPub) -> None:
             "radians: look for a diverged optimizer or missing data"
         )
     if pub.precision is not None and pub.precision <= 0:
-        raise ParameterError(f"PUB {index} asks for precision {pub.precision}; a device needs one above 0")
+        raise ParameterError(f"PUB {index} requests precision {pub.precision}; a device needs a precision above 0")
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

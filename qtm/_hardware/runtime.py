@@ -232,6 +232,15 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+# What the service answers while as many jobs wait as the plan allows (qiskit-ibm-runtime issue 1124).
+_QUEUE_IS_FULL = ("3458", "pending jobs")
+
+
+def is_queue_full(error: BaseException) -> bool:
+    """Say whether the service took no job because too many of the account's jobs are waiting."""
+    return any(text in str(error) for text in _QUEUE_IS_FULL)
+
+
 def _from_requests(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("requests.")}
     return bool(names & {"ConnectionError", "Timeout", "ChunkedEncodingError"})
@@ -250,14 +259,20 @@ class Retry:
     backoff: float = 1.0
 
     def __call__(self, what: str, action: Callable[[int], T]) -> T:
-        """Return ``action(attempt)``; an error that is not transient, or the last one, is raised."""
-        for attempt in range(self.times + 1):
+        """Return ``action(attempt)``; an error that is not transient, or the last one, is raised.
+
+        While the account's queue of pending jobs is full it waits, however long that takes.
+        """
+        failures = waits = 0
+        while True:
             try:
-                return action(attempt)
+                return action(failures + waits)
             except Exception as error:
-                if attempt == self.times or not is_transient(error):
+                full = is_queue_full(error)
+                if not full and (failures == self.times or not is_transient(error)):
                     raise
-                wait = min(60.0, self.backoff * 2**attempt)
-                logger.warning("%s: %s; trying again in %.1f s", what, type(error).__name__, wait)
+                wait = min(60.0, self.backoff * 2 ** (waits if full else failures))
+                why = "as many jobs are pending as the plan allows" if full else type(error).__name__
+                logger.warning("%s: %s; trying again in %.1f s", what, why, wait)
+                waits, failures = waits + full, failures + (not full)
                 time.sleep(wait)
-        raise AssertionError("unreachable")

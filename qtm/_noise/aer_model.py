@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import CircuitInstruction, Delay
+from qiskit.circuit import CircuitInstruction, ControlledGate, Delay
 from qiskit.circuit.library import UnitaryGate
 from qiskit.exceptions import QiskitError
 from qiskit.providers import BackendV2
@@ -64,6 +64,11 @@ class AerNoise(NoiseMap):
     def basis(self) -> frozenset[str]:
         """Names of the gates that the model knows."""
         return frozenset(self.model.basis_gates) - _NO_GATES
+
+    @property
+    def noisy(self) -> frozenset[str]:
+        """Names of the gates that have errors."""
+        return frozenset({*self._everywhere, *self._local})
 
     def knows(self, name: str) -> bool:
         """Whether a gate runs as it is."""
@@ -191,16 +196,18 @@ def read_noise(noise: Noise, *, trained: bool = False) -> NoiseMap | None:
     )
 
 
-def check_one_noise(primitive: object, noise: Noise) -> None:
-    """Refuse noise beside a primitive, which has its own.
+def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -> None:
+    """Refuse options of qtm's own simulator beside a primitive, which has its own.
 
     Raises:
-        ParameterError: both are given.
+        ParameterError: noise or a simulation method is given as well as a primitive.
     """
-    if primitive is not None and noise is not None:
+    given = "noise=" if noise is not None else "method=" if method != "auto" else None
+    if primitive is not None and given is not None:
+        kind = type(primitive).__name__
         raise ParameterError(
-            f"noise= is for qtm's own simulator, and {type(primitive).__name__} has noise of its own: leave one of "
-            "the two out"
+            f"{given} applies to qtm's simulator, and {kind} computes in a way of its own: leave one of the two out "
+            f"(qtm.FastEstimator and qtm.FastSampler take {given} themselves)"
         )
 
 
@@ -213,11 +220,17 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     if isinstance(noise, EmbeddedNoise):
         return circuit
     for item in _instructions(circuit):
-        label = getattr(item.operation, "label", None)
-        if label is not None and label != item.operation.name and noise.knows(label):
+        name, label = item.operation.name, getattr(item.operation, "label", None)
+        if label is not None and label != name and label in noise.noisy:
             raise CircuitError(
-                f"the noise model has an error for the label {label!r} of a {item.operation.name!r} gate, and errors "
-                "of labels are not simulated; name the gate so, or use qtm.noisy_estimator"
+                f"the noise model has an error for the label {label!r} of a {name!r} gate, and errors of labels are "
+                "not simulated; name the gate so, or use qtm.noisy_estimator"
+            )
+        closed = name.split("_o")[0] if isinstance(item.operation, ControlledGate) else name
+        if closed != name and closed in noise.noisy:
+            raise CircuitError(
+                f"the noise model has an error for {closed!r}, which Aer lets follow {name!r} (open controls) as well; "
+                f"write X gates around a {closed!r}, or use qtm.noisy_estimator"
             )
     names = {item.name for item in _instructions(circuit)}
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:

@@ -271,7 +271,9 @@ def _check_options(shots: int | None, method: str) -> None:
         checked_int(shots, "shots", "give the outcomes to draw, or None for exact values", least=1)
     checked_choice(method, "method", _METHODS)
     if shots is None and method not in ("auto", "density_matrix"):
-        raise ParameterError(f"method {method!r} follows random trajectories: give shots, or density_matrix")
+        raise ParameterError(
+            f"method {method!r} samples trajectories and needs shots=; for exact values use method='density_matrix'"
+        )
 
 
 def _readout_factors(model: NoiseModel) -> dict[int | None, tuple[float, float]]:

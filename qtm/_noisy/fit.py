@@ -114,7 +114,7 @@ class _Part:
 
     def outputs(self, strengths: Tensor) -> Tensor:
         """Values or probabilities (outputs,)."""
-        return expectation_values(self._method, None, strengths, 1, (False, True))[0]
+        return expectation_values(self._method, None, [strengths], 1, (False, True))[0]
 
     def loss(self, strengths: Tensor) -> Tensor:
         """How far from what was seen; 0 where it is explained exactly."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from qiskit.circuit import (
+    AnnotatedOperation,
     CircuitInstruction,
     ControlledGate,
     Gate,
@@ -29,7 +30,9 @@ from qiskit.circuit.library import UnitaryGate, XGate
 from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
+from qtm._circuit.modifiers import expansion_of
 from qtm._errors import CircuitError, require
+from qtm._primitives.ideal_primitives import noise_of
 
 # The label of gates for which no noise model has an error.
 _NOISELESS = "qtm.noiseless"
@@ -86,6 +89,22 @@ def _simulator_of_runtime(primitive: Any) -> Any:
     """The `AerSimulator` on which an estimator of qiskit-ibm-runtime runs locally, if it does."""
     backend = getattr(primitive, "_backend", None)
     return backend if _is_of_aer(backend) else None
+
+
+def noisy_gates(primitive: Any) -> frozenset[str]:
+    """Names and labels of the gates for which the noise of a primitive, or of one that it wraps, has errors."""
+    own = noise_of(primitive)
+    if own is not None:
+        return frozenset(own.noisy)
+    if not isinstance(primitive, BaseEstimatorV2 | BaseSamplerV2):
+        return frozenset()
+    aer = [part for part in (primitive, *vars(primitive).values()) if _is_of_aer(part)]
+    models = [getattr(getattr(part, "options", None), "noise_model", None) for part in aer]
+    models += [(getattr(getattr(part, "options", None), "run_options", None) or {}).get("noise_model") for part in aer]
+    models.append(getattr(primitive, "noise_model", None))  # of `noisy_estimator`
+    found = [_noisy(model) for model in models]
+    inner = [part for part in vars(primitive).values() if isinstance(part, BaseEstimatorV2 | BaseSamplerV2)]
+    return frozenset().union(*found, *map(noisy_gates, inner))
 
 
 def pubs_for(primitive: Any, pubs: Iterable[EstimatorPub]) -> list[EstimatorPub]:
@@ -165,7 +184,7 @@ class _Writer:
     def _knows(self, item: CircuitInstruction) -> bool:
         if self.known is None:
             return not _is_unbound_controlled(item)
-        return closed_name(item) in self.known or item.operation.definition is None  # Aer says what it does not know
+        return closed_name(item) in self.known or _definition(item) is None  # Aer says what it does not know
 
     def _append(self, out: QuantumCircuit, item: CircuitInstruction) -> None:
         if not self._changes(item):
@@ -194,7 +213,7 @@ class _Writer:
                 f"the noise model has an error for {error!r}, and the values of that gate cannot be bound here; bind "
                 "the circuit, or run it on an estimator of qiskit-aer or on noisy_estimator"
             )
-        inner = (self if error is None else replace(self, noisy=frozenset())).written(item.operation.definition)
+        inner = (self if error is None else replace(self, noisy=frozenset())).written(_definition(item))
         place = dict(zip((*inner.qubits, *inner.clbits), (*item.qubits, *item.clbits), strict=True))
         out.global_phase += inner.global_phase
         for part in inner.data:
@@ -203,6 +222,11 @@ class _Writer:
             out.append(CircuitInstruction(operation, qubits, clbits))
         if error is not None:
             out.append(UnitaryGate(np.eye(2 ** len(item.qubits)), error), item.qubits)
+
+
+def _definition(item: CircuitInstruction) -> QuantumCircuit | None:
+    operation = item.operation
+    return expansion_of(operation) if isinstance(operation, AnnotatedOperation) else operation.definition
 
 
 def _labelled(operation: Operation, label: str) -> Operation:

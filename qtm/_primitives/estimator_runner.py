@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -61,8 +61,9 @@ class EstimatorRunner(PrimitiveRunner):
         pass_manager: transpiles the circuit, here and once; the observables follow its layout.
         precision: standard deviation to ask the estimator for; None for its own default.
         max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
-        pub_per_point: whether every point is a PUB of its own. A simulator with a seed gives the same noise to
-            every PUB, and so it cancels in differences.
+        pub_per: what is a PUB of its own: all points of a job, or each "point", or each "observable". A simulator with
+            a seed gives the same noise to every PUB, so that with "point" it cancels in differences.
+        is_isa: whether the circuit is in the instructions of a device, which are kept.
 
     Raises:
         CircuitError: the pass manager cannot transpile the circuit.
@@ -80,12 +81,13 @@ class EstimatorRunner(PrimitiveRunner):
         pass_manager: BasePassManager | None = None,
         precision: float | None = None,
         max_points: int | None = None,
-        pub_per_point: bool = False,
+        pub_per: Literal["job", "point", "observable"] = "job",
+        is_isa: bool = False,
     ) -> None:
         if precision is not None:
             precision = checked_precision(precision, "precision")
         super().__init__(estimator, parameters, max_points=max_points)
-        self.precision, self._pub_per_point = precision, pub_per_point
+        self.precision, self._pub_per, self._is_isa = precision, pub_per, is_isa
         self._source, self._wanted, self._pass_manager = circuit, tuple(observables), pass_manager
         self._lay_out()
 
@@ -98,7 +100,7 @@ class EstimatorRunner(PrimitiveRunner):
         # values, and parameters that only the phase holds would have to be told to the estimator.
         circuit = (self._source if laid_out is None else laid_out).copy()
         circuit.global_phase = 0
-        self._take(circuit, is_isa=laid_out is not None)
+        self._take(circuit, is_isa=self._is_isa or laid_out is not None)
         self.__dict__.pop("_bases", None)
 
     def _latest_epoch(self) -> int:
@@ -123,13 +125,15 @@ class EstimatorRunner(PrimitiveRunner):
         return shot_noise(self.primitive) if self.precision is None else self.precision
 
     def _pubs(self, rows: np.ndarray) -> list[EstimatorPub]:
-        if self._pub_per_point:
-            return [self._pub(row, ()) for row in rows]
-        return [self._pub(rows[:, None, :], (len(rows), 1))]
+        if self._pub_per == "point":
+            return [self._pub(row, (), self.observables) for row in rows]
+        values, shape = rows[:, None, :], (len(rows), 1)
+        parts = self.observables.reshape(-1, 1) if self._pub_per == "observable" else [self.observables]
+        return [self._pub(values, shape, part) for part in parts]
 
-    def _pub(self, values: np.ndarray, shape: tuple[int, ...]) -> EstimatorPub:
+    def _pub(self, values: np.ndarray, shape: tuple[int, ...], observables: ObservablesArray) -> EstimatorPub:
         bindings = BindingsArray({self._bound: values} if self._bound else {}, shape=shape)
-        return EstimatorPub(self.circuit, self.observables, bindings)
+        return EstimatorPub(self.circuit, observables, bindings)
 
     def _run(self, pubs: list[EstimatorPub]) -> Any:
         options = {} if self.precision is None else {"precision": self.precision}
@@ -138,13 +142,14 @@ class EstimatorRunner(PrimitiveRunner):
     def _usage_of(self, pubs: list[EstimatorPub]) -> Usage:
         if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
             return self.primitive.estimate_usage(pubs, precision=self.precision)
-        circuits = sum(pub.parameter_values.size for pub in pubs) * self._bases
+        different = pubs[:1] if self._pub_per == "observable" else pubs  # in their parameter values
+        circuits = sum(pub.parameter_values.size for pub in different) * self._bases
         return replace(simulated_usage(circuits, self.noise), pubs=len(pubs))
 
     @cached_property
     def _bases(self) -> int:
-        """Measurement bases that the observables need."""
-        return measured_circuits(self._pubs(np.zeros((1, len(self._bound))))[0])
+        """Circuits of one point: the measurement bases that the observables of its PUBs need."""
+        return sum(map(measured_circuits, self._pubs(np.zeros((1, len(self._bound))))))
 
     def _read(self, results: Any, pubs: list[EstimatorPub]) -> tuple[np.ndarray, str | None]:
         try:
@@ -158,6 +163,8 @@ class EstimatorRunner(PrimitiveRunner):
                 return value, f"its values have shape {value.shape}, expected {pub.shape}: (points, observables)"
             if bad := int((~np.isfinite(value)).sum()):
                 return value, f"{bad} of its {value.size} expectation values are NaN or infinite"
+        if self._pub_per == "observable":
+            return np.concatenate(values, axis=1), None
         return np.concatenate([value.reshape(-1, self.num_outputs) for value in values]), None
 
 
@@ -174,7 +181,7 @@ def _operator(observable: Observable | SparsePauliOp, laid_out: QuantumCircuit |
     if isinstance(observable, SparsePauliOp):
         return observable
     if not observable.num_terms:
-        raise ObservableError("an observable is zero, which estimators refuse; leave it out, or give it a term")
+        raise ObservableError("an observable is zero, and estimators reject it; leave it out")
     operator = SparsePauliOp(observable.labels(), observable.coeffs)
     # Qiskit's own layout, as devices have more qubits than the masks of an Observable have bits.
     return operator if laid_out is None else operator.apply_layout(laid_out.layout, laid_out.num_qubits)

@@ -9,7 +9,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Measure
 
-from qtm._circuit.decompositions import definition_of
+from qtm._circuit.modifiers import expansion_of
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,5 @@ def _measurements(circuit: QuantumCircuit, qubits: Iterable[int], clbits: Iterab
         inner_clbits = [clbit_of[c] for c in instruction.clbits]
         if isinstance(instruction.operation, Measure):
             yield inner_clbits[0], inner_qubits[0]
-        elif isinstance(inner := definition_of(instruction.operation), QuantumCircuit):
+        elif isinstance(inner := expansion_of(instruction.operation), QuantumCircuit):
             yield from _measurements(inner, inner_qubits, inner_clbits)

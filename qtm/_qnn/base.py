@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from math import prod
 from typing import Any
@@ -17,9 +18,10 @@ from qtm._arguments import check_method, checked_flag, is_whole, shown
 from qtm._errors import CircuitError, DtypeError, JobError, ParameterError, ShapeError, require
 from qtm._gradients.jacobian import jacobian
 from qtm._gradients.method import GradientMethod
+from qtm._gradients.primitive_method import ShiftMethod
 from qtm._primitives.ideal_primitives import is_exact_gradient
+from qtm._primitives.job_usage import Usage
 from qtm._qnn.errors import network_error, peer
-from qtm._qnn.parameter_shift import ShiftedCircuit
 from qtm._qnn.qubit_layout import Placement
 from qtm._torch.autograd import expectation_values
 
@@ -42,7 +44,7 @@ class QuantumNetwork(ABC):
     ) -> None:
         if not isinstance(circuit, QuantumCircuit):
             raise network_error(
-                CircuitError, f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
+                CircuitError, f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
             )
         self._input_params = _listed(input_params, "input_params")
         self._weight_params = _listed(weight_params, "weight_params")
@@ -54,7 +56,7 @@ class QuantumNetwork(ABC):
         self._placement = Placement.of(circuit, pass_manager)
         self._sparse, self._input_gradients = sparse, input_gradients
         self._methods: dict[str, GradientMethod] = {}
-        self._shifted: ShiftedCircuit | None = None
+        self._on_primitive: ShiftMethod | None = None
         _register(type(self))
 
     @property
@@ -150,49 +152,45 @@ class QuantumNetwork(ABC):
     def _make_method(self, dtype: str) -> GradientMethod: ...
 
     @abstractmethod
-    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        """Outputs (points, outputs) from the primitive."""
-
-    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        """Outputs (points, outputs) from the primitive, at points whose differences are taken."""
-        return self._run(circuit, bindings)
+    def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
+        """Outputs from the primitive, and derivatives by parameter shifts, of inputs and weights."""
 
     @abstractmethod
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         """Derivatives (batch, outputs, wanted) from the gradient that the user gave."""
 
-    @abstractmethod
-    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """The circuit with what has to stand at its end for the primitive."""
-
     @property
     def _parameters(self) -> tuple[Parameter, ...]:
         return (*self._input_params, *self._weight_params)
 
+    @property
+    def usage(self) -> Usage:
+        """Usage of the primitive by `forward` and `backward`; a user's ``gradient`` is not counted."""
+        return Usage() if self._on_primitive is None else self._on_primitive.usage
+
     def _values(self, rows: np.ndarray) -> np.ndarray:
-        if self.is_exact:
-            with torch.no_grad():
-                tensor = torch.from_numpy(rows)
-                method = self.exact_method("complex128")
-                return expectation_values(method, tensor, tensor.new_empty(0), len(rows), (False, False)).numpy()
-        size = prod(self._output_shape)
-        return self._on_primitive.values(rows, self._run) if len(rows) else np.zeros((0, size))
+        if not len(rows):
+            return np.zeros((0, prod(self._output_shape)))
+        with torch.no_grad(), _network_errors():
+            tensor = torch.from_numpy(rows)
+            weights = [tensor.new_empty(0)]
+            return expectation_values(self._method(), tensor, weights, len(rows), (False, False)).numpy()
 
     def _jacobian(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
-        size = prod(self._output_shape)
         if not len(rows):
-            return np.zeros((0, size, len(wanted)))
+            return np.zeros((0, prod(self._output_shape), len(wanted)))
         if self.gradient is not None and not (self.is_exact and is_exact_gradient(self.gradient)):
             return self._by_gradient(rows, wanted)
-        if self.is_exact:
-            return jacobian(self.exact_method("complex128"), rows)[:, :, wanted]
-        return self._on_primitive.jacobian(rows, wanted, self._run_shifted, size)
+        with _network_errors():
+            method = self._method().differentiating((0 in wanted and self.num_inputs > 0, True))
+            return jacobian(method, rows)[:, :, wanted]
 
-    @property
-    def _on_primitive(self) -> ShiftedCircuit:
-        if self._shifted is None:
-            self._shifted = ShiftedCircuit(self._placement.run, self._parameters, self._finished)
-        return self._shifted
+    def _method(self) -> GradientMethod:
+        if self.is_exact:
+            return self.exact_method("complex128")
+        if self._on_primitive is None:
+            self._on_primitive = self._shifted((self.num_inputs, self.num_weights))
+        return self._on_primitive
 
     def _sorted_circuit(self) -> QuantumCircuit:
         """The circuit with parameters that Qiskit sorts as inputs, then weights: what other gradients expect."""
@@ -228,7 +226,7 @@ class QuantumNetwork(ABC):
         return tuple(int(s) for s in given)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_methods": {}, "_shifted": None}
+        return {**self.__dict__, "_methods": {}, "_on_primitive": None}
 
 
 def by_given_gradient(
@@ -252,6 +250,15 @@ def check_gradient(gradient: Any) -> None:
     if gradient is not None:
         advice = "give an object such as qtm.FastReverseEstimatorGradient(), or None"
         check_method(gradient, "gradient", "run", "a gradient of qiskit-algorithms", advice)
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Failed jobs are errors of the networks, too."""
+    try:
+        yield
+    except JobError as error:
+        raise network_error(JobError, str(error)) from error
 
 
 def job_result(job: Any) -> Any:

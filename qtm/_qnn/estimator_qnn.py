@@ -1,10 +1,10 @@
-"""`EstimatorQNN`: expectation values behind the interface of qiskit-machine-learning."""
+"""`EstimatorQNN`: expectation values as a neural network of qiskit-machine-learning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -14,13 +14,17 @@ from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_type, checked_precision
 from qtm._circuit.dynamic import refuse_dynamic
+from qtm._circuit.shift_template import Template, template
+from qtm._engines.registry import Method
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
+from qtm._gradients.primitive_method import ShiftMethod
 from qtm._gradients.settings import MethodSettings
-from qtm._noise.aer_model import Noise, check_one_noise
-from qtm._primitives.aer_circuits import circuit_for
+from qtm._noise.aer_model import Noise, check_own_simulator
+from qtm._primitives.aer_circuits import noisy_gates
+from qtm._primitives.estimator_runner import EstimatorRunner
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
-from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient, job_result
+from qtm._qnn.base import QuantumNetwork, by_given_gradient, check_gradient
 from qtm._qnn.qubit_layout import restricted, support, without_idle_qubits, without_measurements
 from qtm.primitives import FastEstimator
 
@@ -28,26 +32,27 @@ DEFAULT_PRECISION = 0.015625
 
 
 class EstimatorQNN(QuantumNetwork):
-    """A network whose outputs are expectation values, one for each observable.
+    """A network that outputs one expectation value per observable.
 
-    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
-    ideal simulator (no estimator given, `FastEstimator`, or a statevector estimator of Qiskit or
-    qiskit-machine-learning) values and derivatives are exact; on any other estimator they are what it estimates, and
-    derivatives follow the parameter-shift rule.
+    Constructor, attributes, shapes and dtypes equal those of qiskit-machine-learning's class of the same name. On an
+    ideal simulator (no estimator, `FastEstimator`, or a statevector estimator of Qiskit or qiskit-machine-learning)
+    values and derivatives are exact. Any other estimator provides the values, and derivatives follow the
+    parameter-shift rule.
 
     Args:
-        circuit: any circuit, also one that was transpiled already.
+        circuit: any circuit, transpiled or not.
         estimator: None for qtm's exact simulator, or any ``BaseEstimatorV2``.
-        observables: one or several, on the qubits of the circuit; for a transpiled circuit also on the qubits that it
-            had before. None is Z on all of the qubits that the circuit had before it was transpiled.
-        input_params: parameters that inputs are bound to, in this order.
+        observables: one or several observables on the qubits of the circuit; for a transpiled circuit also on the
+            qubits before transpilation. None: Z on all qubits of the circuit before transpilation.
+        input_params: parameters to which the inputs are bound, in this order.
         weight_params: trainable parameters, in this order.
-        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
-            one, or parameter shifts where the estimator is not exact.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
+            gradient, or parameter shift if the estimator is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
-        default_precision: standard deviation to ask of an estimator that is not exact.
+        default_precision: standard deviation requested from an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with an estimator.
+        method: simulation method, as for `QuantumModule`. Not with an estimator.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -81,14 +86,15 @@ class EstimatorQNN(QuantumNetwork):
         default_precision: float = DEFAULT_PRECISION,
         pass_manager: BasePassManager | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
-        check_one_noise(estimator, noise)
+        check_own_simulator(estimator, noise, method)
         if estimator is not None:
             advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
             check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
         check_gradient(gradient)
-        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
+        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise, method=method) if estimator is None else estimator
         self.gradient = gradient
         self._default_precision = checked_precision(default_precision, "default_precision")
         if observables is None:
@@ -102,65 +108,60 @@ class EstimatorQNN(QuantumNetwork):
 
     @property
     def observables(self) -> Any:
-        """The observables, as they were given."""
+        """The observables that were passed in."""
         return copy(self._observables)
 
     @property
     def default_precision(self) -> float:
-        """Standard deviation asked of an estimator that is not exact."""
+        """Standard deviation requested from an estimator that is not exact."""
         return self._default_precision
 
     @property
     def is_exact(self) -> bool:
-        """Whether the estimator is an ideal simulator from which no noise was asked."""
+        """Whether the estimator is an ideal simulator without noise or shots."""
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
-            return make_method(
-                MethodSettings(
-                    circuit=self._placement.run, parameters=self._parameters, observables=self._on_run, noise=noise
-                ),
-                dtype,
+            settings = MethodSettings(
+                circuit=self._placement.run,
+                parameters=self._parameters,
+                observables=self._on_run,
+                noise=noise,
+                method=self.estimator.options.method if isinstance(self.estimator, FastEstimator) else "auto",
             )
+            return make_method(settings, dtype)
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
         settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
-    def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        return without_measurements(circuit)
-
-    def _run(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
-        if is_ideal(self.estimator):
-            # A seeded simulator gives every PUB the same noise: one PUB an observable, as qiskit-machine-learning.
-            found = self._estimated(circuit, [(observable, bindings) for observable in self._on_run])
-            return np.stack([values.reshape(-1) for values in found], axis=-1)
-        points = {slots: values[:, None, :] for slots, values in bindings.items()}
-        (values,) = self._estimated(circuit, [(self._on_run, points)])
-        return values.reshape(-1, len(self._on_run))
-
-    def _run_shifted(self, circuit: QuantumCircuit, bindings: dict[tuple[Parameter, ...], np.ndarray]) -> np.ndarray:
+    def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
+        made = template(without_measurements(self._placement.run), noisy_gates(self.estimator))
         if not is_ideal(self.estimator):
-            return self._run(circuit, bindings)
-        # One PUB a point, so that the noise of a seed cancels in differences.
-        count = len(next(iter(bindings.values()), [0]))
-        points = [{slots: values[i] for slots, values in bindings.items()} for i in range(count)]
-        return np.stack(self._estimated(circuit, [(self._on_run, point) for point in points]))
+            return ShiftMethod(made, self._parameters, self._runner(made, "job"), group_sizes)
+        # A seeded simulator gives every PUB the same noise. As in qiskit-machine-learning every observable is a PUB of
+        # its own, and where differences are taken every point, so that the noise cancels.
+        values, differences = self._runner(made, "observable"), self._runner(made, "point")
+        return ShiftMethod(made, self._parameters, values, group_sizes, differences)
 
-    def _estimated(self, circuit: QuantumCircuit, requests: list[tuple[Any, Any]]) -> list[np.ndarray]:
-        """Values of PUBs of the circuit, each with its observables and points."""
-        circuit = circuit_for(self.estimator, circuit, is_isa=True)
-        pubs = [(circuit, observables, points) for observables, points in requests]
-        job = self.estimator.run(pubs, precision=self._default_precision)
-        return [np.asarray(result.data.evs) for result in job_result(job)]
+    def _runner(self, made: Template, pub_per: Literal["job", "point", "observable"]) -> EstimatorRunner:
+        return EstimatorRunner(
+            self.estimator,
+            made.circuit,
+            made.slots,
+            self._on_run,
+            precision=self._default_precision,
+            pub_per=pub_per,
+            is_isa=self._placement.is_isa,
+        )
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         count = len(self._on_run)
         repeated = np.repeat(rows, count, axis=0)
-        circuit = self._finished(self._sorted_circuit())
+        circuit = without_measurements(self._sorted_circuit())
         operators = self._on_run * len(rows)
         found = by_given_gradient(self.gradient, circuit, repeated, self.num_inputs, wanted, operators)
         return np.asarray(found).reshape(len(rows), count, len(wanted))

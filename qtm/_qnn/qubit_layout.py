@@ -42,6 +42,11 @@ class Placement:
         return cls(run, circuit, _final_qubits(run), tuple(range(circuit.num_qubits)), True)
 
     @property
+    def is_isa(self) -> bool:
+        """Whether what runs was transpiled for a device."""
+        return self.run.layout is not None
+
+    @property
     def num_virtual(self) -> int:
         """The number of qubits of the user's circuit."""
         return len(self.physical)

@@ -29,6 +29,7 @@ from qtm._engines.matrix_product_state.readouts import (
 from qtm._engines.matrix_product_state.states import MPS
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
+from qtm._engines.phase_factor import PhasedEngine, PhaseFactor
 from qtm._errors import ParameterError
 from qtm._machine import free_memory
 
@@ -132,10 +133,12 @@ class MatrixProductState(SimulationMethod):
         columns = gate_columns(count, gates, entering, bits, rename=not isinstance(output, Overlap))
         start = None if self.initial is None else self.initial.tensors
         dtype = torch.complex64 if options.dtype == "complex64" else torch.complex128
-        return MatrixProductStateEngine(
+        engine = MatrixProductStateEngine(
             columns, registers, start, output, _readout(output, columns), self._truncation(count, dtype),
             self._plan(circuit, output, options, columns), dtype,
         )  # fmt: skip
+        is_state = isinstance(output, State)
+        return PhasedEngine(engine, PhaseFactor.of(circuit.phase, options.dtype)) if is_state else engine
 
     def _truncation(self, count: int, dtype: torch.dtype) -> Truncation:
         cutoff = max(self.cutoff, _SINGLE_CUTOFF if dtype == torch.complex64 else 0.0)

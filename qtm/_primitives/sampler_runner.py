@@ -1,0 +1,93 @@
+"""Outputs of one circuit on any sampler, from its shots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.primitives import BaseSamplerV2, BitArray
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+from qtm._primitives.job_usage import Usage
+from qtm._primitives.primitive_runner import PrimitiveRunner
+
+# Where samplers keep their number of shots, the first that is set.
+_SHOTS = (attrgetter("options.default_shots"), attrgetter("default_shots"))
+_DEFAULT_SHOTS = 1024  # of Qiskit's samplers and of Aer's
+
+
+def _shots_of(sampler: Any) -> int:
+    for find in _SHOTS:
+        try:
+            shots = find(sampler)
+        except AttributeError:
+            continue
+        if isinstance(shots, int) and shots > 0:
+            return shots
+    return _DEFAULT_SHOTS
+
+
+class SamplerRunner(PrimitiveRunner):
+    """Outputs of one circuit at many points, from any ``BaseSamplerV2``. A call is one job, of one PUB.
+
+    Args:
+        sampler: what runs the job.
+        circuit: measured into a register ``meas``.
+        parameters: what the coordinates of a point are bound to, in this order.
+        num_outputs: outputs of a point.
+        read: gives the outputs (outputs,) of the shots of one point.
+        is_isa: whether the circuit is in the instructions of a device, which are kept.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSamplerV2,
+        circuit: QuantumCircuit,
+        parameters: Sequence[Parameter],
+        num_outputs: int,
+        read: Callable[[BitArray], np.ndarray],
+        *,
+        is_isa: bool,
+    ) -> None:
+        super().__init__(sampler, parameters)
+        self._num_outputs, self._read_shots = num_outputs, read
+        self._take(circuit, is_isa)
+
+    def _refresh(self) -> None:
+        """The circuit was transpiled by the caller, once."""
+
+    @property
+    def num_outputs(self) -> int:
+        return self._num_outputs
+
+    @property
+    def noise(self) -> float:
+        return 1 / math.sqrt(_shots_of(self.primitive))
+
+    def _pubs(self, rows: np.ndarray) -> list[SamplerPub]:
+        bindings = BindingsArray({self._bound: rows} if self._bound else {}, shape=(len(rows),))
+        return [SamplerPub(self.circuit, bindings)]
+
+    def _run(self, pubs: list[SamplerPub]) -> Any:
+        return self.primitive.run(pubs)
+
+    def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
+        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+            return self.primitive.estimate_usage(pubs)
+        circuits = sum(pub.parameter_values.size for pub in pubs)
+        return Usage(jobs=1, pubs=len(pubs), circuits=circuits, executions=circuits * _shots_of(self.primitive))
+
+    def _read(self, results: Any, pubs: list[SamplerPub]) -> tuple[np.ndarray, str | None]:
+        try:
+            shots = results[0].data.meas
+        except (TypeError, AttributeError, IndexError) as error:
+            return np.empty(0), f"it has no shots of the register 'meas' ({error})"
+        if shots.shape != pubs[0].shape:
+            return np.empty(0), f"its shots have shape {shots.shape}, expected {pubs[0].shape}: (points,)"
+        return np.array([self._read_shots(shots[i]) for i in range(len(shots.array))]), None
