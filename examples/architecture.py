@@ -1,6 +1,6 @@
 """Search for a circuit by evolution: gates are added, removed and moved; the fittest classifiers survive.
 
-    python examples/architecture.py          # a minute; writes architecture.png
+    python examples/architecture.py          # about 30 s on two cores; writes architecture.png
     python examples/architecture.py --quick
 
 As in evolutionary circuit design (L. Franken et al., arXiv:2012.13453); a hardware-efficient circuit is the comparison.

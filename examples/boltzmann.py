@@ -1,6 +1,6 @@
 """Quantum Boltzmann machine: a Hamiltonian whose Gibbs state has the correlations of the data.
 
-    python examples/boltzmann.py             # some seconds; writes boltzmann.png
+    python examples/boltzmann.py             # about 4 s on two cores; writes boltzmann.png
     python examples/boltzmann.py --quick
 
 H. J. Kappen, Journal of Physics A 53, 214001 (2020): the likelihood's gradient by a coefficient is the difference of

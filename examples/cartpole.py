@@ -1,6 +1,6 @@
 """Balance a pole with a circuit of 4 qubits and 24 weights: quantum policy gradient on CartPole.
 
-    python examples/cartpole.py              # under a minute; writes cartpole.png
+    python examples/cartpole.py              # about 20 s on two cores; writes cartpole.png
     python examples/cartpole.py --quick
 
 The policy pushes left with probability (1 + <ZZZZ>) / 2. Its angles (theta) and the factors of its inputs

@@ -1,6 +1,6 @@
 """The encodings and ansaetze of `qtm.circuits`, drawn, and how fast their gradients vanish.
 
-    python examples/circuit_parts.py         # half a minute; writes circuit_parts.png
+    python examples/circuit_parts.py         # about 6 s on two cores; writes circuit_parts.png
     python examples/circuit_parts.py --quick
 
 The last picture is the variance of the derivative of <Z> by one angle over random angles: it falls exponentially with

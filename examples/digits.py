@@ -1,6 +1,6 @@
 """Train a 10-qubit circuit with 220 weights to read handwritten digits: the core of `qtm demo`.
 
-    python examples/digits.py                # about 30 s on two cores; writes digits.png
+    python examples/digits.py                # about 15 s on two cores; writes digits.png
     python examples/digits.py --quick        # a few seconds
 
 Ten qubits take an image of 10 x 10 pixels in ten layers; the expectation value of Z on qubit q is the logit of

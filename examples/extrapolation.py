@@ -1,6 +1,6 @@
 """Zero-noise extrapolation learned by a network, beside Richardson's and a linear fit.
 
-    python examples/extrapolation.py         # a minute; writes extrapolation.png
+    python examples/extrapolation.py         # about 15 s on two cores; writes extrapolation.png
     python examples/extrapolation.py --quick
 
 Expectation values at noise factors 1, 3, 5 (folded circuits, sampled) are extrapolated to 0. A small network learns

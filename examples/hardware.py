@@ -1,6 +1,6 @@
 """Train on an IBM device, and in the same way on a fake one: a variational eigensolver of three spins.
 
-    python examples/hardware.py                           # FakeManila, under a minute, no account
+    python examples/hardware.py                           # FakeManila, about 30 s on two cores, no account
     python examples/hardware.py --quick                   # two steps
     python examples/hardware.py --backend ibm_torino      # the device; account: see below
     python examples/hardware.py --resume                  # after Ctrl-C, a crash, or an exhausted budget

@@ -1,6 +1,6 @@
 """A circuit between two linear layers: tell benign from malignant tumours (30 measurements, 569 patients).
 
-    python examples/hybrid.py                # some seconds; writes hybrid.png
+    python examples/hybrid.py                # about 6 s on two cores; writes hybrid.png
     python examples/hybrid.py --quick
 
 The linear layer in front turns 30 features into the angles of 4 qubits, the one behind turns their 4 expectation

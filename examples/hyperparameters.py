@@ -1,6 +1,6 @@
 """QAOA in a search of discrete hyper-parameters, beside Optuna's samplers on the same budget.
 
-    python examples/hyperparameters.py       # a minute; writes hyperparameters.png
+    python examples/hyperparameters.py       # about 12 s on two cores; writes hyperparameters.png
     python examples/hyperparameters.py --quick
 
 A quadratic model of the score in the bits of a choice is fitted to the trials so far, and the next trial is the best

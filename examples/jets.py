@@ -1,6 +1,6 @@
 """Tagging jets with a graph network whose attention is a circuit: Minkowski dot products in, quark or gluon out.
 
-    python examples/jets.py                  # two minutes; writes jets.png
+    python examples/jets.py                  # about 40 s on two cores; writes jets.png
     python examples/jets.py --quick
 
 Qiboml (M. Robbiati et al., 2025), section III-D: messages between particles are made of Lorentz-invariant products of

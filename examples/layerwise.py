@@ -1,6 +1,6 @@
 """Layer-wise training against a barren plateau.
 
-    python examples/layerwise.py             # a minute; writes layerwise.png
+    python examples/layerwise.py             # about 15 s on two cores; writes layerwise.png
     python examples/layerwise.py --quick
 
 A. Skolik et al., Quantum Machine Intelligence 3, 5 (2021): layers are added one at a time, starting at zero, and only

@@ -1,6 +1,6 @@
 """QAOA for MaxCut: how the cut grows with the number of layers.
 
-    python examples/maxcut.py                # some seconds; writes maxcut.png
+    python examples/maxcut.py                # about 8 s on two cores; writes maxcut.png
     python examples/maxcut.py --quick
 
 E. Farhi et al., arXiv:1411.4028, on a random 3-regular graph of 10 nodes; each depth starts from the angles of the

@@ -1,6 +1,6 @@
 """A script of qiskit-machine-learning, run twice: as it is, and with the one import changed.
 
-    python examples/migrate.py               # about a minute; writes migrate.png
+    python examples/migrate.py               # about 20 s on two cores; writes migrate.png
     python examples/migrate.py --quick
 
 A hybrid network tells two handwritten digits of scikit-learn apart: linear layers around an EstimatorQNN. Both runs
@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import real_amplitudes, zz_feature_map
+from qiskit.circuit.library import real_amplitudes, z_feature_map
 from qiskit_machine_learning.connectors import TorchConnector as TheirConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN
 from sklearn.datasets import load_digits
@@ -29,8 +29,8 @@ import qtm
 
 
 def network(qubits: int) -> EstimatorQNN:
-    """Features by ZZ rotations, then RY rotations that are trained: the parity of all qubits is the output."""
-    features, ansatz = zz_feature_map(qubits, reps=1), real_amplitudes(qubits, reps=1)
+    """Features by Z rotations, then RY rotations that are trained: the parity of all qubits is the output."""
+    features, ansatz = z_feature_map(qubits, reps=1), real_amplitudes(qubits, reps=1)
     circuit = QuantumCircuit(qubits)
     circuit.compose(features, inplace=True)
     circuit.compose(ansatz, inplace=True)

@@ -1,6 +1,6 @@
 """Pretraining as a matrix product state: a ground state of 20 qubits, found cheaply, then refined as a state vector.
 
-    python examples/mps_pretraining.py       # some minutes; writes mps_pretraining.png
+    python examples/mps_pretraining.py       # about 35 s on two cores; writes mps_pretraining.png
     python examples/mps_pretraining.py --quick
 
 The same module is trained twice: first with `method="matrix_product_state"` and small bonds, then with the same

@@ -1,6 +1,6 @@
 """Quantum GAN: a circuit learns to draw from a distribution that it only sees samples of.
 
-    python examples/qgan.py                  # half a minute; writes qgan.png
+    python examples/qgan.py                  # about 8 s on two cores; writes qgan.png
     python examples/qgan.py --quick
 
 C. Zoufal et al., npj Quantum Information 5, 103 (2019): a generator of 3 qubits, whose 8 outcomes stand for 0 to 7,

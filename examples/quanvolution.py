@@ -1,6 +1,6 @@
 """Quanvolution: a circuit slides over images, in place of a layer of filters.
 
-    python examples/quanvolution.py          # a minute; writes quanvolution.png
+    python examples/quanvolution.py          # about 10 s on two cores; writes quanvolution.png
     python examples/quanvolution.py --quick
 
 M. Henderson et al., Quantum Machine Intelligence 2, 2 (2020): 2 x 2 pixels as angles of 4 qubits, whose expectation

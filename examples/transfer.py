@@ -1,6 +1,6 @@
 """Transfer learning: a classical network is trained on one task, a circuit on top of it on another with few samples.
 
-    python examples/transfer.py              # some seconds; writes transfer.png
+    python examples/transfer.py              # about 15 s on two cores; writes transfer.png
     python examples/transfer.py --quick
 
 A. Mari et al., Quantum 4, 340 (2020): "dressed" circuits behind a frozen feature extractor. Here the extractor

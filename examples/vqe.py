@@ -1,6 +1,6 @@
 """Ground state of the transverse-field Ising chain, three ways; no data, one state.
 
-    python examples/vqe.py                   # some seconds; writes vqe.png
+    python examples/vqe.py                   # about 30 s on two cores; writes vqe.png
     python examples/vqe.py --quick
 
 `FastEstimator` in the VQE of qiskit-algorithms with differences of energies, the same with exact gradients from

@@ -28,13 +28,15 @@ from qtm.modules import HybridModule, QuantumModule
 from qtm.primitives import FastEstimator, FastSampler
 
 if TYPE_CHECKING:
-    from qtm import hardware
+    from qtm import hardware, noise
     from qtm.comparison import compare_models
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
+    from qtm.kernels import QuantumKernel
     from qtm.mitigation import MitigatedEstimator
-    from qtm.noise import depolarizing_noise, local_pauli_noise, noisy_estimator
-    from qtm.sklearn import QuantumClassifier, QuantumRegressor
+    from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
+    from qtm.postselection import PostSelectedModule
+    from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -52,19 +54,25 @@ __all__ = [
     "ObservableError",
     "OutOfMemory",
     "ParameterError",
+    "PostSelectedModule",
     "QtmError",
     "QuantumClassifier",
+    "QuantumKernel",
+    "QuantumKernelClassifier",
+    "QuantumKernelRegressor",
     "QuantumModule",
     "QuantumRegressor",
     "SamplerQNN",
     "ShapeError",
     "TorchConnector",
+    "TrainableNoise",
     "UnsupportedError",
     "WorkerError",
     "compare_models",
     "depolarizing_noise",
     "hardware",
     "local_pauli_noise",
+    "noise",
     "noisy_estimator",
 ]
 
@@ -73,10 +81,15 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
+    "QuantumKernel": "kernels",
+    "QuantumKernelClassifier": "sklearn",
+    "QuantumKernelRegressor": "sklearn",
     "QuantumRegressor": "sklearn",
     "SamplerQNN": "connectors",
     "TorchConnector": "connectors",
+    "TrainableNoise": "noise",
     "compare_models": "comparison",
     "depolarizing_noise": "noise",
     "local_pauli_noise": "noise",
@@ -85,8 +98,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "hardware":
-        return import_module("qtm.hardware")
+    if name in ("hardware", "noise"):
+        return import_module(f"qtm.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'qtm' has no attribute {name!r}")
     return getattr(import_module(f"qtm.{_LAZY[name]}"), name)

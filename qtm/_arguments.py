@@ -1,6 +1,6 @@
-"""Checks of what a user gives to a public class or function.
+"""Checks of arguments of public classes and functions.
 
-All refusals read alike: ``<argument> must be <what is expected>, not <what was given>; <what to do>``.
+All messages have one form: ``<argument> must be <what is expected>, not <what was given>; <what to do>``.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ def refused(argument: str, expected: str, value: Any, advice: str) -> ParameterE
 
 
 def checked_int(value: Any, argument: str, advice: str, *, least: int = 0, most: float = inf) -> int:
-    """A whole number from ``least`` to ``most``, NumPy's included, as an ``int``.
+    """Return an integer (of Python or NumPy) from ``least`` to ``most`` as an ``int``.
 
     Raises:
-        ParameterError: it is no such number; a bool and a float are none.
+        ParameterError: the value is anything else, including a bool or a float.
     """
     if is_whole(value) and least <= value <= most:
         return int(value)
     bounds = f"of at least {least}" if most == inf else f"from {least} to {most}"
-    raise refused(argument, f"a whole number {bounds}", value, advice)
+    raise refused(argument, f"an integer {bounds}", value, advice)
 
 
 def checked_number(
     value: Any, argument: str, advice: str, *, least: float = -inf, above: float = -inf, most: float = inf
 ) -> float:
-    """A finite real number, at least ``least`` and more than ``above``, as a ``float``.
+    """Return a finite real number, at least ``least`` and more than ``above``, as a ``float``.
 
     Raises:
-        ParameterError: it is no such number.
+        ParameterError: the value is anything else.
     """
     if (is_whole(value) or isinstance(value, float | np.floating)) and isfinite(value):
         number = float(value)
@@ -79,16 +79,16 @@ def checked_number(
 
 
 def checked_precision(value: Any, argument: str) -> float:
-    """A standard deviation: finite, and not negative.
+    """Return a standard deviation: finite and not negative.
 
     Raises:
-        ParameterError: it is no such number.
+        ParameterError: the value is anything else.
     """
     return checked_number(value, argument, "give the standard deviation to reach, such as 0.01", least=0)
 
 
 def checked_flag(value: Any, argument: str) -> bool:
-    """True or False, NumPy's included, and no other object that has a truth value.
+    """Return True or False (of Python or NumPy); other truthy objects are refused.
 
     Raises:
         ParameterError: it is neither.
@@ -99,29 +99,29 @@ def checked_flag(value: Any, argument: str) -> bool:
 
 
 def checked_seed(value: Any, argument: str) -> int:
-    """A whole number from which every random generator can start.
+    """Return an integer that can seed every random generator.
 
     Raises:
-        ParameterError: it is negative, too large, or no whole number.
+        ParameterError: it is negative, too large, or not an integer.
     """
-    advice = "give such a number to repeat a run, or None for other numbers each time"
+    advice = "give an integer to repeat a run, or None for different numbers each time"
     return checked_int(value, argument, advice, most=_LARGEST_SEED)
 
 
 def check_generator_seed(value: Any, argument: str) -> None:
-    """Refuse what ``numpy.random.default_rng`` cannot start from.
+    """Refuse a seed that ``numpy.random.default_rng`` does not accept.
 
     Raises:
-        ParameterError: it cannot start from this.
+        ParameterError: the seed is invalid.
     """
     try:
         np.random.default_rng(value)
     except (TypeError, ValueError) as error:
         raise refused(
             argument,
-            "a whole number of at least 0, a numpy.random.Generator, or None",
+            "an integer of at least 0, a numpy.random.Generator, or None",
             value,
-            "give a number to repeat a run, or None for other numbers each time",
+            "give an integer to repeat a run, or None for different numbers each time",
         ) from error
 
 

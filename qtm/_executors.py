@@ -74,7 +74,9 @@ def executor_map(executor: Executor, function: Callable[..., Result], tasks: Seq
         try:
             futures.append(executor.submit(function, *task))
         except RuntimeError as error:  # broken (BrokenExecutor), or shut down
-            raise WorkerError(f"the executor takes no more work ({error}); make a new executor") from error
+            raise WorkerError(
+                f"the executor is shut down or broken and accepts no more tasks ({error}); create a new one"
+            ) from error
     for number, future in enumerate(futures, 1):
         failure = _failure(future)
         if failure is None:

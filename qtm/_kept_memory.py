@@ -58,6 +58,7 @@ class KeptMemory:
         self.waiting: list[tuple[ReferenceType[ByteCache[Any]], ReferenceType[Any]]] = []
         # A finalizer could run while the lock is held, so entries of owners that are gone go when room is made.
         self._kept: OrderedDict[Hashable, tuple[int, ReferenceType[Any], Callable[[Any], None]]] = OrderedDict()
+        self._spare: list[Callable[[], bool]] = []
 
     def keep(self, token: Hashable, size: int, owner: object, drop: Callable[[Any], None]) -> None:
         """Count ``size`` bytes, last used now; ``drop(owner)`` is called where they have to go."""
@@ -68,13 +69,24 @@ class KeptMemory:
         self._kept[token] = size, ref(owner), drop
         self.used += size
         if self.used > self.limit:
-            for other in [t for t, (_, kept_by, _) in self._kept.items() if kept_by() is None]:
-                self.forget(other)
-        while self.used > self.limit:
-            _, (freed, kept_by, drop_oldest) = self._kept.popitem(last=False)
+            self.make_room()
+
+    def make_room_in(self, drop_oldest: Callable[[], bool]) -> None:
+        """Have ``drop_oldest`` called, which says whether it found something, before anything else has to go."""
+        self._spare.append(drop_oldest)
+
+    def make_room(self) -> None:
+        """Let go of spare memory, then of what was used longest ago, until what is left is within the limit."""
+        for other in [t for t, (_, kept_by, _) in self._kept.items() if kept_by() is None]:
+            self.forget(other)
+        for drop_oldest in self._spare:
+            while self.used > self.limit and drop_oldest():
+                pass
+        while self.used > self.limit and self._kept:
+            _, (freed, kept_by, drop) = self._kept.popitem(last=False)
             self.used -= freed
             if (alive := kept_by()) is not None:
-                drop_oldest(alive)
+                drop(alive)
 
     def not_measured(self) -> list[tuple[ReferenceType[ByteCache[Any]], ReferenceType[Any]]]:
         """What was made and not measured so far, by its cache; the caller measures it."""

@@ -1,27 +1,27 @@
-"""Circuits by name: encodings and ansaetze to stack into models, and the circuits of the papers of `qtm bench`.
+"""Standard circuits: encodings and ansaetze to stack into models, and the circuits of the papers of `qtm bench`.
 
 Every function returns a :class:`ModelCircuit`: a plain Qiskit circuit and the roles of its parameters.
-`QuantumModule.from_parts` stacks parts into a module with a named parameter set for each; :func:`stack` gives the
-circuit alone, and :class:`Part` chooses names, features and qubits, and shares weights.
+`QuantumModule.from_parts` stacks parts into a module with a named parameter set for each; :func:`stack` returns the
+circuit alone; :class:`Part` sets names, features and qubits, and shares weights.
 
-| encodings | what they do to features |
+| encoding | features become |
 | --- | --- |
-| `angle_encoding` | rotations about any axes; with trainable factors for data re-uploading |
+| `angle_encoding` | angles of rotations about any axes; with trainable factors for data re-uploading |
 | `phase_encoding` | relative phases |
-| `iqp_encoding` | phases by features and by their products |
-| `pauli_encoding` | Qiskit's Pauli feature map: Z, ZZ, and any other |
+| `iqp_encoding` | phases, given by features and their products |
+| `pauli_encoding` | angles of Qiskit's Pauli feature map: Z, ZZ, and any other |
 | `amplitude_encoding` | amplitudes of the initial state, with exact gradients |
 
-| ansaetze | what they are good for |
+| ansatz | suited to |
 | --- | --- |
-| `hardware_efficient_ansatz` | any device; rotations and entangling gates by any pattern |
-| `brick_ansatz` | chains of qubits; light cones that grow by two qubits per layer |
-| `strongly_entangling_ansatz` | every range of entanglement |
-| `hamming_weight_ansatz` | states with a fixed number of ones; trainable where that number is small |
+| `hardware_efficient_ansatz` | any device; rotations, and entangling gates in any pattern |
+| `brick_ansatz` | chains of qubits; causal cones grow by two qubits per layer |
+| `strongly_entangling_ansatz` | entanglement over all distances |
+| `hamming_weight_ansatz` | states with a fixed number of ones; trainable if that number is small |
 | `alternating_operator_ansatz` | QAOA from a Pauli sum |
-| `generator_ansatz` | evolutions under any Pauli sums; equivariant under the symmetries of these (`qtm.symmetry`) |
+| `generator_ansatz` | evolutions under any Pauli sums; equivariant under their symmetries (`qtm.symmetry`) |
 
-The complete circuits of the papers; below, `n` is the argument `num_qubits` and `d` the argument `depth`:
+Complete circuits of the papers, where `n` is the argument `num_qubits` and `d` the argument `depth`:
 
 | function | built for | parameters |
 | --- | --- | --- |
@@ -86,7 +86,7 @@ __all__ = [
     "strongly_entangling_ansatz",
 ]
 
-#: Names of the patterns in which a layer entangles qubits.
+#: Names of entanglement patterns.
 ENTANGLEMENT_PATTERNS = tuple(PATTERNS)
 
 Layer = Callable[[QuantumCircuit], None]
@@ -148,8 +148,8 @@ def incremental_uploading_circuit(num_qubits: int = 10, depth: int = 10, num_fea
     """Full-quantum classifier that uploads an image `num_qubits` pixels at a time: table II.
 
     Hadamards on all qubits; then `depth` times RZ RY with free angles on every qubit, a ring of CX gates and
-    RX(x) with the next `num_qubits` features, one per qubit; then RZ RY with free angles once more. Where
-    features run out, the remaining RX are left out.
+    RX(x) with the next `num_qubits` features, one per qubit; then RZ RY with free angles once more. RX gates for
+    which no feature is left are omitted.
 
     Args:
         num_qubits: Number of qubits `n`.
@@ -160,7 +160,7 @@ def incremental_uploading_circuit(num_qubits: int = 10, depth: int = 10, num_fea
         `num_features` encoding and `2n(d+1)` variational parameters: 100 and 220 by default, as in the paper.
 
     Raises:
-        CircuitError: A size is below 1, or the circuit has fewer than `num_features` encoding slots.
+        CircuitError: A size is below 1, or the features do not fit the circuit.
 
     Example:
         >>> model = incremental_uploading_circuit()
@@ -171,7 +171,7 @@ def incremental_uploading_circuit(num_qubits: int = 10, depth: int = 10, num_fea
     if num_features > num_qubits * depth:
         raise CircuitError(
             f"{num_features} features do not fit {depth} layers of {num_qubits} qubits, "
-            f"which take {num_qubits * depth} at most; use more qubits, more layers or fewer features"
+            f"which take at most {num_qubits * depth}; use more qubits, more layers or fewer features"
         )
     features = ParameterVector("x", num_features)
 

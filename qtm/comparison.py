@@ -1,4 +1,4 @@
-"""A quantum model against classical models on the same folds, and which of them to use.
+"""Compare a quantum model with classical models on the same folds, and recommend one.
 
 Needs scikit-learn: ``pip install "qtm-torch[sklearn]"``.
 """
@@ -25,7 +25,7 @@ __all__ = ["Comparison", "Contender", "classical_models", "compare_models"]
 
 QUANTUM = "quantum"
 SIGNIFICANT = 0.05
-# The least p value of n folds is 2**(1 - n): fewer can never fall below 0.05.
+# The smallest p value with n folds is 2**(1 - n): with fewer folds, p cannot fall below 0.05.
 FEWEST_FOLDS = 6
 CLASSIFICATION_METRICS = ("accuracy", "f1_macro")
 REGRESSION_METRICS = ("r2", "neg_root_mean_squared_error")
@@ -33,12 +33,12 @@ REGRESSION_METRICS = ("r2", "neg_root_mean_squared_error")
 
 @dataclass(frozen=True)
 class Contender:
-    """One model's results.
+    """Results of one model.
 
     Attributes:
         name: The name of the model.
-        scores: By metric its values on the folds, `(folds,)`, larger is better.
-        seconds: Time to train on each fold, `(folds,)`.
+        scores: Values of each metric on the folds, `(folds,)`; larger is better.
+        seconds: Training time on each fold in seconds, `(folds,)`.
     """
 
     name: str
@@ -56,14 +56,15 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of all models on the same folds, and what follows from them.
+    """Results of all models on the same folds, with a significance test and a recommendation.
 
     Attributes:
-        metrics: The metrics; the first decides.
+        metrics: The metrics; the first one decides.
         contenders: The quantum model, then the classical ones.
         best_classical: Name of the classical model with the best mean of the first metric.
-        p_value: Of the two-sided Wilcoxon signed-rank test between the quantum and that model over paired folds.
-        data: What was learned, for titles and files.
+        p_value: p value of the two-sided Wilcoxon signed-rank test between that model and the quantum model over
+            paired folds.
+        data: Notes about the data set, for titles and files.
     """
 
     metrics: tuple[str, ...]
@@ -92,7 +93,7 @@ class Comparison:
         return f"Use {classical.name}, the classical model: {reason}; the quantum model is not significantly better."
 
     def table(self) -> str:
-        """The results as aligned text, a line per model."""
+        """The results as aligned text, one line per model."""
         names = [c.name for c in self.contenders]
         width = max(map(len, names))
         lines = [" ".join([" " * width, *(f"{metric:>29}" for metric in self.metrics), f"{'training (s)':>14}"])]
@@ -102,11 +103,11 @@ class Comparison:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """Everything, as JSON: scores and times by fold, the test, the recommendation."""
+        """All results as JSON: scores and times by fold, the test, the recommendation."""
         return json.dumps({**asdict(self), "recommendation": self.recommendation}, indent=1)
 
     def figure(self) -> Figure:
-        """The first metric of every fold: a box and its points for each model.
+        """A plot of the first metric: a box and the values of all folds for each model.
 
         Raises:
             MissingPackage: matplotlib is not installed.
@@ -122,7 +123,7 @@ class Comparison:
         return figure
 
     def save(self, folder: Path, name: str = "compare") -> list[Path]:
-        """Write ``name.json``, ``name.txt`` and ``name.png`` into ``folder``; their paths."""
+        """Write ``name.json``, ``name.txt`` and ``name.png`` into ``folder``; return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{ending}" for ending in ("json", "txt", "png")]
         paths[0].write_text(self.to_json() + "\n", encoding="utf-8")
@@ -137,14 +138,14 @@ class Comparison:
 def classical_models(task: str = "classification", seed: int = 0) -> dict[str, Any]:
     """The classical models of a comparison, unfitted: an SVM with RBF kernel, gradient boosting and an MLP.
 
-    Features are standardised where the model needs it.
+    Features are standardised if the model needs it.
 
     Args:
         task: "classification" or "regression".
-        seed: Of the models that draw numbers.
+        seed: Seed of the models that draw random numbers.
 
     Raises:
-        ParameterError: ``task`` is neither.
+        ParameterError: ``task`` is unknown.
 
     Example:
         >>> from qtm.comparison import classical_models
@@ -178,24 +179,25 @@ def compare_models(
 ) -> Comparison:
     """Train a quantum model and classical ones on the same folds, and test whether the difference is significant.
 
-    The quantum model is compared with the classical model of the best mean, by a two-sided Wilcoxon signed-rank
-    test over paired folds. Folds share training samples, so p is an optimistic estimate; and a tuned model on one
-    side with defaults on the other is not a fair comparison.
+    The quantum model is compared with the best classical model (by mean) in a two-sided Wilcoxon signed-rank test
+    over paired folds. Folds share training samples, so p is optimistic. To be fair, tune both sides equally or
+    neither.
 
     Args:
         X: Samples (samples, features).
         y: Labels or targets (samples,).
         quantum: The quantum model, any scikit-learn estimator. None: `QuantumClassifier` on standardised features,
-            6 qubits behind a linear encoder.
+            with 6 qubits and a linear encoder.
         classical: Classical models by name. None: :func:`classical_models`.
-        folds: Folds, stratified for a classifier; at least 6 in all, or no difference could be significant.
-        repeats: How often the samples are dealt into folds anew.
-        metrics: Names of scikit-learn's scorers; the first decides. None: accuracy and macro F1, or R2 and RMSE.
-        seed: Of the folds and of the default models.
+        folds: Number of folds, stratified for a classifier. ``folds * repeats`` must be at least 6, as otherwise no
+            difference could be significant.
+        repeats: Number of times that the samples are split into folds.
+        metrics: Names of scikit-learn scorers; the first one decides. None: accuracy and macro F1, or R2 and RMSE.
+        seed: Seed of the folds and of the default models.
         data: Notes to keep with the results, such as ``{"name": "digits"}``.
 
     Raises:
-        ParameterError: There are too few folds, or no classical model.
+        ParameterError: There are too few folds, or there is no classical model.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -208,7 +210,7 @@ def compare_models(
     """
     if folds * repeats < FEWEST_FOLDS:
         raise ParameterError(
-            f"{folds} folds, {repeats} times, are too few: below {FEWEST_FOLDS} in all no difference is significant"
+            f"folds * repeats = {folds * repeats} is too few: below {FEWEST_FOLDS} no difference is significant"
         )
     X, y = np.asarray(X), np.asarray(y)
     quantum = default_quantum_model(seed) if quantum is None else quantum
@@ -228,7 +230,7 @@ def compare_models(
 
 
 def default_quantum_model(seed: int = 0) -> Any:
-    """Standardised features, a linear encoder to 6 qubits, two uploads: trained end to end."""
+    """A `QuantumClassifier` of 6 qubits and two uploads on standardised features, with a linear encoder."""
     from qtm.sklearn import QuantumClassifier
 
     return _standardised(QuantumClassifier(6, 2, encoder=(), epochs=30, random_state=seed))
@@ -256,6 +258,6 @@ def _run(
 
 
 def _p_value(quantum: list[float], classical: list[float]) -> float:
-    """Two-sided; 1 where all folds are equal, for which the test is not defined."""
+    """Two-sided p value; 1 if all folds are equal, where the test is undefined."""
     differences = np.subtract(quantum, classical)
     return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0

@@ -1,4 +1,4 @@
-"""Gradients of expectation values behind the interface of qiskit-algorithms."""
+"""Gradients of expectation values as a `BaseEstimatorGradient` of qiskit-algorithms."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.observables import NAMED, Observable, coerce_observables
 from qtm._circuit.pauli_program import flattened
 from qtm._engines.outputs import Expectation
+from qtm._engines.registry import Method
 from qtm._engines.simulation import Simulation, check_finite
 from qtm._engines.simulation_cache import Simulations
 from qtm._errors import DtypeError, ParameterError, QtmError, ShapeError
@@ -31,22 +32,23 @@ _ONE_OPERATOR = (BaseOperator, SparseObservable, Observable, Mapping, str)
 
 
 class FastReverseEstimatorGradient(BaseEstimatorGradient):
-    """Exact gradients by one reverse sweep, wherever an estimator gradient can stand.
+    """Exact gradients by one reverse sweep: a drop-in estimator gradient for qiskit-algorithms.
 
-    Takes every parameterised gate and state preparation. Points with equal circuits and observables are one
-    batch. An entry of ``observables`` may be a list: the gradient there is (observables, parameters).
+    Supports every parameterised gate and state preparation. Points with equal circuits and observables form one
+    batch. An entry of ``observables`` may be a list; its gradient has the shape (observables, parameters).
 
     Args:
         derivative_type: ``REAL`` is the derivative of <O>, that is 2 Re <psi|O|d psi>; ``IMAG`` is
-            2 Im <psi|O|d psi> and ``COMPLEX`` both, with global phases left out: each gate counts as the
-            product of Pauli rotations that it is (``p`` as ``rz``), as in qiskit-algorithms. Also by name: "real".
-        dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
-        num_threads: threads to use; 0 for all cores.
-        executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
+            2 Im <psi|O|d psi> and ``COMPLEX`` is both, with global phases left out: each gate counts as its
+            product of Pauli rotations (``p`` as ``rz``), as in qiskit-algorithms. Names work as well: "real".
+        dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
+        num_threads: number of threads; 0 means all cores.
+        executor: a ``concurrent.futures.Executor`` that evaluates the batch instead of threads.
+        method: how qtm simulates: see `QuantumModule`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
-        ParameterError: ``derivative_type``, ``num_threads`` or ``executor`` is unusable.
+        ParameterError: ``derivative_type``, ``num_threads``, ``executor`` or ``method`` is unusable.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -63,14 +65,15 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         dtype: Any = "complex128",
         num_threads: int = 0,
         executor: Executor | None = None,
+        method: Method = "auto",
     ) -> None:
-        estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor)
+        estimator = FastEstimator(dtype=dtype, num_threads=num_threads, executor=executor, method=method)
         super().__init__(estimator, derivative_type=_derivative_type(derivative_type))
         self._simulations = Simulations(estimator.options)
 
     @BaseEstimatorGradient.derivative_type.setter
     def derivative_type(self, derivative_type: DerivativeType) -> None:
-        """Choose what `run` computes from now on."""
+        """Set the derivative type of subsequent calls of `run`."""
         self._derivative_type = _derivative_type(derivative_type)
 
     def run(
@@ -85,13 +88,13 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
 
         Args:
             circuits: the circuits.
-            observables: for each circuit an observable in any form, or a list of them.
-            parameter_values: for each circuit the values of its parameters, in radians.
-            parameters: for each circuit those to differentiate by, in the order wanted; None is all.
-            options: of an estimator, such as ``precision``; nothing is sampled here, so they have no effect.
+            observables: for each circuit, an observable in any form that Qiskit accepts, or a list of them.
+            parameter_values: for each circuit, the values (parameters,) of its parameters, in radians.
+            parameters: for each circuit, the parameters to differentiate by, in order; None means all.
+            options: options of an estimator, such as ``precision``; ignored, as nothing is sampled here.
 
         Returns:
-            A job whose result has ``gradients``: for each point (parameters,) or (observables, parameters).
+            A job whose result has ``gradients``: for each point an array (parameters,) or (observables, parameters).
 
         Raises:
             ValueError: lengths do not match, an observable does not fit, or a circuit lacks a parameter.
@@ -138,7 +141,7 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
     def _derivative(
         self, circuit: QuantumCircuit, flat: FlatCircuit, operators: tuple[Observable, ...], values: np.ndarray
     ) -> np.ndarray:
-        """Derivatives (points, observables, parameters) of the type chosen, of one circuit's points."""
+        """Derivatives (points, observables, parameters) of the chosen type at the points (points, parameters)."""
         make = partial(Simulation, circuit, circuit.parameters, Expectation(operators))
         simulation = self._simulations.find((flat, operators), make)
         method = EngineMethod(simulation, len(operators))
@@ -167,7 +170,7 @@ def _derivative_type(given: Any) -> DerivativeType:
 def _listed(argument: str, given: Any) -> list[Any]:
     if isinstance(given, Iterable) and not isinstance(given, str):
         return given if isinstance(given, list) else list(given)
-    raise refused(argument, "a list with an entry for every circuit", given, "put a single one into a list")
+    raise refused(argument, "a list with one entry per circuit", given, "wrap a single entry in a list")
 
 
 def _numbers(values: Any) -> Sequence[np.ndarray]:
@@ -178,7 +181,7 @@ def _numbers(values: Any) -> Sequence[np.ndarray]:
         if isinstance(error, QtmError):
             raise
         raise DtypeError(
-            f"parameter_values must be real numbers, not {shown(values)} ({error}); give a list for every circuit"
+            f"parameter_values must be real numbers, not {shown(values)} ({error}); give one list per circuit"
         ) from error
 
 
@@ -208,7 +211,7 @@ def _check_points(
 
 
 def _read(circuits: Sequence[QuantumCircuit], entries: Sequence[Any]) -> list[Any]:
-    """Each entry as an `Observable`, or as a tuple of them where it is a list."""
+    """Each entry as an `Observable`, or as a tuple of them if it is a list."""
     known: dict[tuple[int, int], Any] = {}
     for circuit, entry in zip(circuits, entries, strict=True):
         key = id(entry), circuit.num_qubits
@@ -222,7 +225,7 @@ def _read(circuits: Sequence[QuantumCircuit], entries: Sequence[Any]) -> list[An
 def _batches(
     circuits: Sequence[QuantumCircuit], observables: Sequence[Any]
 ) -> dict[tuple[FlatCircuit, Any], list[int]]:
-    """Points that have equal circuits and equal observables."""
+    """Points grouped by equal circuits and equal observables."""
     same: dict[tuple[int, int], list[int]] = {}
     for i, pair in enumerate(zip(circuits, observables, strict=True)):
         same.setdefault((id(pair[0]), id(pair[1])), []).append(i)

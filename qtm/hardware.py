@@ -1,6 +1,6 @@
 """Training on IBM devices: connections, a job journal that survives the process, budgets, calibration.
 
-A run on a device starts with `connect` and, if it is killed, goes on with `resume`::
+A run on a device starts with `connect`; after an interruption it continues with `resume`::
 
     with hardware.connect("ibm_torino", journal="run.journal", shots=4096, max_seconds=600) as device:
         model = QuantumModule(..., estimator=device.estimator, pass_manager=device.pass_manager,
@@ -60,7 +60,7 @@ _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least 
 # What the service answers to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
-# What a resumed run may change: nothing that its results depend on.
+# Settings that a resumed run may change, as results do not depend on them.
 _FREE = frozenset({"mode", "max_executions", "max_seconds", "max_depth", "retries", "backoff"})
 
 
@@ -73,23 +73,23 @@ def connect(
     service: Any = None,
     **options: Any,
 ) -> Connection:
-    """Connect to a device of IBM Quantum, or to a simulated one.
+    """Connect to an IBM Quantum device, or to a simulated one.
 
-    The account is the saved one of qiskit-ibm-runtime, or the token in ``QISKIT_IBM_TOKEN``.
+    Uses the account saved by qiskit-ibm-runtime, or the token in ``QISKIT_IBM_TOKEN``.
 
     Args:
-        backend: The name of a device; "aer" for a simulator without noise, or the name of a fake device as
-            "fake_torino", both without an account; a backend object (a fake device or an AerSimulator runs
-            locally, a backend of another provider runs itself); None for the least busy device.
+        backend: The name of a device; "aer" for a noiseless simulator or the name of a fake device such as
+            "fake_torino", neither of which needs an account; a backend object (fake devices and AerSimulator run
+            locally, a backend of another provider runs its own jobs); None for the least busy device.
         mode: "auto", "session", "batch" or "job"; see `Settings`.
-        journal: The file of the job journal. None keeps the journal in memory: nothing to resume.
+        journal: Path of the job journal. None keeps the journal in memory, and the run cannot be resumed.
         min_qubits: Minimum number of qubits of the least busy device.
         service: A ``QiskitRuntimeService`` to use instead of opening one.
-        **options: The other options, by name; `Settings` lists them with their defaults: estimator, shots,
+        **options: All other options; `Settings` lists them with their defaults: estimator, shots,
             precision, options, optimization_level, seed_transpiler, use_fractional_gates, max_seconds, ...
 
     Raises:
-        QtmError: There is no account, no such backend, or the journal has a run already.
+        QtmError: There is no account or no such backend, or the journal already holds a run.
         ParameterError: An option is unknown or has an unusable value.
         MissingPackage: qiskit-ibm-runtime is not installed.
 
@@ -113,7 +113,7 @@ def connect(
         check_type(journal, "journal", (str, os.PathLike), "the path of a file", "give None to keep no journal")
     if journal is not None and Path(journal).exists():
         raise QtmError(
-            f"the journal {str(journal)!r} has a run already; continue it with hardware.resume(...), or name "
+            f"the journal {str(journal)!r} already holds a run; continue it with hardware.resume(...), or name "
             "another file"
         )
     known = [f.name for f in dataclasses.fields(Settings) if f.name not in ("backend", "mode")]
@@ -134,22 +134,22 @@ def connect(
 
 
 def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: Any = None, **changes: Any) -> Connection:
-    """Continue the run of a journal after its process has ended, with the settings it had.
+    """Continue the run of a journal after its process has ended, with the same settings.
 
-    Jobs that are finished are fetched by their id or read from the journal, running ones are awaited, and
-    one that the service accepted just before the process died is found by its tag: nothing is submitted
-    twice. Restore the model from ``connection.checkpoint`` and go on with the training.
+    Finished jobs are read from the journal or fetched by their id, running jobs are awaited, and a job that the
+    service accepted just before the process died is found by its tag: nothing is submitted twice. Restore the
+    model from ``connection.checkpoint`` and continue the training.
 
     Args:
-        journal: The file that was given to ``connect``.
-        backend: The backend object, if the run was on one that cannot be found by its name.
+        journal: The path that was passed to ``connect``.
+        backend: The backend object, if it cannot be found by name.
         service: A ``QiskitRuntimeService`` to use instead of opening one.
-        **changes: New values of what does not change results: mode, max_executions, max_seconds,
+        **changes: New values of settings that do not affect results: mode, max_executions, max_seconds,
             max_depth, retries, backoff.
 
     Raises:
-        QtmError: There is no such journal, another process is using it, or the backend is another one.
-        ParameterError: A change would change the results of the run.
+        QtmError: The journal does not exist, another process is using it, or the backend differs.
+        ParameterError: A setting that affects results would change.
     """
     check_type(journal, "journal", (str, os.PathLike), "the path of a journal", "give the file given to connect")
     if backend is not None:
@@ -171,15 +171,15 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
 
 
 def find(run: str | Path, *, service: Any = None, instance: str | None = None) -> list[Any]:
-    """Find the jobs of a run at the service, from any machine, also where its journal is lost.
+    """List the jobs of a run at the service, from any machine, even if its journal is lost.
 
     Args:
-        run: The journal's file, or the run's id, ``connection.journal.run_id``.
+        run: Path of the journal, or the id of the run, ``connection.journal.run_id``.
         service: A ``QiskitRuntimeService`` to use instead of opening one.
         instance: The instance (CRN or name) of the account.
 
     Returns:
-        The runtime's jobs, the latest first; ``job.result()`` fetches a result.
+        The runtime jobs, latest first; ``job.result()`` fetches a result.
 
     Raises:
         QtmError: The account cannot be opened, or the journal is damaged.
@@ -219,7 +219,7 @@ def _connected(device: BackendV2, service: Any, settings: Settings, path: str | 
 
 
 class Connection:
-    """A device that is ready: use it as a context manager, so that its session is closed.
+    """An open connection to a device. Use it as a context manager, so that its session is closed.
 
     Attributes:
         backend: The backend.
@@ -229,7 +229,7 @@ class Connection:
         pass_manager: Transpiles circuits for the backend with ``run(circuit)``.
         journal: The jobs of the run; ``journal.jobs()`` lists them.
         checkpoint: A `Checkpoint` beside the journal (its name with ``.pt``); None without a journal file.
-        settings: What the connection was asked for.
+        settings: The `Settings` of the connection.
     """
 
     def __init__(self, backend: BackendV2, service: Any, settings: Settings, journal: Journal) -> None:
@@ -264,7 +264,7 @@ class Connection:
         return self._mode
 
     def _open_session(self, runtime: Any) -> Any:
-        """A session; None where the account's plan has none and the mode leaves the choice to us."""
+        """A session; None if the account's plan has no sessions and the mode is "auto"."""
         seconds = self.settings.max_seconds
         try:
             return runtime.Session(backend=self.backend, max_time=None if seconds is None else math.ceil(seconds))
@@ -274,21 +274,21 @@ class Connection:
             if self.settings.mode != "auto":
                 raise QtmError(
                     "the account's plan has no sessions, and nothing was submitted; "
-                    f'hardware.resume(journal, mode="batch") goes on without ({error})'
+                    f'hardware.resume(journal, mode="batch") continues without one ({error})'
                 ) from error
-            logger.warning("the account's plan has no sessions: the jobs of the run are a batch")
+            logger.warning("the account's plan has no sessions; jobs are submitted as a batch")
             return None
 
     @property
     def usage(self) -> Usage:
-        """What the run has used so far, over every process that took part in it."""
+        """Usage of the run so far, over all processes that took part in it."""
         return self.journal.usage()
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
-        """Return what running the PUBs would use, without submitting anything.
+        """Forecast the usage of running the PUBs, without submitting anything.
 
-        Seconds are a rule of thumb: 2 for a job, and for every execution the duration of the circuit and
-        250 microseconds.
+        Seconds are a rule of thumb: 2 s per job, and per execution the duration of the circuit plus 250
+        microseconds.
         """
         return self.estimator.estimate_usage(pubs, precision=precision)
 
@@ -318,10 +318,10 @@ class Connection:
         self.estimator.check(forecast)
 
     def recalibrate(self) -> None:
-        """Fetch the backend's latest calibration, and use it from the next submission on.
+        """Fetch the backend's latest calibration and use it from the next submission on.
 
-        Modules transpile their circuits again (the log says so), and error mitigation measures its maps and readout
-        factors anew.
+        Modules transpile their circuits again (which is logged), and error mitigation measures its maps and readout
+        factors again.
         """
         if hasattr(self.backend, "service") and hasattr(self.backend, "refresh"):
             self.backend.refresh()
@@ -329,7 +329,7 @@ class Connection:
         self.journal.forget()
 
     def close(self) -> None:
-        """Close the session and the journal; submitted jobs go on, and a resumed run fetches them."""
+        """Close the session and the journal. Submitted jobs keep running, and a resumed run fetches them."""
         try:
             if self._mode is not None:
                 self._mode.close()
@@ -360,7 +360,7 @@ def _find_backend(
     """Return the backend and the service that runs its jobs.
 
     Raises:
-        QtmError: There is no such backend, or it has no fractional gates and they were asked for.
+        QtmError: There is no such backend, or fractional gates were requested and it has none.
     """
     if isinstance(backend, str) and service is None and backend.startswith(("fake_", "aer")):
         backend = _local_backend(backend)
@@ -413,7 +413,7 @@ def _open_service(instance: str | None) -> Any:
     try:
         return runtime.QiskitRuntimeService(instance=instance)
     except (QiskitError, ValueError, OSError) as error:
-        # Not "from error": what the runtime says of an unusable token may quote it.
+        # Not "from error": the runtime's message may quote an unusable token.
         raise QtmError(
             "no usable account of IBM Quantum: " + _without_token(f"{type(error).__name__}: {error}") + ". "
             "Save one with QiskitRuntimeService.save_account(...), or set QISKIT_IBM_TOKEN; without one, "

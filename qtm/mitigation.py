@@ -1,7 +1,7 @@
-"""Error mitigation as an estimator around an estimator.
+"""Error mitigation as an estimator that wraps an estimator.
 
-``MitigatedEstimator`` is a ``BaseEstimatorV2``, so it serves training, gradients and plain Qiskit alike, and
-it composes: readout mitigation inside zero-noise extrapolation is
+``MitigatedEstimator`` is a ``BaseEstimatorV2``: it works in training, in gradients and in plain Qiskit, and it
+composes. Readout mitigation inside zero-noise extrapolation is
 ``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``.
 """
 
@@ -54,21 +54,21 @@ MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
 
 
 class MitigatedEstimator(BaseEstimatorV2):
-    """An estimator whose values are error-mitigated.
+    """An estimator that returns error-mitigated expectation values.
 
     Args:
-        estimator: any ``BaseEstimatorV2``. All circuits that one ``run`` needs go to it in one ``run``
-            ("real-time-cdr" takes a second one when its map has drifted).
+        estimator: any ``BaseEstimatorV2``. One ``run`` submits all its circuits to it in one ``run``
+            ("real-time-cdr" needs a second one when its map has drifted).
         method: a name in ``MITIGATION_METHODS``: "zne", "lre", "cdr", "real-time-cdr", "pec", "rem" or "ddd".
-        **options: of the method; ``MitigatedEstimator.options(method)`` lists them with their defaults.
+        **options: options of the method; ``MitigatedEstimator.options(method)`` lists them with their defaults.
 
-    Circuits are changed gate by gate in Qiskit, so ISA circuits stay ISA circuits with their layout, and
-    parametrised PUBs stay broadcast PUBs. The metadata of each result holds ``evs_unmitigated``,
-    ``mitigation`` (the method) and what the method has to tell; the standard errors are propagated.
+    Circuits are modified gate by gate in Qiskit: ISA circuits stay ISA circuits and keep their layout, and
+    parametrised PUBs keep their broadcast shape. The metadata of each result holds ``evs_unmitigated``,
+    ``mitigation`` (the method) and diagnostics of the method; standard errors are propagated.
 
     Raises:
         ParameterError: the method, or one of its options, is unknown or unusable.
-        MissingPackage: the method needs mitiq and it is not installed.
+        MissingPackage: the method needs mitiq, which is not installed.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -98,10 +98,10 @@ class MitigatedEstimator(BaseEstimatorV2):
         return {f.name: _default(f) for f in fields(_known(method)) if f.init}  # type: ignore[arg-type]
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
-        """Return what ``run`` would ask of the estimator below, mitigation included; nothing is submitted.
+        """Forecast the usage of ``run``, including mitigation, without submitting anything.
 
-        It is what the first round takes. "real-time-cdr" takes a second one, of its training circuits, when a
-        check finds that its map has drifted.
+        Covers the first round. "real-time-cdr" runs a second one, of its training circuits, when a check finds that
+        its map has drifted.
         """
         coerced = estimator_pubs(pubs, precision)
         with self.forecast():
@@ -139,26 +139,28 @@ class MitigatedEstimator(BaseEstimatorV2):
             self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """What later values depend on besides the options: fitted maps, readout factors, places in random sequences.
+        """The state besides the options: fitted maps, readout factors, positions in random sequences.
 
-        A connection's checkpoint saves it for every mitigated estimator on the device. Save it yourself where
-        the estimator is another one: ``checkpoint.save(step, mitigation=estimator)``.
+        A connection's checkpoint saves it for every mitigated estimator on the device. For any other estimator,
+        save it yourself: ``checkpoint.save(step, mitigation=estimator)``.
         """
         inner = self.estimator.state_dict() if isinstance(self.estimator, MitigatedEstimator) else None
         return {"method": self.method_name, "state": self.method.state_dict(), "estimator": inner}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`.
+        """Restore a state returned by `state_dict`.
 
         Raises:
-            ParameterError: the state is of other methods than this estimator's.
+            ParameterError: the state belongs to another method.
         """
         if not isinstance(state_dict, Mapping) or not {"method", "state", "estimator"} <= state_dict.keys():
-            raise refused("state_dict", "what state_dict() gives", state_dict, "save it with state_dict() first")
+            raise refused(
+                "state_dict", "a dict returned by state_dict()", state_dict, "save it with state_dict() first"
+            )
         if state_dict["method"] != self.method_name:
             raise ParameterError(
                 f"the state is of method {state_dict['method']!r}, and this estimator's is {self.method_name!r}; "
-                "make the estimator as it was made when the state was saved"
+                "create the estimator with the arguments it had when the state was saved"
             )
         self.method.load_state_dict(state_dict["state"])
         if isinstance(self.estimator, MitigatedEstimator):
@@ -167,7 +169,7 @@ class MitigatedEstimator(BaseEstimatorV2):
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
-        """Return the job of the mitigated values; the circuits are made before it is submitted."""
+        """Return a job with the mitigated values; circuits are built before it is submitted."""
         coerced = estimator_pubs(pubs, precision)
         steps = [self.method.steps(pub) for pub in coerced]
         first = [next(step) for step in steps]
@@ -216,7 +218,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
 
 def _follow(estimator: Any, name: str, method: MitigationMethod) -> None:
-    """Have the journal of a device keep the method's state, however many estimators are in between."""
+    """Register the method's state with the device's journal, through any number of nested estimators."""
     while isinstance(estimator, MitigatedEstimator):
         estimator = estimator.estimator
     if hasattr(estimator, "keep_state"):
@@ -278,7 +280,7 @@ def _pec_noise(value: Any, name: str) -> None:
         checked_number(chance, name, "give the probability of an error", least=0, most=1)
 
 
-# What a value must be, whatever the method; methods check the rest.
+# Checks common to all methods; each method checks the rest.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("degree", "fold_multiplier", "num_chunks", "order", "shots"), _whole),
     **dict.fromkeys(("num_training_circuits", "n_training_samples", "min_iterations", "num_samples"), _whole),

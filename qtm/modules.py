@@ -15,22 +15,27 @@ from torch import Tensor, nn
 
 from qtm._arguments import check_type, checked_flag, checked_int, checked_seed, shown
 from qtm._engines.engine import Plan
+from qtm._engines.outputs import State
 from qtm._engines.registry import Method
 from qtm._errors import CircuitError, ParameterError, ShapeError, UnsupportedError
-from qtm._gradients.adjoint import EngineMethod
+from qtm._gradients.adjoint import EngineMethod, StateMethod
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
+from qtm._gradients.outputs import Outputs, read_outputs
 from qtm._gradients.settings import MethodSettings
 from qtm._noise.aer_model import Noise, read_noise
+from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
 from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
+from qtm._torch.outcomes import drawn
 from qtm._torch.parameter_sets import ParameterSets, initial_values
 
 
-class QuantumModule(nn.Module):
-    """A parameterised circuit whose expectation values are the outputs of a torch layer.
+class QuantumModule(CircuitModule):
+    """A parameterised circuit whose expectation values, probabilities or state are the outputs of a torch layer.
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
@@ -38,44 +43,51 @@ class QuantumModule(nn.Module):
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
-        encoding_params: parameters that the inputs are bound to, in this order; None or empty for none.
+        encoding_params: parameters to which the input features are bound, in this order; None or empty for none.
         variational_params: trainable parameters: one set, or several sets with optimizer settings of their own.
         variational_params_names: a name for each set, under which the module holds it as a `torch.nn.Parameter`.
             By default ``variational`` for one set and ``variational_0``, ``variational_1``, ... for several.
         variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
             of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
         seed_init: seed of the initial values; the global random state is left as it was.
-        observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or any list of
-            observables that Qiskit knows.
-        estimator: None for the exact simulator of qtm, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
-            A `FastEstimator` is that simulator with its dtype, workers and ``default_precision``, whose noise is
-            added to the values while "reverse" gradients stay exact.
-        gradient: how outputs are differentiated, by name or as a pair of name and options:
+        outputs: what the module computes, from the exact simulator where it is not "expectation":
 
-            * "auto": "reverse" where the estimator is qtm's own, "param-shift" on any other.
-            * "reverse": exact, where the estimator is qtm's own.
-            * "param-shift": exact on any estimator that is; every gate angle that needs a gradient is shifted.
-              Options: ``precision``, the standard deviation to ask the estimator for, and ``max_points``, the
-              parameter sets that one job may hold.
-            * "spsa": an estimate from two points per sample, whatever the number of parameters. Options: those
-              above, ``repeats`` to average over, ``epsilon`` (radians; by default balanced with the shot noise),
-              ``seed`` (by default torch's random state), as in ``("spsa", {"repeats": 4, "seed": 1})``.
+            * "expectation": expectation values of ``observables``, real (..., observables).
+            * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
+              ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
+            * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
+              (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
+        observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
+            observables in any form that Qiskit accepts.
+        estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
+            A `FastEstimator` selects qtm's simulator with that estimator's dtype, workers and
+            ``default_precision``: noise of that precision is added to the values, "reverse" gradients stay exact.
+        gradient: differentiation method, a name or a pair of name and options:
 
-            On an estimator a forward pass is one job of one PUB, and so is a backward pass.
+            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator.
+            * "reverse": exact, by one reverse sweep; needs qtm's simulator.
+            * "param-shift": exact if the estimator is exact; shifts every gate angle that needs a gradient.
+              Options: ``precision``, the standard deviation requested from the estimator, and ``max_points``,
+              the maximum number of parameter sets in one job.
+            * "spsa": a stochastic estimate from two points per sample, for any number of parameters. Options:
+              those above, ``repeats`` to average over, ``epsilon`` (radians; by default balanced with the shot
+              noise), ``seed`` (by default torch's random state), as in ``("spsa", {"repeats": 4, "seed": 1})``.
+
+            With an estimator, a forward pass submits one job with one PUB, and so does a backward pass.
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
-        executor: an executor of `concurrent.futures` (process pool, dask, MPI, ...) that computes instead of threads,
-            the batch being dealt into as many shares as threads were asked for, or as the executor has workers. It
-            stays with its process: copies of the module share it, pickled ones compute in threads.
+        executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
+            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
+            pickled with the module.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
-        method: how qtm simulates, where it does: "auto" for the cheapest method that can, a name such as
+        method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
-
-        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend, whose errors and readout
-            errors enter the values and derivatives exactly. Gates that the model does not know are translated to its
-            gates; a backend needs its own gates on its own qubits, which ``pass_manager`` provides. Wide circuits:
+        noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
+            errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
+            gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
+            `TrainableNoise` is trained with the module. For wide circuits,
             ``method=("trajectories", {"count": 64})`` averages over sampled Pauli errors.
 
     Raises:
@@ -103,6 +115,7 @@ class QuantumModule(nn.Module):
         variational_params_names: str | Sequence[str] | None = None,
         variational_params_initial: Any = "uniform",
         seed_init: int | None = None,
+        outputs: Outputs = "expectation",
         observables: Any = "individualZ",
         estimator: BaseEstimatorV2 | None = None,
         gradient: str | tuple[str, Mapping[str, Any]] = "reverse",
@@ -116,18 +129,23 @@ class QuantumModule(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
-            raise CircuitError(f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
-        circuit = circuit.copy()  # lowered again for another dtype, whatever became of the original
+            raise CircuitError(f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
+        circuit = circuit.copy()  # compiled again for another dtype, even if the original has changed since
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
             if hasattr(type(self), name) or hasattr(self, name):
-                raise ParameterError(f"{name!r} is taken by the module itself; give the parameter set another name")
+                raise ParameterError(
+                    f"the parameter-set name {name!r} clashes with an attribute of the module; choose another name"
+                )
             self.register_parameter(name, nn.Parameter(value))
+        self.trained_noise = noise if isinstance(noise, TrainableNoise) else None
+        strengths = () if self.trained_noise is None else self.trained_noise.parameters_
         self._settings = MethodSettings(
             circuit=circuit,
-            parameters=self._sets.order,
+            parameters=(*self._sets.order, *strengths),
             observables=observables,
+            output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
             gradient=gradient,
             threads_forward=num_threads_forward,
@@ -135,13 +153,16 @@ class QuantumModule(nn.Module):
             executor=executor,
             pass_manager=pass_manager,
             method=method,
-            noise=read_noise(noise),
-            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets)),
+            noise=read_noise(noise, trained=True),
+            group_sizes=(len(self._sets.encoding), *map(len, self._sets.sets), *[len(strengths)] * bool(strengths)),
         )
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
-        self._methods: dict[str, GradientMethod] = {}
-        self._output_size = self._method(torch.get_default_dtype()).num_outputs
+        self._methods = {}
+        self._is_real = not isinstance(self._settings.output, State)
+        computing = self._method(torch.get_default_dtype())
+        self._output_size = computing.num_outputs
+        self._set_operator_name(isinstance(computing, EngineMethod) and computing.is_repeatable)
 
     @classmethod
     def from_parts(
@@ -151,19 +172,19 @@ class QuantumModule(nn.Module):
         variational_params_initial: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> QuantumModule:
-        """A module whose circuit is made of parts, one after another, each with a parameter set of its own.
+        """Build a module from parts, composed in order, each with its own parameter set.
 
         Args:
             parts: encodings and ansaetze of `qtm.circuits`, Qiskit circuits (all of whose parameters are trainable),
                 or `qtm.circuits.Part`, which names a set, shares weights, and chooses features and qubits.
                 Every encoding reads the features from the first one on, unless a `Part` says otherwise.
-            variational_params_initial: by the name of the set, what `QuantumModule` takes for one. Sets that are
-                not listed start uniformly from 0 to 2 pi, sets of trainable scales at 1.
-            settings: other arguments of `QuantumModule`.
+            variational_params_initial: initial values by set name, each in a form that `QuantumModule` accepts.
+                Unlisted sets are initialised uniformly in [0, 2 pi), sets of trainable scales at 1.
+            settings: all other arguments of `QuantumModule`.
 
         Raises:
             CircuitError: a part is not a circuit, or does not fit the qubits.
-            ParameterError: a feature is read by no part, or a set that is to be initialised does not exist.
+            ParameterError: no part reads a feature, or initial values are given for an unknown set.
 
         Example:
             >>> from qtm.circuits import angle_encoding, hardware_efficient_ansatz
@@ -182,29 +203,40 @@ class QuantumModule(nn.Module):
         return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
-        """Expectation values (..., output_size) of inputs (..., input_size); without input where there is none.
+        """Outputs (..., output_size) of inputs (..., input_size); without input where there is none.
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
             DtypeError: a dtype or device is not supported.
-            JobError: (also from ``backward``) the estimator failed, or its result is not usable; names the job.
+            JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
-        sets = [getattr(self, name) for name in self._sets.names]
-        weights = sets[0] if len(sets) == 1 else torch.cat(sets)
-        trained = [s.requires_grad for s in sets]
+        if inputs is not None:
+            inputs = real_tensor(inputs, self.input_size)
+            if self._encoding_gradients_flag is False:
+                inputs = inputs.detach()
+        elif self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
+        own: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        if self.trained_noise is not None:
+            own.append(self.trained_noise.values().to(own[0].dtype))
+        inputs, sets = same_dtype(inputs, own)
         if inputs is None:
-            if self.input_size:
-                raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-            method = self._method(dtype_of(weights, None))
-            return expectation_values(method, None, weights, 1, (False, *trained)).squeeze(0)
-        inputs, weights = same_dtype(real_tensor(inputs, self.input_size), weights)
-        if self._encoding_gradients_flag is False:
-            inputs = inputs.detach()
-        method = self._method(dtype_of(weights, inputs))
-        flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, weights, len(flat), (flat.requires_grad, *trained))
-        return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
+            return self._outputs(None, sets).squeeze(0)
+        if inputs.ndim == 2:
+            return self._outputs(inputs, sets)
+        values = self._outputs(inputs.reshape(inputs.shape[:-1].numel(), self.input_size), sets)
+        return values.reshape(*inputs.shape[:-1], self._output_size)
+
+    def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
+        method = self._method(dtype_of(sets, inputs))
+        by_sets = [s.requires_grad for s in sets]
+        if inputs is None:
+            values = expectation_values(method, None, sets, 1, (False, *by_sets))
+        else:
+            values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
+        return values if self._is_real else _with_phase(method, values, inputs, sets)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
         name = complex_name(dtype)
@@ -212,82 +244,32 @@ class QuantumModule(nn.Module):
             self._methods[name] = make_method(self._settings, name)
         return self._methods[name]
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Methods hold compiled plans and buffers, and are made again where they are needed.
-        return {**self.__dict__, "_methods": {}}
+    def sample(self, inputs: Any = None, *, shots: int = 1024, seed: int | None = None) -> Tensor:
+        """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.
 
-    def set_num_threads_forward(self, num_threads: int) -> None:
-        """Set the number of threads of the forward pass; 0 means all cores."""
-        self._set_threads(num_threads, self.num_threads_backward)
+        Column j is qubit j of the circuit or, where the module's outputs are probabilities of some qubits, the j-th
+        of these. The same seed gives the same outcomes; None: other ones at every call.
 
-    def set_num_threads_backward(self, num_threads: int) -> None:
-        """Set the number of threads of the backward pass; 0 means all cores."""
-        self._set_threads(self.num_threads_forward, num_threads)
+        Raises:
+            UnsupportedError: an estimator computes the values, or the simulation method draws no samples.
 
-    def _set_threads(self, forward: int, backward: int) -> None:
-        self._settings = self._settings.with_threads(forward, backward)
-        self._methods = {}
-
-    @property
-    def num_threads_forward(self) -> int:
-        """Threads of the forward pass; 0 means all cores."""
-        return self._settings.threads_forward
-
-    @property
-    def num_threads_backward(self) -> int:
-        """Threads of the backward pass; 0 means all cores."""
-        return self._settings.threads_backward
-
-    @property
-    def variational_(self) -> list[nn.Parameter]:
-        """The trainable parameter sets, in order."""
-        return [getattr(self, name) for name in self._sets.names]
-
-    @property
-    def num_trainable_parameters(self) -> int:
-        """Number of trainable numbers in all sets."""
-        return sum(p.numel() for p in self.variational_)
-
-    @property
-    def input_size(self) -> int:
-        """Number of encoding parameters."""
-        return len(self._sets.encoding)
-
-    @property
-    def output_size(self) -> int:
-        """Number of observables."""
-        return self._output_size
-
-    @property
-    def circuit(self) -> QuantumCircuit:
-        """The circuit, as it was given."""
-        return self._settings.circuit
-
-    @property
-    def encoding_parameters(self) -> tuple[Parameter, ...]:
-        """Circuit parameters that the inputs are bound to, in order."""
-        return self._sets.encoding
-
-    @property
-    def variational_parameters(self) -> tuple[tuple[Parameter, ...], ...]:
-        """Circuit parameters of every trainable set, in order."""
-        return self._sets.sets
-
-    @property
-    def usage(self) -> Usage:
-        """Jobs, PUBs, circuits and executions that this module and its copies have asked of their estimator.
-
-        The exact simulator counts nothing. Each job is logged with these numbers, at level INFO by the logger
-        "qtm": a progress line for long runs.
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> ansatz = real_amplitudes(2, reps=1)
+            >>> QuantumModule(ansatz, None, ansatz.parameters).sample(shots=100, seed=1).shape
+            torch.Size([100, 2])
         """
-        return self._settings.usage
+        if inputs is None and self.input_size:
+            raise ShapeError(f"the circuit has {self.input_size} encoding parameters: give inputs")
+        at = torch.zeros(0) if inputs is None else real_tensor(inputs, self.input_size)
+        return drawn(self._settings, at, self.variational_, shots, seed)
 
     def estimate_usage(self, batch: int | Tensor, steps: int = 1) -> Usage:
-        """What training steps, forward and backward, ask of the estimator; nothing is submitted.
+        """Forecast the usage of training steps, forward and backward, without submitting anything.
 
         Args:
-            batch: number of samples, or inputs (..., input_size), which count as differentiated where they
-                require a gradient.
+            batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
+                inputs if they require a gradient.
             steps: number of training steps.
 
         Example:
@@ -305,10 +287,10 @@ class QuantumModule(nn.Module):
         return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
 
     def plan(self, batch: int = 1) -> Plan:
-        """The simulation method, its states, memory and multiply-adds for a batch of samples; nothing is run.
+        """Simulation method, states, memory and multiply-adds for a batch, without running anything.
 
         Raises:
-            UnsupportedError: an estimator computes the values, so that qtm simulates nothing.
+            UnsupportedError: the values come from an estimator, not from qtm's simulator.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -319,19 +301,16 @@ class QuantumModule(nn.Module):
         method = self._method(torch.get_default_dtype())
         if not isinstance(method, EngineMethod):
             raise UnsupportedError(
-                "the values come from an estimator, and nothing is simulated here; see estimate_usage() for what "
-                "it is asked, or build the module with gradient='reverse' and without estimator"
+                "plan() describes qtm's simulator, and the values of this module come from an estimator; see "
+                "estimate_usage(), or build the module without estimator and with gradient='reverse'"
             )
         return method.plan(_samples(batch))
 
-    def extra_repr(self) -> str:
-        """Sizes, trainable sets and the method of differentiation, for ``print(module)``."""
-        sets = ", ".join(f"{n}: {len(s)}" for n, s in zip(self._sets.names, self._sets.sets, strict=True))
-        gradient = self._settings.gradient if isinstance(self._settings.gradient, str) else self._settings.gradient[0]
-        return (
-            f"num_qubits={self.circuit.num_qubits}, input_size={self.input_size}, output_size={self.output_size}, "
-            f"trainable=({sets}), gradient={gradient!r}"
-        )
+
+def _with_phase(method: GradientMethod, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+    """States (batch, amplitudes) with the global phase of the circuit, which may depend on the parameters."""
+    assert isinstance(method, StateMethod)
+    return method.with_phase(states, inputs, sets)
 
 
 def _samples(batch: Any) -> int:
@@ -342,11 +321,11 @@ class HybridModule(nn.Module):
     """A linear layer, a `QuantumModule` with Z on every qubit, and a linear layer, trained end to end.
 
     Args:
-        circuit: see `QuantumModule`, as are all arguments not listed here.
-        encoding_params: parameters that the first layer's outputs are bound to.
+        circuit: as for `QuantumModule`, as are all arguments not listed here.
+        encoding_params: circuit parameters to which the outputs of the first linear layer are bound.
         variational_params: trainable parameters of the circuit, one set or several.
-        input_size: features of an input; it need not be the number of encoding parameters.
-        output_size: features of an output; it need not be the number of qubits.
+        input_size: number of input features; may differ from the number of encoding parameters.
+        output_size: number of output features; may differ from the number of qubits.
         seed_init: seed of the initial values of all three parts.
 
     Example:
@@ -372,7 +351,7 @@ class HybridModule(nn.Module):
     ) -> None:
         super().__init__()
         if "observables" in settings:
-            raise ParameterError("HybridModule measures Z on every qubit, and takes no observables; use QuantumModule")
+            raise ParameterError("HybridModule measures Z on every qubit and takes no observables; use QuantumModule")
         check_type(encoding_params, "encoding_params", Sized, "a list of circuit parameters", "list at least one")
         sizes = {"input_size": input_size, "output_size": output_size}
         input_size, output_size = (checked_int(n, name, "count the features", least=1) for name, n in sizes.items())
@@ -417,25 +396,25 @@ class HybridModule(nn.Module):
 
     @property
     def num_trainable_parameters_quantum(self) -> int:
-        """Number of trainable numbers in the circuit."""
+        """Number of trainable parameters of the circuit."""
         return self._quantum_module.num_trainable_parameters
 
     @property
     def num_trainable_parameters_classical(self) -> int:
-        """Number of trainable numbers in the linear layers."""
+        """Number of trainable parameters of the linear layers."""
         return sum(p.numel() for p in (*self.pre_parameters_, *self.post_parameters_))
 
     @property
     def num_trainable_parameters(self) -> int:
-        """Number of trainable numbers in all."""
+        """Total number of trainable parameters."""
         return self.num_trainable_parameters_quantum + self.num_trainable_parameters_classical
 
     @property
     def input_size(self) -> int:
-        """Features of an input."""
+        """Number of input features."""
         return self._input_size
 
     @property
     def output_size(self) -> int:
-        """Features of an output."""
+        """Number of output features."""
         return self._output_size

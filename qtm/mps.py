@@ -1,7 +1,7 @@
-"""Matrix product states of circuits: amplitudes, samples, overlaps, and other states to start from or to reach.
+"""Matrix product states of circuits: amplitudes, samples, overlaps, initial and target states.
 
-Expectation values and their gradients come from ``QuantumModule(..., method="matrix_product_state")``; what is here
-is for the states themselves.
+For expectation values and their gradients use ``QuantumModule(..., method="matrix_product_state")``; this module
+gives access to the states themselves.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["MPS", "MatrixProductState", "TruncationWarning", "overlap", "simulat
 
 
 def simulate(circuit: QuantumCircuit, values: Any = None, **options: Any) -> MPS:
-    """The final states of a circuit.
+    """Simulate a circuit and return its final states.
 
     Args:
         circuit: any circuit that qtm can simulate.
         values: parameter values (batch, parameters) or (parameters,) in radians, in the circuit's order; float32
             computes in complex64. None for a circuit without parameters.
-        **options: those of `MatrixProductState`.
+        **options: options of `MatrixProductState`.
 
     Raises:
         ShapeError: the shape of ``values`` does not fit the circuit.
@@ -61,20 +61,20 @@ def simulate(circuit: QuantumCircuit, values: Any = None, **options: Any) -> MPS
 
 
 def overlap(circuit: QuantumCircuit, values: Tensor, target: MPS, **options: Any) -> Tensor:
-    """<target|psi> of the final states of a circuit, differentiable by the values.
+    """Compute <target|psi> for the final states of a circuit, differentiable with respect to the values.
 
     Args:
         circuit: any circuit that qtm can simulate.
         values: parameter values (batch, parameters), or (parameters,), in radians, in the circuit's order.
-        target: a batch of one, or of as many as there are values.
-        **options: those of `MatrixProductState`.
+        target: one state, or a batch with one state for each row of values.
+        **options: options of `MatrixProductState`.
 
     Returns:
-        Complex (batch,), or a number if ``values`` has no batch. The fidelity is ``abs()**2`` of it.
+        Complex (batch,), or a scalar if ``values`` has no batch axis. The fidelity is its ``abs()**2``.
 
     Raises:
         ShapeError: the shape of ``values`` does not fit the circuit.
-        UnsupportedError: the bonds would not fit in memory, or the target has another number of qubits.
+        UnsupportedError: the bonds would not fit in memory, or the target's number of qubits differs.
 
     Example:
         >>> import torch
@@ -96,7 +96,7 @@ def overlap(circuit: QuantumCircuit, values: Tensor, target: MPS, **options: Any
 
 
 class _Overlap(torch.autograd.Function):
-    """The output of an engine, whose derivative is the engine's own."""
+    """The output of an engine with the engine's own derivative."""
 
     @staticmethod
     def forward(ctx: Any, engine: MatrixProductStateEngine, angles: Tensor, *prepared: Tensor) -> Tensor:

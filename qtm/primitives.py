@@ -1,7 +1,8 @@
-"""Qiskit's primitives on the fast core: `FastEstimator` and `FastSampler`."""
+"""Qiskit primitives on qtm's simulator: `FastEstimator` and `FastSampler`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -14,42 +15,52 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
-from qtm._arguments import check_generator_seed, checked_precision
+from qtm._arguments import checked_choice, checked_int, checked_precision
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
-from qtm._engines.options import Options, checked_options
+from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
-from qtm._engines.registry import Method, simulation_method
+from qtm._engines.registry import Method
+from qtm._engines.shot_noise import SAMPLINGS
 from qtm._engines.simulation import Simulation
-from qtm._engines.simulation_cache import Simulations, parameter_rows
-from qtm._noise.aer_model import Noise, read_noise
-from qtm._primitives.fast_sampler import FastSampler, Seed
+from qtm._engines.simulation_cache import parameter_rows
+from qtm._errors import ParameterError
+from qtm._noise.aer_model import Noise
+from qtm._primitives.fast_sampler import FastSampler
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.pubs import estimator_pubs
+from qtm._primitives.simulating_primitive import Seed, SimulatingPrimitive
 
 __all__ = ["FastEstimator", "FastSampler"]
 
-# Computing a pair of parameters and observable that nobody asked for is cheaper than another schedule, up to
-# about this many products of an amplitude and a Pauli term (a millisecond).
+# Evaluating unrequested (parameter set, observable) pairs is cheaper than building a second schedule up to this many
+# products of an amplitude and a Pauli term (about 1 ms).
 _CHEAP = 1 << 22
 
 
-class FastEstimator(BaseEstimatorV2):
-    """Exact expectation values, wherever Qiskit's ``StatevectorEstimator`` can stand.
+class FastEstimator(SimulatingPrimitive, BaseEstimatorV2):
+    """Exact expectation values: a drop-in replacement for Qiskit's ``StatevectorEstimator``.
 
-    Where a precision is asked for, normally distributed noise of that standard deviation is added: the same
-    numbers as ``StatevectorEstimator``'s for the same seed. All values of a PUB come from one batch, in which
-    each parameter set is evolved once for all its observables. Final measurements are ignored.
+    If a precision is requested, normally distributed noise of that standard deviation is added; the values equal
+    those of ``StatevectorEstimator`` with the same seed. A PUB is evaluated as one batch, in which each parameter
+    set is evolved once for all its observables. Final measurements are ignored.
 
     Args:
-        default_precision: standard deviation of the noise where a PUB or run names none; 0 is exact.
-        seed: of the noise; an integer gives the same noise to every PUB.
-        dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
-        num_threads: threads to use; 0 for all cores.
-        executor: anything with the interface of ``concurrent.futures.Executor``, to compute there.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, readout errors included.
-        method: how to simulate: "auto" for the cheapest exact method that can, a name such as "statevector", a pair of
-            name and options, or a `qtm.engines.SimulationMethod`.
+        default_precision: standard deviation of the noise if neither the PUB nor ``run`` gives one; 0 is exact.
+        shots: in each measurement basis, in place of ``default_precision``, with the noise that a device with these
+            shots would show; a PUB or run with a precision p then takes 1/p**2 shots. Strings that commute qubit by
+            qubit are measured in one basis.
+        sampling: how shots become noise. "gaussian" (the default with ``shots``) adds normally distributed noise with
+            the variance of the outcomes, independently for each observable. "multinomial" draws the outcomes, which
+            observables that are measured together share. "fixed" has the standard deviation of the precision, as
+            ``StatevectorEstimator`` has it.
+        seed: seed of the noise; an integer gives every PUB the same noise.
+        dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
+        num_threads: number of threads; 0 means all cores.
+        executor: a ``concurrent.futures.Executor`` that evaluates the batch instead of threads.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, including readout errors.
+        method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -68,6 +79,8 @@ class FastEstimator(BaseEstimatorV2):
         self,
         *,
         default_precision: float = 0.0,
+        shots: int | None = None,
+        sampling: str | None = None,
         seed: Seed = None,
         dtype: Any = "complex128",
         num_threads: int = 0,
@@ -76,25 +89,25 @@ class FastEstimator(BaseEstimatorV2):
         method: Method = "auto",
     ) -> None:
         self._default_precision = checked_precision(default_precision, "default_precision")
-        check_generator_seed(seed, "seed")
-        self._seed = seed
-        simulation_method(method)  # refuses what is unknown here, not at the first run
-        self._simulations = Simulations(checked_options(dtype, num_threads, executor, method, read_noise(noise)))
+        if shots is not None:
+            if default_precision:
+                raise ParameterError("shots= and default_precision= are mutually exclusive; give one of them")
+            advice = "give the outcomes to draw in each measurement basis"
+            self._default_precision = 1 / math.sqrt(checked_int(shots, "shots", advice, least=1))
+        self._sampling = "fixed" if shots is None else "gaussian"
+        if sampling is not None:
+            self._sampling = checked_choice(sampling, "sampling", SAMPLINGS)
+        super().__init__(seed, dtype, num_threads, executor, noise, method)
 
     @property
     def default_precision(self) -> float:
-        """The precision of PUBs that name none."""
+        """Precision of PUBs that specify none."""
         return self._default_precision
 
     @property
-    def seed(self) -> Seed:
-        """The seed of the noise."""
-        return self._seed
-
-    @property
-    def options(self) -> Options:
-        """The dtype and the workers that were chosen."""
-        return self._simulations.options
+    def sampling(self) -> str:
+        """How shots become noise: "fixed", "gaussian" or "multinomial"."""
+        return self._sampling
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -116,14 +129,29 @@ class FastEstimator(BaseEstimatorV2):
         return PrimitiveResult([self._run_pub(pub) for pub in pubs], metadata={"version": 2})
 
     def _run_pub(self, pub: EstimatorPub) -> PubResult:
+        if self._sampling != "fixed" and pub.precision:
+            return self._sampled(pub, shots_for(pub.precision))
         evs = self._values(pub).reshape(pub.shape)
         if pub.precision != 0:
             evs = np.asarray(np.random.default_rng(self._seed).normal(evs, pub.precision))
         data = DataBin(evs=evs, stds=np.full(pub.shape, pub.precision, float), shape=pub.shape)
         return PubResult(data, metadata={"target_precision": pub.precision, "circuit_metadata": pub.circuit.metadata})
 
+    def _sampled(self, pub: EstimatorPub, shots: int) -> PubResult:
+        evs, stds = np.zeros(pub.size), np.zeros(pub.size)
+        if pub.size:
+            plan, rng = _Plan(pub), np.random.default_rng(self._seed)
+            make = partial(_simulation, pub.circuit, plan.operators)
+            simulation = self._simulations.find((flattened(pub.circuit), tuple(plan.keys)), make)
+            arguments = simulation.arguments(parameter_rows(pub.parameter_values, pub.circuit))
+            found = simulation.shots(self._sampling).estimates(*arguments, shots, rng)  # (sets, observables) each
+            evs, stds = (part[plan.set, plan.column] for part in found)
+        data = DataBin(evs=evs.reshape(pub.shape), stds=stds.reshape(pub.shape), shape=pub.shape)
+        metadata = {"target_precision": pub.precision, "shots": shots, "circuit_metadata": pub.circuit.metadata}
+        return PubResult(data, metadata=metadata)
+
     def _values(self, pub: EstimatorPub) -> np.ndarray:
-        """Exact values of a PUB, flattened: (pairs,)."""
+        """Exact values (pairs,) of a PUB, flattened."""
         evs = np.zeros(pub.size)
         if not pub.size:
             return evs
@@ -142,19 +170,24 @@ class FastEstimator(BaseEstimatorV2):
         return evs
 
 
+def shots_for(precision: float) -> int:
+    """Shots that an outcome of variance 1 needs for a standard deviation."""
+    return math.ceil(1 / precision**2 - 1e-6)  # the square is off by rounding
+
+
 def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable], options: Options) -> Simulation:
     output = Expectation(coerce_observables(operators, circuit.num_qubits))
     return Simulation(circuit, circuit.parameters, output, options)
 
 
 def _content(operator: SparseObservable) -> Hashable:
-    """What equal operators share: reading them into bit masks takes twenty times longer."""
+    """A key that equal operators share; converting them to bit masks takes twenty times longer."""
     arrays = operator.coeffs, operator.bit_terms, operator.indices, operator.boundaries
     return tuple(np.asarray(array).tobytes() for array in arrays)
 
 
 class _Plan:
-    """Which pairs (parameter set, distinct observable) a PUB asks for."""
+    """The pairs (parameter set, distinct observable) that a PUB requests."""
 
     def __init__(self, pub: EstimatorPub) -> None:
         operators = pub.observables.sparse_observables_array()
@@ -171,9 +204,9 @@ class _Plan:
         self.cheap = (_CHEAP >> min(pub.circuit.num_qubits, 62)) // max(terms, 1)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Parameter sets and observables to compute together, ascending, and the pairs found there.
+        """Blocks of parameter sets and observables (both ascending) to evaluate together, with their pairs.
 
-        Every set is in one block, so that it is evolved once.
+        Each set is in exactly one block, so that it is evolved once.
         """
         if self.num_sets * len(self.keys) <= max(self.cheap, 2 * len(self.set)):
             yield np.arange(self.num_sets), np.arange(len(self.keys)), np.arange(len(self.set))
@@ -188,7 +221,7 @@ class _Plan:
             yield np.sort(sets), np.sort(list(columns)), found
 
     def _by_observables(self) -> dict[frozenset[int], list[int]]:
-        """Parameter sets that are asked for the same observables."""
+        """Parameter sets grouped by the observables requested for them."""
         wanted: list[set[int]] = [set() for _ in range(self.num_sets)]
         for number, column in zip(self.set.tolist(), self.column.tolist(), strict=True):
             wanted[number].add(column)
@@ -199,7 +232,7 @@ class _Plan:
 
 
 def _merged(groups: dict[frozenset[int], list[int]], limit: int) -> list[tuple[list[int], frozenset[int]]]:
-    """Neighbouring groups as one, as long as they have at most ``limit`` pairs together."""
+    """Merge neighbouring groups while they have at most ``limit`` pairs together."""
     blocks: list[tuple[list[int], frozenset[int]]] = []
     for columns, sets in groups.items():
         if blocks and (len(blocks[-1][0]) + len(sets)) * len(blocks[-1][1] | columns) <= limit:

@@ -144,8 +144,8 @@ DOORS = {
     "resume": lambda journal, **options: hardware.resume(journal, **options),
 }  # fmt: skip
 
-SEED = "seed(_init|_transpiler|_simulator)? must be a whole number .*not .*; give"
-COUNT = r"must be a whole number (of at least|from) [01].*not .*; give"
+SEED = "seed(_init|_transpiler|_simulator)? must be an integer .*not .*; give"
+COUNT = r"must be an integer (of at least|from) [01].*not .*; give"
 ANGLE = r"must be a finite number.*not .*; give an angle in radians"
 FLAG = "must be True or False, not .*; give one of the two"
 NUMBERS = "must be (an array of )?real numbers, not .*; give"
@@ -154,9 +154,9 @@ NO_SET = "cannot name a parameter set; use an identifier"
 # Door, its arguments (a mapping by name, or a tuple), the error, and what its message says.
 ROWS = [
     # --- QuantumModule: circuit and parameters
-    ("QuantumModule as is", (None, X, W), CircuitError, "circuit must be a circuit, not None; give a qiskit"),
-    ("QuantumModule as is", ("qasm", X, W), CircuitError, "circuit must be a circuit, not 'qasm'; give a qiskit"),
-    ("QuantumModule as is", (circuit, X, W), CircuitError, "circuit must be a circuit, not .*; give a qiskit"),
+    ("QuantumModule as is", (None, X, W), CircuitError, "circuit must be a QuantumCircuit, not None; give a qiskit"),
+    ("QuantumModule as is", ("qasm", X, W), CircuitError, "must be a QuantumCircuit, not 'qasm'; give a qiskit"),
+    ("QuantumModule as is", (circuit, X, W), CircuitError, "circuit must be a QuantumCircuit, not .*; give a qiskit"),
     ("QuantumModule as is", (Unprintable(), X, W), CircuitError, "not a Unprintable; give a qiskit"),
     ("QuantumModule as is", (circuit(), "x", [*W, *V]), ParameterError, "encoding_params must be a list.*'x'; give"),
     ("QuantumModule as is", (circuit(), 3, [*W, *V]), ParameterError, "encoding_params must be a list.*not 3; give"),
@@ -177,7 +177,7 @@ ROWS = [
     ("QuantumModule", {"variational_params_names": "_methods"}, ParameterError, f"'_methods' {NO_SET}"),
     ("QuantumModule", {"variational_params_names": "a b"}, ParameterError, f"'a b' {NO_SET}"),
     ("QuantumModule", {"variational_params_names": ""}, ParameterError, f"'' {NO_SET}"),
-    ("QuantumModule", {"variational_params_names": "forward"}, ParameterError, "'forward' is taken .*; give"),
+    ("QuantumModule", {"variational_params_names": "forward"}, ParameterError, "'forward' clashes .*; choose another"),
     ("two sets", {"variational_params_names": ["a"]}, ParameterError, "must be 2 different names, not .*; name every"),
     ("two sets", {"variational_params_names": ["a", "a"]}, ParameterError, "must be 2 different names, not .*; name"),
     # --- initial values
@@ -277,11 +277,11 @@ ROWS = [
     ),
     # --- observables
     ("QuantumModule", {"observables": []}, ObservableError, "the list of observables is empty; give at least one"),
-    ("QuantumModule", {"observables": None}, ObservableError, "NoneType is no observable; expected a SparsePauliOp"),
-    ("QuantumModule", {"observables": 3}, ObservableError, "int is no observable; expected a SparsePauliOp"),
-    ("QuantumModule", {"observables": np.eye(4)}, ObservableError, "is no observable; expected a SparsePauliOp"),
-    ("QuantumModule", {"observables": "ZQ"}, ObservableError, "'ZQ' is no observable: expected one letter of"),
-    ("QuantumModule", {"observables": "individual"}, ObservableError, "is no observable: expected one letter of"),
+    ("QuantumModule", {"observables": None}, ObservableError, "NoneType is not an observable; expected a Sparse"),
+    ("QuantumModule", {"observables": 3}, ObservableError, "int is not an observable; expected a SparsePauliOp"),
+    ("QuantumModule", {"observables": np.eye(4)}, ObservableError, "is not an observable; expected a SparsePauliOp"),
+    ("QuantumModule", {"observables": "ZQ"}, ObservableError, "'ZQ' is not an observable: expected one letter of"),
+    ("QuantumModule", {"observables": "individual"}, ObservableError, "is not an observable: expected one letter of"),
     ("QuantumModule", {"observables": ["ZZZ"]}, ObservableError, "acts on 3 qubits and the circuit has 2; give one"),
     ("QuantumModule", {"observables": {}}, ObservableError, "empty mapping; expected {pauli: coefficient"),
     ("QuantumModule", {"observables": {"ZZ": "a"}}, ObservableError, "the coefficient 'a' is not a number"),
@@ -342,7 +342,7 @@ ROWS = [
         for name in ("input_size", "output_size")
         for n in (0, -1, 1.5, "3", None, True)
     ),
-    ("HybridModule", {"circuit": None}, CircuitError, "circuit must be a circuit, not None; give"),
+    ("HybridModule", {"circuit": None}, CircuitError, "circuit must be a QuantumCircuit, not None; give"),
     ("HybridModule", {"encoding_params": None}, ParameterError, "encoding_params must be a list .*; list at least"),
     ("HybridModule", {"encoding_params": 3}, ParameterError, "encoding_params must be a list .*; list at least"),
     ("HybridModule", {"observables": "ZZ"}, ParameterError, "takes no observables; use QuantumModule"),
@@ -358,7 +358,7 @@ ROWS = [
         for n in (0, -1, 1.5, "many", None, nan)
     ),
     *(
-        (door, {"seed": seed}, ParameterError, "seed must be a whole number of at least 0, .*; give a number to")
+        (door, {"seed": seed}, ParameterError, "seed must be an integer of at least 0, .*; give an integer to")
         for door in ("FastEstimator", "FastSampler")
         for seed in ("one", 1.5, -1, {}, object())
     ),
@@ -393,10 +393,10 @@ ROWS = [
     ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [[OTHER]]), ParameterError, r"\['other'\] are not in circuit 0"),
     ("gradient", ([QuantumCircuit(1)], ["Z"], [[]]), ParameterError, "has no parameters to differentiate by"),
     *(("gradient", (c, ["ZZ"], [[0.1] * 7]), ParameterError, "circuits must be .*;") for c in (None, "x", [3])),
-    ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; put"),
-    ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; put"),
+    ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; wrap"),
+    ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; wrap"),
     ("gradient", ([circuit()], ["ZZ"], [["a"] * 7]), DtypeError, f"parameter_values {NUMBERS}"),
-    ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [3]), ParameterError, "parameters must be a list .*not 3; put"),
+    ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [3]), ParameterError, "parameters must be a list .*not 3; wrap"),
     *(
         (door, (pubs,), DtypeError, r"(pubs must be a list of PUBs, not .*; a PUB is|PUB 0 cannot .*; expected) ")
         for door in ("estimator run", "sampler run", "noisy run", "mitigated run", "device run")
@@ -434,10 +434,10 @@ ROWS = [
     ("probabilities", ("qasm",), DtypeError, "PUB 0 cannot be read: .*; expected circuit"),
     ("probabilities", (bits(), "x"), CircuitError, "PUB 0 cannot be read: .*; expected circuit"),
     ("probabilities", (circuit(), [0.1] * 7), CircuitError, "measures nothing; measure its qubits"),
-    *(("load_state_dict", (s,), ParameterError, r"state_dict must be what .*; save it") for s in ({}, 3, None)),
+    *(("load_state_dict", (s,), ParameterError, r"state_dict must be a dict .*; save it") for s in ({}, 3, None)),
     # --- networks
     *(
-        (door, {"circuit": c}, CircuitError, "circuit must be a circuit, not .*; give a qiskit.QuantumCircuit")
+        (door, {"circuit": c}, CircuitError, "circuit must be a QuantumCircuit, not .*; give a qiskit.QuantumCircuit")
         for door in ("EstimatorQNN", "SamplerQNN")
         for c in (None, "qasm", 3)
     ),
@@ -475,7 +475,7 @@ ROWS = [
         ("EstimatorQNN", {"default_precision": p}, ParameterError, "default_precision must be .*; give the standard")
         for p in (nan, -1, "low", None)
     ),
-    ("EstimatorQNN", {"observables": 3}, ObservableError, "int is no observable; expected a SparsePauliOp"),
+    ("EstimatorQNN", {"observables": 3}, ObservableError, "int is not an observable; expected a SparsePauliOp"),
     ("EstimatorQNN", {"observables": ["ZZZ"]}, ObservableError, "acts on 3 qubits .*; give one Pauli letter"),
     ("EstimatorQNN", {"observables": []}, ObservableError, "the list of observables is empty; give at least one"),
     *(
@@ -497,7 +497,7 @@ ROWS = [
         for s in (0, -1, 1.5, "two", (), (2, 0), None.__class__, nan)
     ),
     *(
-        ("SamplerQNN forward", (interpret,), ParameterError, r"interpret\(0\) must be a whole number .*; return the")
+        ("SamplerQNN forward", (interpret,), ParameterError, r"interpret\(0\) must be an integer .*; return the")
         for interpret in (lambda x: 0.5, lambda x: None, lambda x: "0", lambda x: (0.5,), lambda x: (), lambda x: 1j)
     ),
     ("SamplerQNN forward", (lambda x: 1 // 0,), ParameterError, r"interpret\(0\) failed \(ZeroDivisionError.*; c"),
@@ -578,8 +578,8 @@ ROWS = [
         ("noisy", {"shots": 9, "method": m}, ParameterError, "method must be one of 'auto', .*not .*; choose one")
         for m in ("tensor", 3, None, [])
     ),
-    ("noisy", {"method": "statevector"}, ParameterError, "random trajectories: give shots"),
-    *(("noisy", {"seed": s}, ParameterError, "seed must be a whole number .*; give a number") for s in ("x", 1.5, -1)),
+    ("noisy", {"method": "statevector"}, ParameterError, "samples trajectories and needs shots="),
+    *(("noisy", {"seed": s}, ParameterError, "seed must be an integer .*; give an integer") for s in ("x", 1.5, -1)),
     *(
         ("depolarizing_noise", (p,), ParameterError, "one_qubit must be a finite number .*; give the probability")
         for p in (-0.1, 1.1, nan, "x", None, True)
@@ -625,7 +625,7 @@ ROWS = [
         for s in (-1, nan, inf, "x", True)
     ),
     *(
-        ("connect", {"optimization_level": n}, ParameterError, "must be a whole number from 0 to 3, not .*; give")
+        ("connect", {"optimization_level": n}, ParameterError, "must be an integer from 0 to 3, not .*; give")
         for n in (7, -1, 1.5, "x")
     ),
     *(

@@ -13,12 +13,13 @@ import pytest
 
 from qtm import bench
 from qtm._bench import compare as _bench_compare
+from qtm._bench import kernel_matrices as _bench_kernels
 from qtm._bench import kernels as _bench_core
 from qtm._bench import peers as _bench_peers
 from qtm._bench import report as _bench_report
 from qtm._bench import tables as _bench_tables
 from qtm._bench.compare import Row, Settings, disagreement
-from qtm._bench.peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, parse_assignments
+from qtm._bench.peers import KERNEL_PEERS, PEERS, CutOff, Peer, PeerFailed, PeerProcess, parse_assignments
 from qtm._bench.tables import filled, results
 from qtm._bench.timing import Times, alternate
 from qtm._bench.workloads import WORKLOADS, QtmRunner, z_words
@@ -264,10 +265,10 @@ def test_too_little_memory_ends_the_peer(fake: Any, monkeypatch: pytest.MonkeyPa
 
 
 @needs_checkout
-@pytest.mark.parametrize("name", PEERS)
-def test_every_peer_has_its_adapter(name: str) -> None:
-    assert (ROOT / "benchmarks" / "peers" / f"peer_{PEERS[name].adapter}.py").is_file()
-    assert set(PEERS[name].dtypes) <= {"double", "single"}
+@pytest.mark.parametrize("peer", [*PEERS.values(), *KERNEL_PEERS.values()])
+def test_every_peer_has_its_adapter(peer: Peer) -> None:
+    assert (ROOT / "benchmarks" / "peers" / f"peer_{peer.adapter}.py").is_file()
+    assert set(peer.dtypes) <= {"double", "single"}
 
 
 @pytest.mark.parametrize("text", ["nonesuch=python", "qulacs", "qulacs="])
@@ -290,9 +291,9 @@ def test_the_bar_is_not_interrupted_by_jobs(caplog: pytest.LogCaptureFixture) ->
 # --- The command ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*WORKLOADS, "threads", "noise", "wide"])
+@pytest.mark.parametrize("name", [*WORKLOADS, "threads", "second", "kernel"])
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = () if name in ("threads", "noise", "wide") else ("--peers", "none")
+    alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
     threads = "2" if name == "threads" else "1"
     assert bench.main([name, *QUICK, *alone, "--threads", threads, "--json", str(path), "--plot", str(picture)]) == 0
@@ -320,10 +321,48 @@ def test_quick_runs_beside_an_installed_peer(tmp_path: Path) -> None:
     assert "qiskit-machine-learning" in content["peers"]["qiskit-machine-learning"]["versions"]
 
 
+@needs_checkout
+def test_kernels_are_compared_with_an_installed_peer(tmp_path: Path) -> None:
+    pytest.importorskip("qiskit_machine_learning")
+    path = tmp_path / "out.json"
+    arguments = ["kernel", *QUICK, "--threads", "1", "--qubits", "2", "--samples", "18", "--limit", "1e-9"]
+    assert bench.main([*arguments, "--peers", "qiskit-machine-learning", "--json", str(path)]) == 0
+    own, beside = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert own["peer"] == "qtm" and own["qtm_ms"]["median"] > 0
+    assert (beside["status"], beside["samples"]) == ("ok", 16) and "extrapolated" in beside["note"]
+    assert beside["ratio"] > 1
+
+
+def test_times_of_matrices_are_extrapolated_by_states_and_pairs() -> None:
+    seconds = {n: 0.5 * n + 0.25 * n**2 for n in (10, 20, 1000)}
+    assert _bench_kernels.extrapolated(20, seconds[20], seconds[10], 1000) == pytest.approx(seconds[1000])
+    assert _bench_kernels.extrapolated(20, 2.0, 1.0, 1000) == pytest.approx(100.0)  # states alone
+    assert _bench_kernels.extrapolated(20, 2.0, 1.1, 1000) == pytest.approx(100.0)  # never less than none for pairs
+    assert [_bench_kernels._affordable(s, 1000, 4.0) for s in (1e-6, 1.0, 100.0)] == [1000, 32, 16]
+
+
+@pytest.mark.parametrize("answer", [[[1.0, 0.5], [0.5, 1.0]], [[1.0]]])
+@needs_checkout
+def test_another_matrix_is_not_timed(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong:
+        def load(self, *_: Any) -> int:
+            return 2
+
+        def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
+            assert job["job"] == "check"
+            return {"values": answer}
+
+    one = _bench_kernels.case(2, 2)
+    row = _bench_kernels._row(one, "squlearn", Settings(threads=1, repeats=1))
+    _bench_kernels._measure(row, Wrong(), one, Settings(threads=1, repeats=1))  # type: ignore[arg-type]
+    assert row.status == "wrong" and row.peer_ms is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nonesuch"], "invalid choice"),
+        (["kernel", "--peers", "nonesuch"], "invalid choice"),
         (["fig1", "--threads", "-1"], "not an integer"),
         (["fig1", "--peers", "nonesuch"], "invalid choice"),
     ],

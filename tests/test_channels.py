@@ -78,8 +78,8 @@ def test_thermal_relaxation_is_in_units_of_the_gate() -> None:
         (("noise", [0], 0.1), "unknown channel"),
         (("bit_flip", [0, 1], 0.1), "acts on 1 qubits"),
         (("bit_flip", [0], 0.1, 0.2), "2 strengths"),
-        (("bit_flip", [0], 1.1), "must lie in"),
-        (("bit_flip", [0], -0.1), "must lie in"),
+        (("bit_flip", [0], 1.1), "must be in"),
+        (("bit_flip", [0], -0.1), "must be in"),
         (("pauli", [0], 0.5, 0.5, 0.5), "sum to"),
     ],
 )

@@ -57,9 +57,9 @@ def test_info_names_versions_processor_and_cache(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "--epochs", "0"], "'0' is not an integer from 1 on"),
-        (["demo", "--threads", "-1"], "'-1' is not an integer from 0 on"),
-        (["demo", "--seed", "x"], "'x' is not an integer from 0 on"),
+        (["demo", "--epochs", "0"], "'0' is not an integer of at least 1"),
+        (["demo", "--threads", "-1"], "'-1' is not an integer of at least 0"),
+        (["demo", "--seed", "x"], "'x' is not an integer of at least 0"),
         (["demo", "--device", "cuda"], "'cuda'"),
         (["train"], "'train'"),
     ],

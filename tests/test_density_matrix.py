@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import pi
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from circuit_cases import differences, random_observables
 from noise_cases import STRENGTHS, final_state, noisy
+from qiskit.circuit import Parameter
 from qiskit.quantum_info import DensityMatrix as QiskitState
 from qiskit.quantum_info import Statevector, random_statevector
 
@@ -197,6 +199,12 @@ def test_prepared_amplitudes_and_their_derivatives(shared: bool) -> None:
     cotangent = torch.tensor(np.random.default_rng(1).normal(size=(3, 3)))
     by_angles, by_prepared = engine.vjp(angles, (amplitudes,), cotangent, by_prepared=True)
     assert by_prepared is not None and by_prepared[0].shape == amplitudes.shape
+    with ThreadPoolExecutor(2) as pool:
+        dealt = compiled(flat, Expectation(observed(4, 3)), executor=pool)
+        found, again = dealt.vjp(angles, (amplitudes,), cotangent, by_prepared=True)
+        assert again is not None
+        torch.testing.assert_close(found, by_angles, rtol=0, atol=1e-12)
+        torch.testing.assert_close(again[0], by_prepared[0], rtol=0, atol=1e-12)
     for part in (1.0, 1j):
         for index in range(4):
             step = torch.zeros_like(amplitudes)
@@ -293,8 +301,19 @@ def test_what_is_not_given_is_refused() -> None:
 
 
 def test_a_value_that_is_not_finite_is_not_hidden() -> None:
-    flat = noisy(4, 3, 10)
+    """NaN comes out wherever the angle matters, in its own sample, and nowhere else."""
+    angles_in = [PauliRotation("Y", (q,), ((q, 1.0),)) for q in range(3)]
+    noise = [Channel("depolarizing", (q,), (0.1,)) for q in range(3)]
+    flat = replace(noisy(4, 3, 1), operations=(*angles_in, *noise), initial=())
+    flat = replace(flat, angles=(Parameter("t"),) * 3)
+    observables = coerce_observables(["IIZ", "IZI", "ZII", "ZZI", "IZZ", "III"], 3)
     angles = angles_of(flat, 2)
-    angles[1] = float("nan")
-    values = compiled(flat, Expectation(observed(4, 3))).forward(angles, ())[0]
-    assert torch.isfinite(values[0]).all() and not torch.isfinite(values[1]).all()
+    clean = compiled(flat, Expectation(observables)).forward(angles, ())[0]
+    for angle in range(3):
+        bad = angles.clone()
+        bad[1, angle] = float("nan")
+        values = compiled(flat, Expectation(observables)).forward(bad, ())[0]
+        torch.testing.assert_close(values[0], clean[0], rtol=0, atol=0)
+        found = torch.isnan(values[1]).tolist()
+        sees = [bool(o.z[0] >> angle & 1) if o.num_terms else False for o in observables]
+        assert found == sees

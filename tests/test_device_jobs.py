@@ -195,7 +195,7 @@ def test_a_journal_is_continued_on_purpose_only(tmp_path, service):
     with pytest.raises(QtmError, match="no journal.*connect"):
         hardware.resume(journal)
     with on_mock(service, journal=journal):
-        with pytest.raises(QtmError, match="has a run already.*resume"):
+        with pytest.raises(QtmError, match="already holds a run.*resume"):
             on_mock(service, journal=journal)
         with pytest.raises(QtmError, match="another process is using it"):
             hardware.resume(journal, service=service)

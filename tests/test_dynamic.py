@@ -309,8 +309,6 @@ def test_what_is_refused() -> None:
         circuit.x(0)
     with pytest.raises(CircuitError, match="condition on 11 bits"):
         static_circuit(circuit)
-    with pytest.raises(CircuitError, match="noise in circuits"):
-        static_circuit(circuit, noisy=True)
 
 
 def test_networks_do_not_take_their_measurements_for_final_ones() -> None:

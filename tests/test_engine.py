@@ -18,7 +18,7 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
-from qtm._engines.statevector import sweeps as _sweeps
+from qtm._engines.statevector import tiling
 from qtm._errors import DtypeError, OutOfMemory
 
 LANES = {  # a name, and the fields of Options that force it
@@ -33,7 +33,7 @@ N = 5  # qubits; single precision has up to 16 lanes, and amplitude lanes need m
 
 @pytest.fixture(autouse=True)
 def _threads_for_any_work(monkeypatch):
-    monkeypatch.setattr(_sweeps, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_THREAD", 0)
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_empty_batch(case, config):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_a_team_of_threads(any_case, dtype, threads, monkeypatch):
-    monkeypatch.setattr(_sweeps, "_WORTH_A_TEAM", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
     options = {"dtype": dtype, "num_threads": threads, "lane_kind": "amplitude"}
     engine, error = any_case.simulation(**options).engine, DTYPES[dtype]
     unmeasured = any_case.simulation(observables=False, **options).engine
@@ -322,7 +322,7 @@ def test_a_team_of_threads(any_case, dtype, threads, monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_team_of_threads_with_initial_states(dtype, monkeypatch):
-    monkeypatch.setattr(_sweeps, "_WORTH_A_TEAM", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
     circuit, observables, values = prepared()
     measured, parameters = coerce_observables(observables, N), list(circuit.parameters)
     rows = np.random.default_rng(4).normal(size=(2, 2 ** (N + 1))) / 6
@@ -337,7 +337,7 @@ def test_a_team_of_threads_with_initial_states(dtype, monkeypatch):
 
 @pytest.mark.parametrize("name", ["pi", "closer to pi", "above 0.01", "below 0.01", "0"])
 def test_a_team_of_threads_at_half_turns(name, monkeypatch):
-    monkeypatch.setattr(_sweeps, "_WORTH_A_TEAM", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
     circuit = ansatz(40, ("ry", "rx"), 6)
     parameters, measured = list(circuit.parameters), coerce_observables(random_observables(1, 6), 6)
     angles = np.full((1, len(parameters)), SPECIAL[name])

@@ -111,8 +111,8 @@ BAD_PARAMETERS = {
     "equal names": (lambda: two_sets(variational_params_names=["a", "a"]), "must be 2 different names"),
     "no identifier": (lambda: module(variational_params_names="a b"), "'a b' cannot name"),
     "reserved": (lambda: module(variational_params_names="variational_"), "cannot name"),
-    "taken": (lambda: module(variational_params_names="circuit"), "'circuit' is taken"),
-    "taken by torch": (lambda: module(variational_params_names="training"), "'training' is taken"),
+    "taken": (lambda: module(variational_params_names="circuit"), "'circuit' clashes"),
+    "taken by torch": (lambda: module(variational_params_names="training"), "'training' clashes"),
     "initialiser": (lambda: module(variational_params_initial="xavier"), "'xavier'.* constant, uniform, normal"),
     "argument": (lambda: module(variational_params_initial=("normal", {"sigma": 1})), "takes no sigma; .* mean, std"),
     "initialisers": (lambda: two_sets(variational_params_initial=["normal"] * 3), "3 initialisers for 2"),
@@ -124,7 +124,7 @@ BAD_PARAMETERS = {
     "gradient": (lambda: module(gradient="adjoint"), "unknown gradient 'adjoint'; use one of reverse"),
     "estimator": (
         lambda: module(estimator=StatevectorEstimator()),
-        "StatevectorEstimator does not give; use gradient=.param-shift",
+        "StatevectorEstimator does not expose; use gradient=.param-shift",
     ),
 }
 
@@ -141,8 +141,8 @@ BAD_OBSERVABLES = {
     "not Hermitian": ([SparsePauliOp(["ZZ", "XX"], [1, 1j])], "not Hermitian: term 'XX'"),
     "phase": ([Pauli("iZZ")], "not Hermitian"),
     "empty": ([], "empty"),
-    "letters": (["ZQ"], "'ZQ' is no observable"),
-    "type": ([3], "int is no observable"),
+    "letters": (["ZQ"], "'ZQ' is not an observable"),
+    "type": ([3], "int is not an observable"),
     "nan": ([SparsePauliOp(["ZZ"], [np.nan])], "NaN"),
 }
 
@@ -211,7 +211,7 @@ def test_other_devices():
 
 
 def test_no_circuit():
-    with pytest.raises(CircuitError, match="circuit must be a circuit, not .*; give a qiskit.QuantumCircuit"):
+    with pytest.raises(CircuitError, match="circuit must be a QuantumCircuit, not .*; give a qiskit.QuantumCircuit"):
         QuantumModule("circuit", X, W)
 
 

@@ -92,11 +92,11 @@ def run_alone(program: str, **environment: str) -> str:
 
 SCALED = """
 import numpy as np
-from qtm._engines.statevector.kernels.sweep import Team, _rescale
+from qtm._engines.statevector.kernels.sweep import Team, rescale
 from qtm._engines.statevector.buffer_pool import aligned
 state, scale, no = aligned((16,), "f8"), aligned((8,), "f8"), np.zeros(1, np.int64)
 state[:], scale[:] = 3, 5
-_rescale(state, 1, scale, Team(0, 1, no, no, no))
+rescale(state, 1, scale, Team(0, 1, no, no, no))
 print(state[0])
 """
 

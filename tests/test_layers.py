@@ -32,12 +32,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules",),
-    ("_qnn", "_mitigation", "circuits"),
+    ("modules", "states"),
+    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training", "postselection"),
+    ("diagnostics",),
     ("symmetry",),
-    ("connectors", "mitigation"),
+    ("connectors", "mitigation", "_noisy"),
     ("_hardware", "noise"),
     ("hardware",),
+    ("_kernels",),
+    ("kernels",),
+    ("_optim",),
+    ("optim",),
     ("_models", "_serve"),
     ("sklearn",),
     ("comparison",),
@@ -54,6 +59,7 @@ IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
 # Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
 ADAPTERS = {
     "qtm/sklearn.py": {"sklearn"},
+    "qtm/_models/kernel_machine.py": {"sklearn"},
     "qtm/_models/learner.py": {"sklearn"},
     "qtm/_serve/app.py": {"fastapi", "pydantic"},
 }

@@ -362,7 +362,7 @@ def refusing(job: Any) -> Any:
 
 
 FAILURES = {
-    "run raises": (refusing, r"Broken did not take the job .*OSError: the line is dead"),
+    "run raises": (refusing, r"Broken rejected the job .*OSError: the line is dead"),
     "result raises": (lambda job: Job(RuntimeError("lost")), r"job job-17 on Broken failed: RuntimeError: lost"),
     "wrong shape": (changed(lambda evs: evs[:, :2]), r"job job-17 .* shape \(\d+, 2\), expected \(\d+, 3\)"),
     "transposed": (changed(lambda evs: evs.T), r"job job-17 .* shape"),

@@ -129,6 +129,7 @@ def test_all_pubs_and_parameter_values_are_one_call(monkeypatch: pytest.MonkeyPa
         return original(self, circuits, *args, **kwargs)
 
     monkeypatch.setattr(qiskit_aer.AerSimulator, "run", recorded)
+    monkeypatch.setattr(noise.NoisyEstimator, "_gate_noise", lambda self: None)  # as where qtm has no such errors
     circuit = efficient_su2(2, reps=1)
     values = np.random.default_rng(0).uniform(-3, 3, (4, 1, circuit.num_parameters))
     estimator = noise.noisy_estimator(noise.local_pauli_noise(PAULIS))
@@ -229,18 +230,17 @@ def test_a_backend_gives_its_noise_and_wants_isa_circuits() -> None:
 
 
 def test_too_wide_for_a_density_matrix() -> None:
-    circuit = QuantumCircuit(20)
-    circuit.x(range(20))
+    circuit = efficient_su2(20, reps=3, entanglement="linear").assign_parameters(np.arange(160) / 7)
     estimator = noise.noisy_estimator(noise.local_pauli_noise(0.01))
     with pytest.raises(_errors.OutOfMemory, match=r"20 qubits needs 16,384\.0 GiB.*shots="):
-        estimator.run([(circuit, "Z" * 20)])
+        estimator.run([(circuit, "Y" * 20)])
 
 
 BAD = [
     (lambda: noise.noisy_estimator(NoiseModel(), shots=0), "shots must be"),
     (lambda: noise.noisy_estimator(NoiseModel(), shots=1.5), "shots must be"),
     (lambda: noise.noisy_estimator(NoiseModel(), shots=9, method="tensor"), "one of .auto."),
-    (lambda: noise.noisy_estimator(NoiseModel(), method="statevector"), "give shots"),
+    (lambda: noise.noisy_estimator(NoiseModel(), method="statevector"), "needs shots="),
     (lambda: noise.noisy_estimator("fake_manila"), "noise must be an Aer NoiseModel or a BackendV2"),
     (lambda: noise.local_pauli_noise(0.4), "sum to at most 1"),
     (lambda: noise.local_pauli_noise({"X": -0.1}), "not negative"),

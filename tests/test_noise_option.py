@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from circuit_cases import differences
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import XGate
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit.library import CPhaseGate, XGate
 from qiskit.quantum_info import PTM, Kraus, Operator, Pauli, SuperOp, random_unitary
 from qiskit.transpiler import generate_preset_pass_manager
 
@@ -267,3 +269,48 @@ def test_errors_of_labels_are_not_left_out() -> None:
     circuit.append(XGate(label="noisy"), [0])
     with pytest.raises(qtm.CircuitError, match="label 'noisy'"):
         qtm.FastEstimator(noise=model).run([(circuit, "Z")]).result()
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Pickles its tasks, as a pool of processes does."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        function, arguments = pickle.loads(pickle.dumps((function, arguments)))
+        return super().submit(function, *arguments, **options)
+
+
+def test_noise_on_an_executor() -> None:
+    circuit = ansatz(2, 2)
+    inputs, weights = list(circuit.parameters)[:4], list(circuit.parameters)[4:]
+    rows = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)))
+    found = []
+    with Elsewhere(2) as pool:
+        for executor in (None, pool):
+            net = qtm.QuantumModule(
+                circuit, inputs, weights, seed_init=0, noise=local_pauli_noise(0.02), executor=executor
+            ).double()
+            given = rows.clone().requires_grad_()
+            values = net(given)
+            values.square().sum().backward()
+            found.append((values.detach(), given.grad, net.variational.grad))
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there, here, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [CPhaseGate(0.4, label="noisy"), CPhaseGate(0.4, ctrl_state=0), XGate(label="noisy").control(1, ctrl_state=0)],
+    ids=["label", "open control", "label of an open control"],
+)
+def test_errors_that_aer_finds_by_another_name_are_refused(gate):
+    """A label, or the name without the state of the controls: never simulated without the error."""
+    model = aer_noise.NoiseModel(basis_gates=["cp", "cx", "x", "rx", "ry", "rz"])
+    name = "noisy" if gate.label else "cp"
+    if gate.name.startswith("cx"):
+        name = "cx"
+    model.add_all_qubit_quantum_error(aer_noise.depolarizing_error(0.1, 2), name)
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("a"), 0)
+    circuit.append(gate, [0, 1])
+    with pytest.raises(qtm.CircuitError, match="the noise model has an error for"):
+        module(circuit, model, ["ZZ"])

@@ -18,7 +18,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from qtm import QuantumModule
-from qtm._engines.statevector import sweeps as _sweeps
+from qtm._engines.statevector import tiling
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._errors import ParameterError, QtmError, ShapeError, WorkerError
 from qtm._executors import deal, executor_map, resolve_threads, workers_of
@@ -58,7 +58,7 @@ def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 @pytest.fixture
 def _many_threads(monkeypatch):
-    monkeypatch.setattr(_sweeps, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_THREAD", 0)
 
 
 # Dealing
@@ -160,10 +160,10 @@ TEAMS = """
 import faulthandler, sys, threading, torch
 from qiskit.circuit.library import efficient_su2
 from qtm import QuantumModule
-from qtm._engines.statevector import sweeps as _sweeps
+from qtm._engines.statevector import tiling
 faulthandler.dump_traceback_later(60, exit=True)
 sys.setswitchinterval(1e-6)
-_sweeps._WORTH_A_TEAM = 0
+tiling.WORTH_A_TEAM = 0
 ansatz = efficient_su2(6, reps=1)
 def build(threads):
     return QuantumModule(ansatz, None, ansatz.parameters, num_threads_forward=threads,
@@ -199,28 +199,32 @@ def test_teams_on_one_state_do_not_wait_for_each_other():
 
 INTERRUPTED = """
 import threading
+from functools import partial
 from qiskit.circuit.library import real_amplitudes
 from qtm import QuantumModule
-from qtm._engines.statevector import sweeps as _sweeps
+from qtm._engines.statevector import sweeps, tiling
 
-_sweeps._WORTH_A_TEAM = 0
+tiling.WORTH_A_TEAM = 0
 ansatz = real_amplitudes(8, reps=2)
 module = QuantumModule(ansatz, None, ansatz.parameters, seed_init=0, num_threads_forward=2, num_threads_backward=2)
-expected, evaluate = module(), _sweeps.evaluate
+expected, kernel = module(), sweeps._EVALUATE
 
-def interrupted(*args):
+def interrupted(kind, *args):
     if threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
     assert args[-1].size == 2  # a team
-    return evaluate(*args)
+    return kernel.for_kind(*kind)(*args)
 
-interrupted.stats = evaluate.stats
-_sweeps.evaluate = interrupted
+class Interrupted:
+    def for_kind(self, *kind):
+        return partial(interrupted, kind)
+
+sweeps._EVALUATE = Interrupted()
 try:
     module()
 except KeyboardInterrupt:
     print("interrupted", end=" ")
-_sweeps.evaluate = evaluate
+sweeps._EVALUATE = kernel
 print(bool((module() == expected).all()))
 """
 
@@ -323,9 +327,9 @@ def test_a_worker_that_dies_is_an_error(victim):
     executor = Deadly(victim)
     with executor.pool:
         made = module(executor=executor)
-        with pytest.raises(WorkerError, match=r"a worker died .*share \d of 4|takes no more work"):
+        with pytest.raises(WorkerError, match=r"a worker died .*share \d of 4|accepts no more tasks"):
             step(made)
-        with pytest.raises(WorkerError, match="takes no more work .*make a new executor"):
+        with pytest.raises(WorkerError, match="accepts no more tasks .*create a new one"):
             step(made)
 
 
@@ -367,7 +371,7 @@ def test_a_cancelled_task_is_an_error():
 def test_an_executor_that_was_shut_down_is_an_error():
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    with pytest.raises(WorkerError, match="takes no more work .*shutdown.*make a new executor"):
+    with pytest.raises(WorkerError, match="accepts no more tasks .*shutdown.*create a new one"):
         module(executor=pool)(torch.zeros(5, 3))
 
 
@@ -412,8 +416,8 @@ FORK = """
 import os, sys, torch
 sys.path.insert(0, {tests!r})
 from test_parallel import module, step, same
-from qtm._engines.statevector import sweeps as _sweeps
-_sweeps._WORTH_A_THREAD = 0
+from qtm._engines.statevector import tiling
+tiling.WORTH_A_THREAD = 0
 expected = step(module(num_threads_forward=2, num_threads_backward=2), 48)
 child = os.fork()
 if child == 0:

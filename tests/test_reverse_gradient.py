@@ -411,7 +411,7 @@ def test_the_same_value_errors(call: tuple[Any, ...], message: str) -> None:
         ([], "empty"),
         (SparsePauliOp("ZZ", 1j), "not Hermitian"),
         (["ZZ", "Z"], "acts on 1 qubits"),
-        (3.5, "no observable"),
+        (3.5, "not an observable"),
     ],
 )
 def test_bad_observables(observable: Any, message: str) -> None:

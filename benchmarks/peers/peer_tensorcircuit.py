@@ -1,7 +1,7 @@
 """TensorCircuit-NG on JAX: jit of a vmap over samples, and of its vector-Jacobian product.
 
 `--values probabilities` reads observables made of Z from |psi|^2; `words` asks the library's `expectation_ps`
-for one Pauli word at a time.
+for one Pauli word at a time, and `lightcone` does so without the gates that the word does not see.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from _protocol import Gate, Runner, Task, serve
 
 
 class JaxRunner(Runner):
-    def __init__(self, task: Task, words: bool) -> None:
+    def __init__(self, task: Task, read: str) -> None:
         import jax
         import tensorcircuit
 
         # The default contractor stays: finding a good contraction order is what makes this library fast.
         tensorcircuit.set_backend("jax")
         tensorcircuit.set_dtype({"double": "complex128", "single": "complex64"}[task.dtype])
-        values = jax.vmap(_one_sample(task, words), in_axes=(None, 0))
+        values = jax.vmap(self.one_sample(task, read), in_axes=(None, 0))
 
         def value_and_gradient(weights, factors, cotangent):
             result, pullback = jax.vjp(lambda changed: values(changed, factors), weights)
@@ -32,6 +32,10 @@ class JaxRunner(Runner):
         self._factors = put(task.input_factors.astype(task.real))
         self._cotangent = put(task.cotangent.astype(task.real))
 
+    def one_sample(self, task: Task, read: str):
+        """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""
+        return _one_sample(task, read)
+
     def forward(self) -> np.ndarray:
         return np.asarray(self._forward(self._weights, self._factors))
 
@@ -40,49 +44,51 @@ class JaxRunner(Runner):
         return np.asarray(values), np.asarray(gradient)
 
 
-def _one_sample(task: Task, words: bool):
+def _one_sample(task: Task, read: str):
     """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""
     import jax.numpy as jnp
     import tensorcircuit
 
     const = jnp.asarray(task.const.astype(task.real))
-    by_words = words or not task.is_diagonal
+    by_words = read != "probabilities" or not task.is_diagonal
     diagonals = None if by_words else jnp.asarray(task.diagonals(first_qubit_is_lowest_bit=False))
 
     def values(weights, factors):
         angles = const + factors * jnp.append(weights, 1.0)[task.weight_of]
         circuit = tensorcircuit.Circuit(task.num_qubits)
         for gate in task.gates:
-            _apply(circuit, gate, angles)
+            apply_gate(circuit, gate, angles)
         if diagonals is None:
-            return jnp.stack([_expectation(circuit, terms) for terms in task.observables])
+            return jnp.stack([_expectation(circuit, terms, read == "lightcone") for terms in task.observables])
         state = circuit.state()
         return (state.real**2 + state.imag**2) @ diagonals
 
     return values
 
 
-def _apply(circuit, gate: Gate, angles) -> None:
+def apply_gate(circuit, gate: Gate, angles) -> None:
     if gate.angle is None:
         getattr(circuit, gate.name)(*gate.qubits)
     else:
         getattr(circuit, gate.name)(*gate.qubits, theta=angles[gate.angle])
 
 
-def _expectation(circuit, terms):
-    """Coefficient-weighted sum of Pauli words; the state is contracted once and reused by all of them."""
+def _expectation(circuit, terms, lightcone: bool):
+    """Coefficient-weighted sum of Pauli words, each in its light cone or all from one state."""
     total = 0.0
     for coefficient, word in terms:
         places = {axis: [qubit for pauli, qubit in word if pauli == axis.upper()] for axis in "xyz"}
-        total = total + coefficient * circuit.expectation_ps(**places).real
+        total = (
+            total + coefficient * circuit.expectation_ps(**places, reuse=not lightcone, enable_lightcone=lightcone).real
+        )
     return total
 
 
 def build(task: Task, options: argparse.Namespace) -> Runner:
-    return JaxRunner(task, options.values == "words")
+    return JaxRunner(task, options.values)
 
 
 if __name__ == "__main__":
-    values = {"choices": ["probabilities", "words"], "default": "probabilities"}
+    values = {"choices": ["probabilities", "words", "lightcone"], "default": "probabilities"}
     packages = ("tensorcircuit-ng", "jax", "jaxlib", "numpy")
     serve("tensorcircuit-ng", packages, build, {"--values": values})

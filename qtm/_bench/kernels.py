@@ -35,8 +35,7 @@ from qtm._engines.simulation import Simulation
 from qtm._engines.statevector.buffer_pool import aligned
 from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.kernels import peak, simd
-from qtm._engines.statevector.kernels.rotations import BITS, COUNT, KIND
-from qtm._engines.statevector.kernels.sweep import PHASE, Recipe
+from qtm._engines.statevector.kernels.recipe import BITS, COUNT, KIND, PHASE, Recipe
 
 NOMINAL = 16 + 44
 ROTATION, PHASED = 4 + 12, 8 + 16
@@ -62,7 +61,7 @@ class Figure:
         return self.figure / self.goal if self.more_is_better else self.goal / max(self.figure, 1e-12)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figure as it stands in a JSON file."""
+        """The figure as an entry of a JSON file."""
         return asdict(self) | {"ratio": self.ratio}
 
 
@@ -119,7 +118,7 @@ class Bare:
     @property
     def recipe(self) -> Recipe:
         """The schedule that is run for this batch."""
-        return self.engine._sweeps(len(self.angles)).recipe
+        return self.engine.sweeps(len(self.angles)).recipe
 
 
 def peak_rate(times: Times, dtype: str) -> float:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
+        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
     """
 
     adapter: str
@@ -61,6 +63,7 @@ class Peer:
     compiles: bool = False
     whole: bool = False
     tolerance: float | None = None
+    states: str = "vector"
 
 
 PEERS: dict[str, Peer] = {
@@ -80,9 +83,18 @@ PEERS: dict[str, Peer] = {
     "tensorcircuit-words": Peer(
         "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "words"), compiles=True,
     ),
+    "tensorcircuit-lightcone": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "lightcone"), compiles=True,
+    ),
+    "quimb": Peer("quimb", "quimb", _BOTH, compiles=True),
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
     "default-qubit": Peer("default_qubit", "pennylane"),
+    "default-mixed": Peer("default_mixed", "pennylane", _BOTH, compiles=True, states="mixed"),
+    "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
+    "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
+    "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
     "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),
@@ -90,6 +102,14 @@ PEERS: dict[str, Peer] = {
     "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
     "qiboml": Peer("qiboml", "qiboml"),
 }  # fmt: skip
+
+# For kernel matrices, in place of values and gradients.
+KERNEL_PEERS: dict[str, Peer] = {
+    "qiskit-machine-learning": Peer("kernel_qiskit_machine_learning", "qiskit_machine_learning"),
+    "pennylane": Peer("kernel_pennylane", "pennylane"),
+    "pennylane-pairs": Peer("kernel_pennylane", "pennylane", arguments=("--pairs", "--device", "lightning.qubit")),
+    "squlearn": Peer("kernel_squlearn", "squlearn"),
+}
 
 
 class PeerFailed(QtmError):
@@ -115,11 +135,11 @@ def adapters() -> Path:
     return _ADAPTERS
 
 
-def python_of(name: str, pythons: dict[str, str]) -> str | None:
+def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS) -> str | None:
     """The interpreter for a peer: the one that was given, or this one where the package is installed."""
     if name in pythons:
         return pythons[name]
-    return sys.executable if importlib.util.find_spec(PEERS[name].package) is not None else None
+    return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
 
 
 def describe(case: Case) -> dict[str, Any]:
@@ -134,25 +154,33 @@ def describe(case: Case) -> dict[str, Any]:
     described: dict[str, Any] = module.describe(
         model.circuit, list(model.encoding_params), model.trainable_params, list(case.observables)
     )
-    return described
+    return described | ({"pauli": case.pauli} if case.pauli else {})
 
 
 class PeerProcess:
     """A running adapter.
 
     Args:
-        name: A key of `PEERS`.
+        name: A key of ``peers``.
         python: The interpreter to run it in.
         threads: Threads it may use.
         arguments: More options of the adapter.
+        peers: The table that the peer is in.
 
     Raises:
         PeerFailed: it does not start.
     """
 
-    def __init__(self, name: str, python: str, threads: int, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str,
+        threads: int,
+        arguments: tuple[str, ...] = (),
+        peers: Mapping[str, Peer] = PEERS,
+    ) -> None:
         self.name = name
-        self.peer = PEERS[name]
+        self.peer = peers[name]
         script = adapters() / f"peer_{self.peer.adapter}.py"
         command = [python, str(script), "--threads", str(threads), *self.peer.arguments, *arguments]
         self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
@@ -257,16 +285,16 @@ class PeerProcess:
         return lines[-1] if lines else "it said nothing"
 
 
-def parse_assignments(texts: list[str], option: str) -> dict[str, str]:
+def parse_assignments(texts: list[str], option: str, peers: Mapping[str, Peer] = PEERS) -> dict[str, str]:
     """``["qulacs=/path/python"]`` as a dictionary whose keys are peers.
 
     Raises:
-        ParameterError: no ``NAME=VALUE``, or the name is no peer.
+        ParameterError: it is not of the form ``NAME=VALUE``, or the name is not a peer.
     """
     pairs = dict(text.partition("=")[::2] for text in texts)
     for name, value in pairs.items():
-        if name not in PEERS or not value:
+        if name not in peers or not value:
             raise ParameterError(
-                f"{option} takes NAME=VALUE with NAME one of {', '.join(PEERS)}; not {name!r}={value!r}"
+                f"{option} takes NAME=VALUE with NAME one of {', '.join(peers)}; not {name!r}={value!r}"
             )
     return pairs

@@ -139,7 +139,7 @@ def channel(name: str, qubits: Sequence[int], *strengths: float) -> Channel:
         )
     for what, value, upper in zip(row.strengths, strengths, row.upper or (), strict=False):
         if not 0 <= value <= upper * (1 + 1e-12):
-            raise ParameterError(f"{what} of {name!r} must lie in [0, {upper}], not be {value}")
+            raise ParameterError(f"{what} of {name!r} must be in [0, {upper}], not {value}")
     if name in _PROBABILITIES and sum(strengths) > 1 + 1e-12:
         raise ParameterError(f"the probabilities of {name!r} sum to {sum(strengths)}, which is more than 1")
     return Channel(name, tuple(qubits), tuple(map(float, strengths)))

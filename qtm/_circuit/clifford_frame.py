@@ -6,7 +6,7 @@ A string is ``(k, x, z)`` for ``i^k X^x Z^z``, bit q of a mask standing for qubi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -91,6 +91,30 @@ class Frame:
         k, x, z = images[q]
         images[q] = (k + 2) & 3, x, z
 
+
+def act_on_basis(
+    gates: Iterable[Clifford],
+    states: np.ndarray,  # (states,) uint64, bit q is qubit q
+) -> tuple[np.ndarray, np.ndarray]:
+    """Basis states after gates that `Frame.absorb` takes, and k (states,) of the factors i^k that they get."""
+    states, k = states.copy(), np.zeros(len(states), np.int64)
+    one = np.uint64(1)
+    for gate in gates:
+        qubits = [np.uint64(q) for q in gate.qubits]
+        bits = [states >> q & one for q in qubits]
+        if gate.name == "x":
+            states ^= one << qubits[0]
+        elif gate.name == "cx":
+            states ^= bits[0] << qubits[1]
+        elif gate.name == "swap":
+            differ = bits[0] ^ bits[1]
+            states ^= differ << qubits[0] | differ << qubits[1]
+        else:  # diagonal: the power of i where all qubits are 1
+            k += _DIAGONAL[gate.name] * np.bitwise_and.reduce(bits).astype(np.int64)
+    return states, k & 3
+
+
+_DIAGONAL = {"z": 2, "s": 1, "sdg": 3, "cz": 2}
 
 _ABSORB: dict[str, Callable[..., object]] = {
     "x": lambda f, q: f._negate(f.z, q),

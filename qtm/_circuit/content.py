@@ -43,7 +43,7 @@ def _circuit(circuit: QuantumCircuit) -> tuple[Any, ...]:
     for instruction in circuit.data:
         qubits = tuple([index[q] for q in instruction.qubits])
         rows.append((*_instruction(instruction), qubits, len(instruction.clbits)))
-    return circuit.num_qubits, tuple(circuit.parameters), tuple(rows)
+    return circuit.num_qubits, tuple(circuit.parameters), circuit.global_phase, tuple(rows)
 
 
 def _instruction(instruction: CircuitInstruction) -> tuple[Any, ...]:

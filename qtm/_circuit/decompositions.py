@@ -6,6 +6,7 @@ That matters for ``PauliEvolutionGate``: its matrix is the exponential, its defi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -21,10 +22,9 @@ from qiskit.circuit import (
     Operation,
     ParameterExpression,
 )
-from qiskit.circuit.library import HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
+from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate, Isometry, PauliEvolutionGate, UCGate, UnitaryGate
 from qiskit.quantum_info import Clifford as CliffordOperator
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
-from scipy.linalg import block_diag
 
 from qtm._circuit.gates import GATES, Clifford, GateRow, PauliRotation, Primitive, pauli_row
 from qtm._circuit.synthesis import synthesize
@@ -72,19 +72,21 @@ def _constant_row(name: str, instruction: CircuitInstruction) -> GateRow | None:
         return None
     key = (name, len(instruction.qubits))
     if key not in _constant_rows:
-        _constant_rows[key] = GateRow(tuple(_constant_sequence(instruction.operation.definition)))
+        _constant_rows[key] = _constant(instruction.operation.definition)
     return _constant_rows[key]
 
 
-def _constant_sequence(circuit: QuantumCircuit) -> list[Primitive]:
+def _constant(circuit: QuantumCircuit) -> GateRow:
     index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
     sequence: list[Primitive] = []
+    phase = float(circuit.global_phase)
     for instruction in circuit.data:
         row = row_of(instruction)
         assert row is not None, f"{instruction.name} inside a standard gate is not a standard gate"
         qubits = tuple(index[q] for q in instruction.qubits)
         sequence += [_bound(on_qubits(p, qubits), instruction.params) for p in row.sequence]
-    return sequence
+        phase += sum(c * float(p) for c, p in zip(row.phase, (1, *instruction.params), strict=False))
+    return GateRow(tuple(sequence), phase=(phase,))
 
 
 def _bound(primitive: Primitive, values: list[float]) -> Primitive:
@@ -143,7 +145,16 @@ def _(operation: ControlledGate) -> QuantumCircuit | None:
     circuit = QuantumCircuit(operation.num_qubits)
     # Qiskit's controls come first; the synthesis is shorter where they come last.
     order = [*range(controls, operation.num_qubits), *range(controls)]
-    return circuit.compose(synthesize(block_diag(*blocks)), order)
+    return circuit.compose(synthesize(_block_diagonal(blocks)), order)
+
+
+def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Equal square matrices on the diagonal of one."""
+    size = len(blocks[0])
+    matrix = np.zeros((len(blocks) * size, len(blocks) * size), complex)
+    for number, block in enumerate(blocks):
+        matrix[number * size : (number + 1) * size, number * size : (number + 1) * size] = block
+    return matrix
 
 
 @definition_of.register
@@ -153,7 +164,7 @@ def _(operation: UCGate) -> QuantumCircuit:
     simplified, controls = operation.simp_contr  # controls that change nothing are left out of the matrices
     left = [operation.num_qubits - i for i in controls][::-1] if simplified else range(1, operation.num_qubits)
     circuit = QuantumCircuit(operation.num_qubits)
-    return circuit.compose(synthesize(block_diag(*operation.params)), [0, *left])
+    return circuit.compose(synthesize(_block_diagonal(operation.params)), [0, *left])
 
 
 @definition_of.register
@@ -217,7 +228,7 @@ def _real(operator: SparsePauliOp) -> SparsePauliOp:
     if operator.coeffs.dtype == object or np.any(operator.coeffs.imag):
         raise CircuitError(
             f"the coefficients {operator.coeffs.tolist()[:4]} of its operator are not all real, so it is "
-            "no unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
+            "not a unitary evolution. Use real coefficients; a Parameter belongs in the gate's time"
         )
     return operator
 
@@ -244,7 +255,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
     qubits = np.flatnonzero((part.paulis.x | part.paulis.z).any(axis=0)).tolist()
     if len(qubits) > MATRIX_QUBITS:
         raise CircuitError(
-            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the most are "
+            f"it is the exponential of terms that do not commute, on {len(qubits)} qubits; the maximum is "
             f"{MATRIX_QUBITS}. If its product formula is meant (which is what hardware runs), write "
             "circuit.decompose('PauliEvolution') first, or give each commuting group a gate of its own"
         )
@@ -255,6 +266,7 @@ def _append_exponential(circuit: QuantumCircuit, part: SparsePauliOp, time: Any)
         circuit.append(UnitaryGate((vectors * phases) @ vectors.conj().T), qubits)
         return
     circuit.append(UnitaryGate(vectors.conj().T), qubits)
+    circuit.append(GlobalPhaseGate(-time * float(energies.mean())), [])
     diagonal = _z_strings(energies)
     for term in range(len(diagonal)):
         circuit.append(PauliEvolutionGate(diagonal[term], time), qubits)

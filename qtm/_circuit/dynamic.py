@@ -8,6 +8,7 @@ qubits, so that simulators which leave out what no observable sees pay little fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from qiskit.circuit import (
     Clbit,
     ContinueLoopOp,
     ControlFlowOp,
+    Delay,
     ForLoopOp,
     Gate,
     IfElseOp,
@@ -29,9 +31,12 @@ from qiskit.circuit import (
     WhileLoopOp,
 )
 from qiskit.circuit.controlflow import CASE_DEFAULT
-from qiskit.circuit.library import CXGate, SwapGate, XGate
+from qiskit.circuit.library import CXGate, Initialize, StatePreparation, SwapGate, XGate
 
 from qtm._circuit.conditions import assignments
+from qtm._circuit.decompositions import definition_of
+from qtm._circuit.embedded_noise import NoiseStep
+from qtm._circuit.noise_map import NoiseMap, Operations
 from qtm._errors import CircuitError
 
 
@@ -63,29 +68,28 @@ def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
     """
     if is_dynamic(circuit):
         raise CircuitError(
-            f"{who} simulates no circuit with control flow, reset or mid-circuit measurement; QuantumModule, "
+            f"{who} cannot simulate control flow, reset or mid-circuit measurement; QuantumModule, "
             "FastEstimator and FastSampler do"
         )
 
 
-def static_circuit(circuit: QuantumCircuit, *, noisy: bool = False) -> QuantumCircuit:
+def static_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
     """A circuit without control flow, resets, and measurements in mid-circuit, with the same final state.
 
     The qubits of the circuit come first; then fresh ones, one for each measurement, reset and compound condition. The
-    bits are measured at the end. A circuit that is not dynamic is returned as it is.
+    bits are measured at the end. A circuit that is not dynamic is returned as it is. With ``noise``, its errors are
+    `NoiseStep` instructions of the circuit, and the bits have their readout errors.
 
     Raises:
-        CircuitError: it has a while loop, break or continue, or a condition on classical variables; or it is dynamic
-            and ``noisy``: what is put in place of a measurement would have noise of its own.
+        CircuitError: it has a while loop, break or continue, or a condition on classical variables; or a gate whose
+            noise is not known.
     """
-    if not is_dynamic(circuit):
-        return circuit
-    if noisy:
-        raise CircuitError(
-            "noise in circuits with control flow, reset or mid-circuit measurement is not simulated exactly; leave "
-            "noise= out, or sample such a circuit with Qiskit Aer"
-        )
-    walk = _Deferral(circuit)
+    return deferred_circuit(circuit, noise) if is_dynamic(circuit) else circuit
+
+
+def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
+    """As `static_circuit`, with a fresh qubit for each bit also where all measurements are final."""
+    walk = _Deferral(circuit) if noise is None else _NoisyDeferral(circuit, noise)
     walk.block(circuit, list(circuit.qubits), list(circuit.clbits), None)
     for bit, qubit in walk.holder.items():
         walk.out.measure(qubit, bit)
@@ -119,7 +123,7 @@ class _Deferral:
         operation = instruction.operation
         for kind, handle in _HANDLERS:
             if isinstance(operation, kind):
-                handle(self, operation, qubits, clbits, flag)
+                getattr(self, handle)(operation, qubits, clbits, flag)
                 return
         if flag is None or operation.name in ("barrier", "delay"):
             self.out.append(operation, qubits, clbits)
@@ -181,7 +185,7 @@ class _Deferral:
 
     def refuse(self, operation: Any, *_: Any) -> None:
         raise CircuitError(
-            f"{operation.name!r} is not simulated: how often its body runs depends on outcomes without a limit; "
+            f"{operation.name!r} is not simulated: the number of iterations depends on outcomes and is unbounded; "
             "use a for loop with if_test inside"
         )
 
@@ -208,6 +212,74 @@ class _Deferral:
         return found
 
 
+class _NoisyDeferral(_Deferral):
+    """With the errors of a device after its instructions.
+
+    An error after an instruction under a condition strikes where the condition holds: there, the state of its qubits is
+    swapped onto spare ones, which are all that the error acts on, and back. What is swapped elsewhere is never seen.
+    """
+
+    def __init__(self, circuit: QuantumCircuit, noise: NoiseMap) -> None:
+        super().__init__(circuit)
+        self.noise = noise
+        self.number = {qubit: place for place, qubit in enumerate(circuit.qubits)}
+        self.spare: list[Qubit] = []
+
+    def instruction(
+        self, instruction: CircuitInstruction, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None
+    ) -> None:
+        operation = instruction.operation
+        if isinstance(operation, Measure | BoxOp | ControlFlowOp) or operation.name == "barrier":
+            super().instruction(instruction, qubits, clbits, flag)
+        elif self.noise.knows(operation.name) or isinstance(operation, _WITHOUT_GATES):
+            super().instruction(instruction, qubits, clbits, flag)
+            places = tuple(self.number[q] for q in qubits)
+            self.errors(self.noise.after(instruction, places), places, qubits, flag)
+        elif isinstance(definition := definition_of(operation), QuantumCircuit) and definition.data:
+            self.block(definition, qubits, clbits, flag)
+        elif operation.name != "global_phase":
+            raise CircuitError(self.noise.unknown(operation.name))
+
+    def errors(self, operations: Operations, places: tuple[int, ...], qubits: list[Qubit], flag: Qubit | None) -> None:
+        """Add operations, which name qubits of the circuit by ``places``, to qubits."""
+        if not operations:
+            return
+        local = {place: j for j, place in enumerate(places)}
+        moved = tuple(replace(o, qubits=tuple(local[q] for q in o.qubits)) for o in operations)
+        step = NoiseStep(moved, len(places))
+        if flag is None:
+            self.out.append(step, qubits)
+            return
+        while len(self.spare) < len(qubits):
+            self.spare.append(self.fresh())
+        spare = self.spare[: len(qubits)]
+        pairs = list(zip(qubits, spare, strict=True))
+        for pair in pairs:
+            self.controlled(SwapGate(), [flag], 1, list(pair))
+        self.out.append(step, spare)
+        for pair in pairs:
+            self.controlled(SwapGate(), [flag], 1, list(pair))
+
+    def measure(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
+        errors = self.noise.reading(self.number[qubits[0]])
+        if not errors:
+            super().measure(operation, qubits, clbits, flag)
+            return
+        seen = self.fresh()
+        if flag is None:
+            self.out.append(CXGate(), [qubits[0], seen])
+        else:
+            self.controlled(XGate(), [flag, qubits[0]], 3, [seen])
+        self.out.append(NoiseStep(errors, 1), [seen])
+        if flag is not None:  # where nothing was measured, the error is not to be seen
+            shown, seen = seen, self.fresh()
+            self.controlled(XGate(), [flag, shown], 3, [seen])
+            old = self.holder.get(clbits[0])
+            if old is not None and old is not flag:
+                self.controlled(XGate(), [flag, old], 2, [seen])
+        self.holder[clbits[0]] = seen
+
+
 def _is_case(values: Sequence[Any], named: set[int], value: int) -> bool:
     """Whether a value of the target is one of a case's, or of no case where it is the default."""
     default = any(v is CASE_DEFAULT for v in values)
@@ -220,12 +292,14 @@ def _packed(state: int, known: int) -> int:
     return sum((state >> j & 1) << i for i, j in enumerate(places))
 
 
-_HANDLERS: tuple[tuple[Any, Callable[..., None]], ...] = (
-    (Measure, _Deferral.measure),
-    (Reset, _Deferral.reset),
-    (BoxOp, _Deferral.box),
-    (IfElseOp, _Deferral.if_else),
-    (SwitchCaseOp, _Deferral.switch),
-    (ForLoopOp, _Deferral.for_loop),
-    ((WhileLoopOp, BreakLoopOp, ContinueLoopOp), _Deferral.refuse),
+# Left as they are where the noise has no entry for them.
+_WITHOUT_GATES = (Initialize, StatePreparation, Delay, Reset)
+_HANDLERS: tuple[tuple[Any, str], ...] = (
+    (Measure, "measure"),
+    (Reset, "reset"),
+    (BoxOp, "box"),
+    (IfElseOp, "if_else"),
+    (SwitchCaseOp, "switch"),
+    (ForLoopOp, "for_loop"),
+    ((WhileLoopOp, BreakLoopOp, ContinueLoopOp), "refuse"),
 )

@@ -179,15 +179,17 @@ def _read(expression: ParameterExpression, index: dict[Parameter, int]) -> Value
     # no way in: in Qiskit 2.6 it fails on 2**a and gives a for the derivative of a*b with respect to a.
     stack: list[Value] = []
     for step in expression._qpy_replay:
-        stack.extend(_operand(value, index) for value in (step.lhs, step.rhs) if value is not None)
         if step.op in _UNARY:
-            stack.append(_unary(_UNARY[step.op], stack.pop()))
+            stack.append(_unary(_UNARY[step.op], stack.pop() if step.lhs is None else _operand(step.lhs, index)))
             continue
-        right, left = stack.pop(), stack.pop()
+        # An operand that is not recorded is a result before, the right one the latest: Qiskit 2.3 records a - sin(b) as
+        # (SUB, a, None), later versions as (RSUB, None, a).
+        right = stack.pop() if step.rhs is None else _operand(step.rhs, index)
+        left = stack.pop() if step.lhs is None else _operand(step.lhs, index)
         if step.op in _REFLECTED:
             left, right = right, left
         elif step.op not in _BINARY:
-            raise ParameterError(f"qtm cannot read the operation {step.op} of the expression {expression}")
+            raise ParameterError(f"the operation {step.op} of the expression {expression} is not supported")
         stack.append(_binary(_BINARY.get(step.op) or _REFLECTED[step.op], left, right))
     return stack.pop() if stack else _without_record(expression, index)
 
@@ -303,6 +305,6 @@ def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> N
     for sample, number in np.argwhere(np.abs(angles) > LARGEST_ANGLE):
         raise ParameterError(
             f"the angle {labels[number]} is {angles[sample, number]:.6g} radians in sample {sample}; beyond "
-            f"{LARGEST_ANGLE:.3g} neighbouring numbers of double precision are too far apart to tell angles. "
+            f"{LARGEST_ANGLE:.3g} double precision no longer resolves angles. "
             "Subtract a reference value first, or scale its parameters down"
         )

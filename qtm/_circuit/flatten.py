@@ -45,9 +45,22 @@ class Preparation:
     normalize: bool
 
 
+@dataclass(frozen=True, slots=True)
+class GlobalPhase:
+    """An angle in radians: ``offset``, plus coefficient * angle[index] over ``angles``, plus coefficient * expression.
+
+    Engines multiply states by the first two parts. The expressions are in no angle of a gate, and whoever asks an
+    engine for states multiplies them by that part.
+    """
+
+    offset: float = 0.0
+    angles: tuple[tuple[int, float], ...] = ()
+    expressions: tuple[tuple[float, ParameterExpression], ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FlatCircuit:
-    """A circuit as primitives on circuit qubits, equal to it up to a global phase.
+    """A circuit as primitives on circuit qubits: it is exp(i ``phase``) times their product.
 
     ``angles[k]`` is the expression of angle k in ``parameters`` (ordered as in Qiskit):
     one entry for every parameterised slot of every gate. ``shifts[k]`` is its parameter-shift rule.
@@ -62,6 +75,7 @@ class FlatCircuit:
     parameters: tuple[Parameter, ...]
     initial: tuple[Preparation, ...]
     readout: tuple[tuple[float, float], ...] = ()
+    phase: GlobalPhase = GlobalPhase()
 
     @property
     def is_noisy(self) -> bool:
@@ -72,7 +86,7 @@ class FlatCircuit:
 def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
     """Turn a circuit into primitives.
 
-    Barriers, delays, global phases and final measurements are left out. With ``noise``, its channels follow the
+    Barriers, delays and final measurements are left out. With ``noise``, its channels follow the
     gates that it names.
 
     Raises:
@@ -94,6 +108,7 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
         tuple(circuit.parameters),
         tuple(walk.initial),
         () if noise is None else noise.readout_of(circuit.num_qubits),
+        GlobalPhase(walk.phase, tuple(sorted(walk.phase_angles.items())), tuple(walk.phase_expressions)),
     )
 
 
@@ -107,6 +122,9 @@ class _Walk:
         self.angles: list[ParameterExpression] = []
         self.shifts: list[ShiftRule] = []
         self.initial: list[Preparation] = []
+        self.phase = 0.0
+        self.phase_angles: dict[int, float] = {}
+        self.phase_expressions: list[tuple[float, ParameterExpression]] = []
         self.touched: set[int] = set()
         self.measured: dict[int, str] = {}  # qubit -> the measurement, for the error message
         self.names: list[str] = []  # the instruction at hand and those around it, outermost first
@@ -118,6 +136,13 @@ class _Walk:
         for position, instruction in enumerate(self.circuit.data):
             self.position = position
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
+        self.add_phase(1.0, self.circuit.global_phase)
+
+    def add_phase(self, coefficient: float, angle: ParameterExpression | float) -> None:
+        if is_unbound(angle):
+            self.phase_expressions.append((coefficient, angle))
+        else:
+            self.phase += coefficient * float(angle)
 
     def visit(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> None:
         """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
@@ -157,11 +182,18 @@ class _Walk:
 
     def emit(self, row: GateRow, params: list, qubits: tuple[int, ...]) -> None:
         if not row.sequence:
+            for coefficient, angle in zip(row.phase, (1.0, *params), strict=False):
+                self.add_phase(coefficient, angle)
             return
         if self.noise is not None:
             raise CircuitError(self.noise.unknown(self.names[-1]))
         self.use(qubits)
         slots = [self.slot(p, rule) for p, rule in zip(params, row.shifts, strict=True)] if row.shifts else []
+        for coefficient, slot in zip(row.phase, (1.0, *slots), strict=False):
+            if isinstance(slot, float):
+                self.phase += coefficient * slot
+            elif coefficient:
+                self.phase_angles[slot] = coefficient
         for primitive in row.sequence:
             placed = on_qubits(primitive, qubits)
             self.operations.append(_with_slots(placed, slots) if slots else placed)
@@ -189,8 +221,8 @@ class _Walk:
             again = [self.measured[q] for q in qubits if q in self.measured]
             if again:
                 raise self.refusal(
-                    f"{again[0]}: a measurement in mid-circuit; {self.names[0]!r} at index {self.position} "
-                    f"follows on its qubit, and only final measurements can be left out. {_ELSEWHERE}"
+                    f"{again[0]}: mid-circuit measurement; {self.names[0]!r} at index {self.position} "
+                    f"acts on the measured qubit, and only final measurements are supported here. {_ELSEWHERE}"
                 )
 
     def visit_composite(self, operation: Operation, qubits: tuple[int, ...]) -> None:
@@ -244,6 +276,7 @@ class _Walk:
         index = dict(zip(definition.qubits, qubits, strict=True))
         for instruction in definition.data:
             self.visit(instruction, tuple([index[q] for q in instruction.qubits]))
+        self.add_phase(1.0, definition.global_phase)
 
 
 def _with_slots(primitive: Primitive, slots: list[int | float]) -> Primitive:

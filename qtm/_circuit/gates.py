@@ -1,7 +1,7 @@
 """Primitives, the gate table as data, and the parameter-shift rules of its parameters.
 
 A gate name is looked up in ``GATES``; its row spells the gate as Clifford gates and Pauli rotations on local
-qubit and parameter numbers, in time order and up to a global phase. ``qtm._circuit.flatten.flatten`` turns a whole
+qubit and parameter numbers, in time order, and its global phase. ``qtm._circuit.flatten.flatten`` turns a whole
 circuit into primitives on circuit qubits.
 """
 
@@ -75,10 +75,15 @@ def _shift_terms(frequencies: tuple[float, ...]) -> tuple[tuple[float, float], .
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """One gate: its primitives in time order, and the shift rule of each of its parameters."""
+    """One gate: its primitives in time order, and the shift rule of each of its parameters.
+
+    The gate is exp(i phase) times its primitives: ``phase`` lists a constant and a coefficient of each parameter,
+    in radians; empty where it is 0.
+    """
 
     sequence: tuple[Primitive, ...] = ()
     shifts: tuple[ShiftRule, ...] = ()
+    phase: tuple[float, ...] = ()
 
 
 # A generator with two eigenvalues (rotations; projectors as in cp): one frequency, the two-term rule.
@@ -157,24 +162,24 @@ def _exchange(sign: float, qubit: int, beta: float) -> GateRow:
     return GateRow((turn, *middle, back), (FOUR_TERM, CONJUGATING))
 
 
-_U_ROW = GateRow(_u(0, 1, 2), (TWO_TERM,) * 3)
-_PHASE = _rotation("Z")
-_CONTROLLED_PHASE = GateRow((_by("Z", _Q, 0.5), _by("Z", _T, 0.5), _by("ZZ", _CT, -0.5)), (TWO_TERM,))
+_U_ROW = GateRow(_u(0, 1, 2), (TWO_TERM,) * 3, (0, 0, 0.5, 0.5))
+_PHASE = GateRow((_by("Z", _Q),), (TWO_TERM,), (0, 0.5))
+_CONTROLLED_PHASE = GateRow((_by("Z", _Q, 0.5), _by("Z", _T, 0.5), _by("ZZ", _CT, -0.5)), (TWO_TERM,), (0, 0.25))
 
 GATES: dict[str, GateRow] = {
     "id": GateRow(),
     "delay": GateRow(),
-    "global_phase": GateRow(),
+    "global_phase": GateRow(phase=(0, 1)),
     "x": GateRow((_c("x", 0),)),
-    "y": GateRow((_c("z", 0), _c("x", 0))),
+    "y": GateRow((_c("z", 0), _c("x", 0)), phase=(pi / 2,)),
     "z": GateRow((_c("z", 0),)),
     "s": GateRow((_c("s", 0),)),
     "sdg": GateRow((_c("sdg", 0),)),
     "h": GateRow(_hadamard(0)),
-    "t": GateRow((_at("Z", _Q, pi / 4),)),
-    "tdg": GateRow((_at("Z", _Q, -pi / 4),)),
-    "sx": GateRow((_at("X", _Q, pi / 2),)),
-    "sxdg": GateRow((_at("X", _Q, -pi / 2),)),
+    "t": GateRow((_at("Z", _Q, pi / 4),), phase=(pi / 8,)),
+    "tdg": GateRow((_at("Z", _Q, -pi / 4),), phase=(-pi / 8,)),
+    "sx": GateRow((_at("X", _Q, pi / 2),), phase=(pi / 4,)),
+    "sxdg": GateRow((_at("X", _Q, -pi / 2),), phase=(-pi / 4,)),
     "rx": _rotation("X"),
     "ry": _rotation("Y"),
     "rz": _rotation("Z"),
@@ -183,7 +188,7 @@ GATES: dict[str, GateRow] = {
     "r": GateRow((_by("Z", _Q, -1, 1), _by("X", _Q), _by("Z", _Q, 1, 1)), (TWO_TERM, CONJUGATING)),
     "u": _U_ROW,
     "u3": _U_ROW,
-    "u2": GateRow((_by("Z", _Q, 1, 1), _at("Y", _Q, pi / 2), _by("Z", _Q, 1, 0)), (TWO_TERM,) * 2),
+    "u2": GateRow((_by("Z", _Q, 1, 1), _at("Y", _Q, pi / 2), _by("Z", _Q, 1, 0)), (TWO_TERM,) * 2, (0, 0.5, 0.5)),
     "cx": GateRow((_c("cx", 0, 1),)),
     "cy": GateRow((_c("sdg", 1), _c("cx", 0, 1), _c("s", 1))),
     "cz": GateRow((_c("cz", 0, 1),)),
@@ -192,47 +197,25 @@ GATES: dict[str, GateRow] = {
     "iswap": GateRow((_c("s", 0), _c("s", 1), _c("cz", 0, 1), _c("swap", 0, 1))),
     "ecr": GateRow((_at("ZX", _CT, pi / 2), _c("x", 0))),
     "ch": GateRow((_at("Y", _T, -pi / 4), _c("cz", 0, 1), _at("Y", _T, pi / 4))),
-    "cs": GateRow(_controlled_phase(pi / 2)),
-    "csdg": GateRow(_controlled_phase(-pi / 2)),
-    "csx": GateRow((_at("Z", _Q, pi / 4), _at("X", _T, pi / 4), _at("ZX", _CT, -pi / 4))),
+    "cs": GateRow(_controlled_phase(pi / 2), phase=(pi / 8,)),
+    "csdg": GateRow(_controlled_phase(-pi / 2), phase=(-pi / 8,)),
+    "csx": GateRow((_at("Z", _Q, pi / 4), _at("X", _T, pi / 4), _at("ZX", _CT, -pi / 4)), phase=(pi / 8,)),
     "crx": _controlled_rotation("X"),
     "cry": _controlled_rotation("Y"),
     "crz": _controlled_rotation("Z"),
     "cp": _CONTROLLED_PHASE,
     "cu1": _CONTROLLED_PHASE,
-    "cu": GateRow(_cu((3, 1.0)), (FOUR_TERM, TWO_TERM, TWO_TERM, TWO_TERM)),
-    "cu3": GateRow(_cu(), (FOUR_TERM, TWO_TERM, TWO_TERM)),
+    "cu": GateRow(_cu((3, 1.0)), (FOUR_TERM, TWO_TERM, TWO_TERM, TWO_TERM), (0, 0, 0.25, 0.25, 0.5)),
+    "cu3": GateRow(_cu(), (FOUR_TERM, TWO_TERM, TWO_TERM), (0, 0, 0.25, 0.25)),
     "rxx": _rotation("XX"),
     "ryy": _rotation("YY"),
     "rzz": _rotation("ZZ"),
     "rzx": _rotation("ZX"),
     "xx_plus_yy": _exchange(1.0, 0, 1.0),
     "xx_minus_yy": _exchange(-1.0, 1, -1.0),
-    "ccx": GateRow(_ccx(2)),
-    "ccz": GateRow(_ccz()),
-    "cswap": GateRow((_c("cx", 2, 1), *_ccx(2), _c("cx", 2, 1))),
-}
-
-
-# The global phase that a row leaves out: a gate is exp(i (offset + sum of coefficient * parameter)) times its row.
-PHASES: dict[str, tuple[float, tuple[tuple[int, float], ...]]] = {
-    "global_phase": (0.0, ((0, 1.0),)),
-    "y": (pi / 2, ()),
-    "t": (pi / 8, ()),
-    "tdg": (-pi / 8, ()),
-    "sx": (pi / 4, ()),
-    "sxdg": (-pi / 4, ()),
-    "p": (0.0, ((0, 0.5),)),
-    "u1": (0.0, ((0, 0.5),)),
-    "u": (0.0, ((1, 0.5), (2, 0.5))),
-    "u3": (0.0, ((1, 0.5), (2, 0.5))),
-    "u2": (0.0, ((0, 0.5), (1, 0.5))),
-    **dict.fromkeys(("cs", "csx", "ccx", "ccz", "cswap"), (pi / 8, ())),
-    "csdg": (-pi / 8, ()),
-    "cp": (0.0, ((0, 0.25),)),
-    "cu1": (0.0, ((0, 0.25),)),
-    "cu": (0.0, ((1, 0.25), (2, 0.25), (3, 0.5))),
-    "cu3": (0.0, ((1, 0.25), (2, 0.25))),
+    "ccx": GateRow(_ccx(2), phase=(pi / 8,)),
+    "ccz": GateRow(_ccz(), phase=(pi / 8,)),
+    "cswap": GateRow((_c("cx", 2, 1), *_ccx(2), _c("cx", 2, 1)), phase=(pi / 8,)),
 }
 
 
@@ -240,6 +223,6 @@ def pauli_row(pauli: str, coefficient: float) -> GateRow:
     """The row of exp(-i t coefficient P) with parameter t; identities in ``pauli`` are left out."""
     acting = tuple(j for j, letter in enumerate(pauli) if letter != "I")
     if not acting or coefficient == 0.0:
-        return GateRow()
+        return GateRow(phase=(0, -coefficient)) if coefficient else GateRow()
     letters = "".join(pauli[j] for j in acting)
     return GateRow((_by(letters, acting, 2 * coefficient),), (ShiftRule((2 * abs(coefficient),)),))

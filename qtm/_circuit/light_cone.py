@@ -34,6 +34,15 @@ class Item:
         return not ((self.x & other.z).bit_count() ^ (self.z & other.x).bit_count()) & 1
 
 
+def all_items(phases: Sequence[Phase]) -> list[Item]:
+    """All rotations, in order."""
+    items: list[Item] = []
+    for phase in phases:
+        items += [Item(0, m, s) for m, s in phase.diagonal.items()]
+        items += [Item(*r) for r in phase.rotations]
+    return items
+
+
 def visible(phases: Sequence[Phase], x: np.ndarray, z: np.ndarray) -> list[Item]:
     """The rotations that strings (strings,) of masks x and z can see, in order."""
     seen = Seen()

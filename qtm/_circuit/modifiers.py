@@ -31,7 +31,7 @@ from qiskit.circuit.library import Initialize, MCXGate, PauliEvolutionGate
 from qiskit.quantum_info import Operator, Pauli, SparsePauliOp
 
 from qtm._circuit.decompositions import MATRIX_QUBITS, circuit_of, definition_of, is_unbound, rotation_generator
-from qtm._circuit.gates import GATES, PHASES, Clifford
+from qtm._circuit.gates import GATES, Clifford
 from qtm._circuit.synthesis import synthesize
 from qtm._errors import CircuitError
 
@@ -284,8 +284,8 @@ def _unitary_of_row(instruction: CircuitInstruction) -> Unitary:
         p if isinstance(p, Clifford) else Rotation(p.pauli, p.qubits, _linear(p.offset, p.terms, values))
         for p in row.sequence
     ]
-    offset, terms = PHASES.get(instruction.name, (0.0, ()))
-    return Unitary(len(instruction.qubits), tuple(steps), _linear(offset, terms, values))
+    offset, *coefficients = row.phase or (0.0,)
+    return Unitary(len(instruction.qubits), tuple(steps), _linear(offset, enumerate(coefficients), values))
 
 
 def _linear(offset: float, terms: Iterable[tuple[int, float]], values: Sequence[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from qiskit.circuit import CircuitInstruction
@@ -54,9 +54,21 @@ class NoiseMap:
         errors = tuple(self.readout.get(q, other) for q in range(num_qubits))
         return errors if any(map(any, errors)) else ()
 
+    def reading(self, qubit: int) -> Operations:
+        """What a readout error does to the bit that a qubit was read into, on local qubit 0; that bit is 0 or 1."""
+        return reading_of(self.readout_of(qubit + 1), qubit)
+
     def unknown(self, name: str) -> str:
         """The message about a gate that the noise does not know, where it has to be simulated."""
         return (
             f"the noise has no entry for {name!r}; it knows {', '.join(sorted(self.basis))}. Transpile the circuit "
             "to these gates (basis_gates=...), or give this gate an error too"
         )
+
+
+def reading_of(errors: Sequence[tuple[float, float]], qubit: int) -> Operations:
+    """As `NoiseMap.reading`, from the readout errors of all qubits."""
+    if not errors or not any(errors[qubit]):
+        return ()
+    one_for_0, zero_for_1 = errors[qubit]
+    return (Channel("reset", (0,), (zero_for_1, one_for_0)),)

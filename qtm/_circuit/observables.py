@@ -172,7 +172,7 @@ def _from_label(label: str) -> _Terms:
         if isinstance(error, ObservableError):
             raise
         raise ObservableError(
-            f"{label!r} is no observable: expected one letter of IXYZ01+-rl per qubit, "
+            f"{label!r} is not an observable: expected one letter of IXYZ01+-rl per qubit, "
             f"or one of {', '.join(map(repr, NAMED))}"
         ) from error
 
@@ -211,7 +211,7 @@ def _terms(obj: Any) -> _Terms:
         if isinstance(obj, kind):
             return read(obj)
     raise ObservableError(
-        f"{type(obj).__name__} is no observable; expected a SparsePauliOp, Pauli, SparseObservable, label "
+        f"{type(obj).__name__} is not an observable; expected a SparsePauliOp, Pauli, SparseObservable, label "
         "such as 'ZZI', mapping {pauli: coefficient}, or a list of these; for a matrix, convert it with "
         "SparsePauliOp.from_operator"
     )

@@ -22,11 +22,13 @@ from qiskit import QuantumCircuit
 
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.content import content_of
-from qtm._circuit.dynamic import static_circuit
+from qtm._circuit.dynamic import is_dynamic, static_circuit
+from qtm._circuit.embedded_noise import EmbeddedNoise
 from qtm._circuit.flatten import FlatCircuit, flatten
 from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_span import LastClash
+from qtm._circuit.trained_noise import TrainedNoiseMap, with_strength_angles
 from qtm._kept_memory import KEPT, ByteCache
 
 _NEAR = 64  # strings and phases that are compared one by one before the trees are asked
@@ -177,10 +179,20 @@ def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
 
 def place(generators: Iterable[Generator]) -> tuple[Phase, ...]:
     """Generators as phases, each rotation as early as it commutes, equal ones merged."""
+    return _drop_identities(_placed(generators))
+
+
+def dropped_signs(generators: Iterable[Generator]) -> int:
+    """How many of the identities that `place` leaves out are -1: rotations by an odd number of full turns."""
+    slots = [s for phase in _placed(generators) for s in (*phase.diagonal.values(), *(r[2] for r in phase.rotations))]
+    return sum(round(slot.offset / (2 * pi)) & 1 for slot in slots if slot.is_zero())
+
+
+def _placed(generators: Iterable[Generator]) -> list[Phase]:
     lowering = _Lowering()
     for generator in generators:
         lowering.rotate(generator)
-    return _drop_identities(lowering.phases)
+    return lowering.phases
 
 
 def program_of(flat: FlatCircuit) -> PauliProgram:
@@ -213,12 +225,23 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
     """
-    circuit = static_circuit(circuit, noisy=noise is not None)
-    content, flat = content_of(circuit), None
+    dynamic = noise is not None and is_dynamic(circuit)
+    if not dynamic:
+        circuit = static_circuit(circuit)
+    content, flat = None if dynamic else content_of(circuit), None
     if content is None:  # not to be told without expanding it: what counts is what it is made of
-        flat = flatten(circuit, noise)
-        content = flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial
-    return _FLAT_CIRCUITS.find((content, noise), lambda: flatten(circuit, noise) if flat is None else flat)
+        flat = _with_noise(circuit, noise)
+        content = (
+            flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase, flat.readout,
+        )  # fmt: skip
+    return _FLAT_CIRCUITS.find((content, noise), lambda: _with_noise(circuit, noise) if flat is None else flat)
+
+
+def _with_noise(circuit: QuantumCircuit, noise: NoiseMap | None) -> FlatCircuit:
+    static = circuit if noise is None else static_circuit(circuit, noise)
+    embedded = noise if noise is None or static is circuit else EmbeddedNoise(noise, circuit.num_qubits)
+    flat = flatten(static, embedded)
+    return with_strength_angles(flat, noise, circuit.num_qubits) if isinstance(noise, TrainedNoiseMap) else flat
 
 
 def lower(circuit: QuantumCircuit) -> PauliProgram:

@@ -1,8 +1,8 @@
 """The engine protocol: a simulation method compiles a flat circuit for one output; tensors in, tensors out.
 
-Two stages. A `SimulationMethod` is a frozen dataclass whose fields are its options; it declares what it gives,
-refuses what it cannot do with a reason, predicts its cost, and compiles. The compiled `Engine` maps gate angles to
-the output and pulls cotangents back. How angles come from inputs and weights is not its business.
+Two stages. A `SimulationMethod` is a frozen dataclass whose fields are its options; it declares its outputs,
+refuses what it cannot simulate with a reason, predicts its cost, and compiles. The compiled `Engine` maps gate angles
+to the output and pulls cotangents back. It knows nothing about inputs and weights.
 
 Shapes: angles (batch, angles), one for every entry of ``FlatCircuit.angles``, in radians; ``prepared`` holds one
 complex tensor (batch or 1, 2**qubits) for every entry of ``FlatCircuit.initial``, normalised.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # What an engine may offer for an output.
-VALUES, VJP, JVP, SECOND, SAMPLES = "values", "vjp", "jvp", "second", "samples"
+VALUES, VJP, JVP, SECOND, SAMPLES, METRIC = "values", "vjp", "jvp", "second", "samples", "metric"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -39,14 +39,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a compiled engine holds and does for a batch.
+    """Memory and arithmetic of a compiled engine for a batch.
 
     Attributes:
         method: the name of the simulation method.
-        states: pairs of (log2 of the numbers in a state, how many such states a sample needs).
+        states: pairs of (log2 of the size of a state, number of such states per sample).
         memory: bytes of the states that are alive together.
         multiply_adds: real multiply-adds of values and derivatives.
-        notes: sentences about choices that were made, such as truncation.
+        notes: remarks about choices such as truncation.
     """
 
     method: str
@@ -92,17 +92,53 @@ class Engine(ABC):
         Complex tensors follow torch: the gradient of a real loss L by z = x + iy is dL/dx + i dL/dy, and the
         cotangent of a complex output is that gradient. Without residuals the states are computed again.
         """
-        raise UnsupportedError(f"{type(self).__name__} computes no derivatives of {type(self.output).__name__}")
+        raise UnsupportedError(f"{type(self).__name__} does not compute derivatives of {type(self.output).__name__}")
+
+    def jvp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The derivative (batch, outputs) of the output along a tangent (batch, angles).
+
+        ``prepared_tangents`` are those of ``prepared``; None: they do not move.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} computes no derivatives of {type(self.output).__name__} in forward mode "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward(), or method='statevector'"
+        )
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The derivative of `vjp` at a fixed cotangent along a tangent: Hessian-vector products."""
+        raise UnsupportedError(
+            f"{type(self).__name__} computes first derivatives of {type(self.output).__name__} only; call backward() "
+            "without create_graph=True, or use method='statevector'"
+        )
+
+    def metric_product(self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor) -> Tensor:
+        """The metric, the real part of the quantum geometric tensor, times a tangent: both (batch, angles)."""
+        raise UnsupportedError(f"{type(self).__name__} computes no metric; use method='statevector'")
 
     def sample(
         self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator
     ) -> np.ndarray:
         """Bits (batch, shots, qubits) bool of shots; column j is ``output.qubits[j]``."""
-        raise UnsupportedError(f"{type(self).__name__} draws no samples")
+        raise UnsupportedError(f"{type(self).__name__} does not draw samples")
 
     @abstractmethod
     def plan(self, batch: int) -> Plan:
-        """What a batch of this size takes."""
+        """Memory and arithmetic for a batch of this size."""
 
 
 class SimulationMethod(ABC):
@@ -110,12 +146,12 @@ class SimulationMethod(ABC):
 
     name: ClassVar[str]  # as Qiskit Aer calls it, where Aer has it
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls them
-    is_exact: ClassVar[bool] = True  # methods that are not are never chosen by "auto"
+    is_exact: ClassVar[bool] = True  # "auto" never chooses a method that is not exact
     simulates_noise: ClassVar[bool] = False  # whether it takes circuits with channels and readout errors
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        """Why the method cannot do this, as the end of a sentence that begins with its name; None: it can."""
+        """Why the method cannot simulate this, as the end of a sentence that begins with its name; None if it can."""
         if type(output) not in self.gives:
             return f"gives no {type(output).__name__}"
         if circuit.is_noisy and not self.simulates_noise:
@@ -124,7 +160,7 @@ class SimulationMethod(ABC):
 
     @abstractmethod
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
-        """The predicted cost of one sample, by which ``method="auto"`` chooses."""
+        """Predicted cost of one sample, by which ``method="auto"`` chooses."""
 
     @abstractmethod
     def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from qtm._circuit.flatten import FlatCircuit
-from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.engine import SimulationMethod
-from qtm._engines.matrix_product_state.method import MatrixProductState
 from qtm._engines.options import Options
 from qtm._engines.outputs import Output
 from qtm._engines.statevector.engine import StateVector
-from qtm._engines.trajectories.engine import Trajectories
 from qtm._errors import ParameterError, UnsupportedError
 
-METHODS: dict[str, type[SimulationMethod]] = {
-    "statevector": StateVector,
-    "density_matrix": DensityMatrix,
-    "trajectories": Trajectories,
-    "matrix_product_state": MatrixProductState,
-}
+
+class MethodTable(Mapping[str, type[SimulationMethod]]):
+    """Simulation methods by name, each imported when it is first used: most circuits need one of them."""
+
+    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> type[SimulationMethod]:
+        module, kind = self._places[name]
+        found: type[SimulationMethod] = getattr(import_module(module), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+
+METHODS = MethodTable(
+    {
+        "statevector": ("qtm._engines.statevector.engine", "StateVector"),
+        "density_matrix": ("qtm._engines.density_matrix.engine", "DensityMatrix"),
+        "trajectories": ("qtm._engines.trajectories.engine", "Trajectories"),
+        "matrix_product_state": ("qtm._engines.matrix_product_state.method", "MatrixProductState"),
+    }
+)
 AUTO = "auto"
 _SMALL = 1 << 26  # bytes of the states of one sample
 

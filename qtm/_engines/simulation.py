@@ -10,13 +10,17 @@ from qiskit.circuit import Parameter
 from torch import Tensor, from_numpy
 
 from qtm._circuit.expressions import check_angles, compile_angles
+from qtm._circuit.global_phase import PhaseMap
+from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_program import flattened
 from qtm._circuit.state_preparation import PreparedAmplitudes
+from qtm._circuit.trained_noise import TrainedNoiseMap
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
-from qtm._engines.outputs import Output
+from qtm._engines.outputs import Expectation, Output, State
 from qtm._engines.registry import choose
-from qtm._errors import ParameterError
+from qtm._engines.shot_noise import Shots, shots_of
+from qtm._errors import CircuitError, ParameterError, UnsupportedError
 from qtm._noise.aer_model import in_known_gates
 
 
@@ -46,11 +50,20 @@ class Simulation:
         self.parameters = tuple(parameters)
         if options.noise is not None:
             circuit = in_known_gates(circuit, options.noise)
+        _check_readable(options.noise, output)
         self.flat = flattened(circuit, options.noise)
         self.angles = compile_angles(self.flat.angles, self.parameters)
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
-        self.dtype = options.dtype
-        self.engine = choose(options.method, self.flat, output, options).compile(self.flat, output, options)
+        self.dtype, self.output, self._options = options.dtype, output, options
+        self._shots: dict[str, Shots] = {}
+        self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
+        if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
+            raise CircuitError(
+                "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
+                "state; ask for probabilities or expectation values"
+            )
+        method = choose(options.method, self.flat, output, options)
+        self.is_exact, self.engine = method.is_exact, method.compile(self.flat, output, options)
 
     def values(self, values: np.ndarray) -> np.ndarray:
         """The output (batch, outputs) at parameter values (batch, parameters), in radians.
@@ -59,12 +72,21 @@ class Simulation:
             ParameterError: a result is not finite, because a value was NaN or infinite.
         """
         results = self.engine.forward(*self.arguments(values))[0].numpy()
+        if self.phase is not None:
+            results = results * np.exp(1j * self.phase.numpy(values)).astype(results.dtype)
         check_finite(results, values, self.parameters)
         return results
 
     def sample(self, values: np.ndarray, shots: int, generator: np.random.Generator) -> np.ndarray:
         """Bits (batch, shots, qubits) bool at parameter values (batch, parameters)."""
         return self.engine.sample(*self.arguments(values), shots, generator)
+
+    def shots(self, sampling: str) -> Shots:
+        """The sampling noise of the observables of the output; made when first asked for."""
+        assert isinstance(self.output, Expectation)
+        if sampling not in self._shots:
+            self._shots[sampling] = shots_of(sampling, self.flat, self.output.observables, self._options)
+        return self._shots[sampling]
 
     def plan(self, batch: int) -> Plan:
         """What the engine does for a batch."""
@@ -86,10 +108,28 @@ class Simulation:
         check_angles(angles, self.flat.angles)
         return np.ascontiguousarray(angles)
 
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiably."""
+        assert self.phase is not None
+        return self.phase.times(states, inputs, sets)
+
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
         """The same from inputs (batch, inputs) and weights (weights,), differentiably."""
         prepared = [p.torch(inputs, weights) for p in self.preparations]
         return self.angles.torch(inputs, weights, batch), prepared
+
+
+def _check_readable(noise: NoiseMap | None, output: Output) -> None:
+    """Refuse X and Y on qubits whose readout error is trained: in the circuit it acts on Z alone."""
+    if not isinstance(noise, TrainedNoiseMap) or not isinstance(output, Expectation):
+        return
+    for observable in output.observables:
+        seen = [q for q in range(observable.num_qubits) if any(x >> q & 1 for x in observable.x.tolist())]
+        if any(map(noise.is_read, seen)):
+            raise UnsupportedError(
+                f"a trained readout error is simulated for Z alone, and an observable has X or Y on qubits {seen}: "
+                "rotate these qubits at the end of the circuit, and measure Z"
+            )
 
 
 def check_finite(results: np.ndarray, values: np.ndarray, parameters: Sequence[Parameter]) -> None:

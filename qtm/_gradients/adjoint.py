@@ -16,13 +16,14 @@ from qtm._circuit.expressions import check_angles
 from qtm._circuit.observables import Observable, coerce_observables
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
-from qtm._engines.outputs import Expectation
+from qtm._engines.outputs import Expectation, Probabilities, Samples, State
 from qtm._engines.simulation import Simulation
-from qtm._errors import ParameterError
+from qtm._errors import ParameterError, UnsupportedError
+from qtm._gradients.fused import FusedMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.ideal_primitives import noise_of
 from qtm._primitives.job_usage import Usage
-from qtm.primitives import FastEstimator
+from qtm.primitives import FastEstimator, shots_for
 
 
 class EngineMethod:
@@ -30,6 +31,12 @@ class EngineMethod:
 
     def __init__(self, simulation: Simulation, num_outputs: int) -> None:
         self.simulation, self.num_outputs = simulation, num_outputs
+        self.fused: FusedMethod | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether nothing is drawn at random: equal calls give equal values, and one may stand for the other."""
+        return self.simulation.is_exact
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
@@ -50,16 +57,36 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if not torch.isfinite(values).all():
+        if prepared and not self._are_finite(values):  # angles that are finite give values that are
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
         return values, residuals
 
+    def _are_finite(self, values: Tensor) -> bool:
+        return bool(torch.isfinite(values).all())
+
     def vjp(
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         return self.simulation.engine.vjp(angles, prepared, cotangent, residuals, by_prepared=by_prepared)
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        return self.simulation.engine.jvp(angles, prepared, tangent, prepared_tangents)
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        arguments = angles, prepared, cotangent, tangent, prepared_tangents
+        return self.simulation.engine.second(*arguments, by_prepared=by_prepared)
 
 
 class IdealEstimatorMethod(EngineMethod):
@@ -70,11 +97,20 @@ class IdealEstimatorMethod(EngineMethod):
         self._estimator = estimator
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
 
+    @property
+    def is_repeatable(self) -> bool:
+        return super().is_repeatable and not self._estimator.default_precision
+
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        values, residuals = super().forward(angles.to(self._real), self._cast(prepared), keep)
+        at, given = angles.to(self._real), self._cast(prepared)
+        values, residuals = super().forward(at, given, keep)
         if precision := self._estimator.default_precision:
             rng = np.random.default_rng(self._estimator.seed)  # as `FastEstimator` itself draws it
-            values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
+            if self._estimator.sampling == "fixed":
+                values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
+            else:
+                shots = self.simulation.shots(self._estimator.sampling)
+                values = torch.from_numpy(shots.estimates(at.detach(), given, shots_for(precision), rng)[0])
         return values.to(angles.dtype), residuals
 
     def vjp(
@@ -82,6 +118,29 @@ class IdealEstimatorMethod(EngineMethod):
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         arguments = angles.to(self._real), self._cast(prepared), cotangent.to(self._real)
         by_angles, by_amplitudes = super().vjp(*arguments, residuals, by_prepared)
+        if by_amplitudes is not None:
+            by_amplitudes = tuple(b.to(p.dtype) for b, p in zip(by_amplitudes, prepared, strict=True))
+        return by_angles.to(angles.dtype), by_amplitudes
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        point = angles.to(self._real), self._cast(prepared)
+        found = super().jvp(*point, tangent.to(self._real), self._cast(prepared_tangents))
+        return found.to(angles.dtype)
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        point = angles.to(self._real), self._cast(prepared), cotangent.to(self._real)
+        along = tangent.to(self._real), self._cast(prepared_tangents)
+        by_angles, by_amplitudes = super().second(*point, *along, by_prepared)
         if by_amplitudes is not None:
             by_amplitudes = tuple(b.to(p.dtype) for b, p in zip(by_amplitudes, prepared, strict=True))
         return by_angles.to(angles.dtype), by_amplitudes
@@ -98,8 +157,22 @@ def _laid_out(observable: Observable, circuit: QuantumCircuit) -> SparsePauliOp:
     return SparsePauliOp(labels, coefficients).apply_layout(circuit.layout, circuit.num_qubits)
 
 
+class StateMethod(EngineMethod):
+    """States, whose global phase depends on the parameters by itself."""
+
+    def _are_finite(self, values: Tensor) -> bool:
+        # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
+        return bool(torch.isfinite(torch.view_as_real(values).sum()))
+
+    def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """The states (batch, amplitudes) of the circuit from those of its gates."""
+        return self.simulation.with_phase(states, inputs, sets)
+
+
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
-    """Exact expectation values and their derivatives from the engine that the settings name."""
+    """Exact outputs and their derivatives from the engine that the settings name."""
+    if settings.output is not None:
+        return _other_output(settings, settings.output, dtype)
     circuit = settings.circuit
     observables = coerce_observables(settings.observables, circuit.num_qubits)
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
@@ -108,9 +181,43 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
         circuit = settings.pass_manager.run(circuit)
         observables = coerce_observables([_laid_out(o, circuit) for o in observables], circuit.num_qubits)
     simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
-    if own is None:
-        return EngineMethod(simulation, len(observables))
+    if own is None or (own.options.dtype == dtype and not own.default_precision):
+        method = EngineMethod(simulation, len(observables))
+        method.fused = FusedMethod.of(simulation)
+        return method
     return IdealEstimatorMethod(simulation, len(observables), own)
+
+
+def _other_output(settings: MethodSettings, output: Probabilities | State, dtype: str) -> EngineMethod:
+    """Probabilities or states."""
+    simulation = simulation_of(settings, output, dtype)
+    if isinstance(output, State):
+        method: EngineMethod = StateMethod(simulation, 1 << settings.circuit.num_qubits)
+    else:
+        method = EngineMethod(simulation, 1 << len(output.qubits))
+    method.fused = FusedMethod.of(simulation)
+    return method
+
+
+def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:
+    """What simulates an output of the settings' circuit.
+
+    Raises:
+        UnsupportedError: an estimator replaces the simulator and gives expectation values only.
+    """
+    own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
+    if settings.estimator is not None and (own is None or own.default_precision):
+        raise UnsupportedError(
+            f"{type(output).__name__.lower()} come from qtm's own simulator, and {type(settings.estimator).__name__}"
+            f"{' with a default_precision' if own else ''} gives expectation values; leave estimator= out"
+        )
+    options, circuit = replace(_options(settings, dtype, own), dtype=dtype), settings.circuit
+    if options.noise is not None and settings.pass_manager is not None:
+        circuit = settings.pass_manager.run(circuit)
+        if circuit.layout is not None and not isinstance(output, State):
+            places = circuit.layout.final_index_layout()
+            output = replace(output, qubits=tuple(places[q] for q in output.qubits))
+    return Simulation(circuit, settings.parameters, output, options)
 
 
 def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) -> Options:

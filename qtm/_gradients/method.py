@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from qtm._errors import UnsupportedError
 from qtm._primitives.job_usage import Usage
 
 
 class GradientMethod(Protocol):
     """Values and their derivatives by whatever `arguments` returns (gate angles; for SPSA the parameters).
 
-    Tensors in, tensors out, on one device.
+    Tensors in, tensors out, on one device. A method may have an attribute ``fused``, a `FusedMethod` that computes
+    ``forward(*arguments(...))`` and its derivatives in one step; it is used wherever first derivatives are enough.
     """
 
     num_outputs: int
@@ -23,7 +25,7 @@ class GradientMethod(Protocol):
 
     @property
     def usage(self) -> Usage:
-        """What was asked of an estimator."""
+        """Usage of the estimator."""
 
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use of an execution service."""
@@ -41,3 +43,45 @@ class GradientMethod(Protocol):
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Pull a cotangent (batch, outputs) back to the angles and, ``by_prepared``, to the prepared amplitudes."""
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        """Push tangents of the angles and of the prepared amplitudes forward to the outputs: (batch, outputs)."""
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The derivative of `vjp` at a fixed cotangent along the tangents."""
+
+
+class FirstDerivatives:
+    """What a method inherits that gives first derivatives in reverse mode only."""
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        raise UnsupportedError(
+            f"{type(self).__name__} gives derivatives in reverse mode only, and forward mode was asked for "
+            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward(), or qtm's own simulator"
+        )
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        raise UnsupportedError(
+            f"{type(self).__name__} gives first derivatives only, and a second one was asked for; call backward() "
+            "without create_graph=True, or use qtm's own simulator with gradient='reverse'"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_type, refused
-from qtm._errors import ParameterError
+from qtm._errors import ParameterError, UnsupportedError
 from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
 from qtm._gradients.method import GradientMethod
@@ -60,11 +60,16 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
     if name == "reverse" and settings.estimator is not None and not isinstance(settings.estimator, FastEstimator):
         raise ParameterError(
-            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not give; "
+            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not expose; "
             "use gradient='param-shift' or 'spsa'"
         )
     _check_options(name, options)
     _check_noise(settings, name)
+    if settings.output is not None and name != "reverse":
+        raise UnsupportedError(
+            f"gradient={name!r} differentiates expectation values, not {type(settings.output).__name__.lower()}; use "
+            "gradient='reverse', with qtm's own simulator"
+        )
     if name == "reverse":
         return adjoint_method(settings, dtype)
     if name not in settings.on_estimator:
@@ -77,7 +82,7 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
         return
     if settings.estimator is not None:
         raise ParameterError(
-            f"noise= is for qtm's own simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
+            f"noise= applies to qtm's simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
             "one of estimator= and noise= out"
         )
     if gradient != "reverse":

@@ -15,11 +15,12 @@ from torch import Tensor
 from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.shift_template import Template
 from qtm._gradients.gradient_rules import ParameterShift, Rule
+from qtm._gradients.method import FirstDerivatives
 from qtm._primitives.job_usage import Usage
 from qtm._primitives.primitive_runner import PrimitiveRunner
 
 
-class PrimitiveMethod(ABC):
+class PrimitiveMethod(FirstDerivatives, ABC):
     """Values from a primitive, and derivatives from its values at points that a rule asks for.
 
     Its subclasses say what a point is and which rule there is.
@@ -69,7 +70,7 @@ class PrimitiveMethod(ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the primitive was asked for."""
+        """Usage of the primitive."""
         if self._differences is self.evaluation:
             return self.evaluation.usage
         return self.evaluation.usage + self._differences.usage

@@ -14,6 +14,7 @@ from qiskit.primitives import BaseEstimatorV2
 
 from qtm._arguments import check_method
 from qtm._circuit.noise_map import NoiseMap
+from qtm._engines.outputs import Probabilities, State
 from qtm._executors import check_executor, resolve_threads
 from qtm._gradients.method import GradientMethod
 from qtm._primitives.job_usage import Usage
@@ -26,6 +27,7 @@ class MethodSettings:
     circuit: QuantumCircuit
     parameters: tuple[Parameter, ...]
     observables: Any
+    output: Probabilities | State | None = None  # None: expectation values of the observables
     estimator: BaseEstimatorV2 | None = None
     gradient: str | tuple[str, Mapping[str, Any]] = "reverse"
     threads_forward: int = 0
@@ -55,7 +57,7 @@ class MethodSettings:
 
     @property
     def usage(self) -> Usage:
-        """What was asked of the estimator."""
+        """Usage of the estimator."""
         return sum((method.usage for method in self.on_estimator.values()), Usage())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodSettings:

@@ -19,7 +19,7 @@ _SLACK = 1e-10
 
 
 def fold_rzz(pub: EstimatorPub) -> EstimatorPub:
-    """Return a PUB with the same values whose RZZ angles lie in [0, pi/2], for every parameter set.
+    """Return a PUB with the same values whose RZZ angles are in [0, pi/2], for every parameter set.
 
     Up to a phase, ``RZZ(a + pi) = RZZ(a) Z Z`` and ``RZZ(-a) = X RZZ(a) X`` with X on one qubit. So every
     gate becomes RZ(z) on both qubits, RX(x), RZZ(b), RX(x) on the first one, with z and x of 0 or pi and b in the

@@ -24,7 +24,7 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit.
+    """Limits of one job; None is no limit.
 
     Attributes:
         circuits: Circuits of a job (`Usage.circuits`).
@@ -93,7 +93,7 @@ def check_values(index: int, pub: EstimatorPub | SamplerPub) -> None:
             "radians: look for a diverged optimizer or missing data"
         )
     if isinstance(pub, EstimatorPub) and pub.precision is not None and pub.precision <= 0:
-        raise ParameterError(f"PUB {index} asks for precision {pub.precision}; a device needs one above 0")
+        raise ParameterError(f"PUB {index} requests precision {pub.precision}; a device needs a precision above 0")
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

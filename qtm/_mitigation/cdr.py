@@ -52,13 +52,13 @@ class CliffordData(Drawing):
     PUB has its own training circuits and its own fit.
 
     Args:
-        num_training_circuits: per point.
-        fraction_non_clifford: of the non-Clifford angles, kept in each training circuit.
+        num_training_circuits: number of training circuits per point.
+        fraction_non_clifford: fraction of the non-Clifford angles that each training circuit keeps.
         fit: "linear" (slope and intercept) or "proportional" (no intercept).
-        scale_factors: noise scales whose values enter the fit; (1, 3) is variable-noise CDR.
-        sigma: radians; the angles are replaced by Clifford ones at distance d with probability
+        scale_factors: noise scales used in the fit; (1, 3) is variable-noise CDR.
+        sigma: width in radians; an angle is replaced by a Clifford angle at distance d with probability
             proportional to ``exp(-(d / sigma)^2)``.
-        seed: for the choice of training circuits; every PUB draws anew.
+        seed: seed of the training circuits; every PUB draws new ones.
     """
 
     num_training_circuits: int = 20
@@ -134,7 +134,7 @@ class Template:
             fixed = tuple(str(p) for p in params if not isinstance(p, Parameter))
             key.append((operation.name, tuple(circuit.find_bit(q).index for q in item.qubits), fixed))
         if not steps:
-            raise CircuitError("the circuit has no angle to vary, so no training circuits can be made of it")
+            raise CircuitError("the circuit has no angle to vary, so it has no training circuits")
         self.clifford_steps = np.array(steps)
         self.key: Hashable = tuple(key)
         self._map: AngleMap = compile_angles(self._expressions, self._source)
@@ -235,7 +235,7 @@ def check_training(count: int, fraction: float, sigma: float) -> None:
     if count < 2 or count != int(count):
         raise ParameterError(f"at least 2 training circuits are needed for a fit, got {count!r}")
     if not 0 <= fraction <= 1:
-        raise ParameterError(f"fraction_non_clifford lies in [0, 1], got {fraction!r}")
+        raise ParameterError(f"fraction_non_clifford must be in [0, 1], got {fraction!r}")
     if not sigma > 0:
         raise ParameterError(f"sigma must be positive (radians), got {sigma!r}")
 

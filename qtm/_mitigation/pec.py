@@ -30,15 +30,15 @@ Quasi = dict[str, float]
 class ErrorCancellation(Drawing):
     """Probabilistic error cancellation (Temme, Bravyi, Gambetta, arXiv:1612.02058).
 
-    Random Paulis after the gates invert the Pauli part of their noise. The circuit without any is run once
-    with its exact weight; only the others are sampled, each distinct one run once.
+    Random Paulis after the gates invert the Pauli part of their noise. The circuit without Paulis is run once
+    with its exact weight; only the others are sampled, and each distinct circuit is run once.
 
     Args:
-        noise: the gates' noise: an Aer ``NoiseModel`` or a backend (its Pauli-twirled channels), or the
+        noise: noise of the gates: an Aer ``NoiseModel`` or a backend (its Pauli-twirled channels), or the
             probability of a depolarizing error on each qubit of a gate (mitiq's ``noise_level``), one number
             or one per gate name, e.g. ``{"cx": 0.01}``.
-        num_samples: random circuits with at least one Pauli.
-        seed: for the sampling; every PUB draws anew.
+        num_samples: number of random circuits with at least one Pauli.
+        seed: seed of the sampling; every PUB draws new samples.
     """
 
     noise: float | Mapping[str, float] | NoiseModel | BackendV2
@@ -48,7 +48,7 @@ class ErrorCancellation(Drawing):
 
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.num_samples != int(self.num_samples):
-            raise ParameterError(f"num_samples must be a whole number from 1 up, got {self.num_samples!r}")
+            raise ParameterError(f"num_samples must be an integer of at least 1, got {self.num_samples!r}")
         if isinstance(self.noise, (int, float, Mapping)):
             require("mitiq", extra="mitigation")
         else:
@@ -59,7 +59,7 @@ class ErrorCancellation(Drawing):
         """Run the circuit and its random variants; add up with their signs."""
         noisy = self._noisy_gates(pub.circuit)
         if not noisy:
-            raise CircuitError("no gate of the circuit has noise according to the option noise")
+            raise CircuitError("no gate of the circuit is noisy according to the option noise")
         patterns, weights = self._sample(list(noisy.values()))
         circuits = [_with_paulis(pub.circuit, noisy, pattern) for pattern in patterns]
         results = yield [with_circuit(pub, circuit) for circuit in circuits]
@@ -157,7 +157,7 @@ def _depolarizing_inverse(level: float, num_qubits: int) -> Quasi:
     if num_qubits > 2:
         raise CircuitError(f"no inverse for noise of a gate on {num_qubits} qubits; transpile to 2-qubit gates")
     if not 0 < level < 0.75:
-        raise ParameterError(f"a depolarizing noise level that can be inverted lies below 3/4, got {level}")
+        raise ParameterError(f"a depolarizing noise level must be below 3/4 to be inverted, got {level}")
     qubits = cirq.LineQubit.range(num_qubits)
     ideal = cirq.Circuit(cirq.H(qubits[0]) if num_qubits == 1 else cirq.CZ(*qubits))
     made = representations.represent_operation_with_local_depolarizing_noise(ideal, level)

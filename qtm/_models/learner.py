@@ -122,6 +122,6 @@ def _check_numbers(learner: Learner) -> None:
     for name in ("layers", "epochs", "batch_size"):
         value = getattr(learner, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ParameterError(f"{name}={value!r}; expected an integer from 1 on")
+            raise ParameterError(f"{name}={value!r}; expected an integer of at least 1")
     if not learner.learning_rate > 0:
         raise ParameterError(f"learning_rate={learner.learning_rate!r}; expected a number above 0")

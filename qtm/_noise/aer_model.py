@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import CircuitInstruction, Delay
+from qiskit.circuit import CircuitInstruction, ControlledGate, Delay
 from qiskit.circuit.library import UnitaryGate
 from qiskit.exceptions import QiskitError
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import PTM, Kraus, SuperOp
 
+from qtm._circuit.embedded_noise import EmbeddedNoise
 from qtm._circuit.flatten import flatten
-from qtm._circuit.noise_map import NoiseMap, Operations
+from qtm._circuit.noise_map import NoiseMap, Operations, reading_of
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._noise.trainable import TrainableNoise
 from qtm._noise.transfer_matrix import from_qiskit_order, operations
 
 if TYPE_CHECKING:
     from qiskit_aer.noise import NoiseModel
 
-Noise = Any  # an Aer NoiseModel, a BackendV2, a NoiseMap, or None
-_FREE_OF_NOISE = frozenset({"barrier", "delay", "measure", "global_phase"})
+Noise = Any  # an Aer NoiseModel, a BackendV2, a TrainableNoise, a NoiseMap, or None
+_FREE_OF_NOISE = frozenset(
+    {"barrier", "delay", "measure", "reset", "global_phase", "break_loop", "continue_loop", "store"}
+)
 _MEASURE = "measure"
-_NO_GATES = {_MEASURE, "for_loop", "if_else", "switch_case", "while_loop"}
+_CONTROL_FLOW = ("for_loop", "if_else", "switch_case", "while_loop")
+_NO_GATES = {_MEASURE, *_CONTROL_FLOW}
 _TRANSPILE = "transpile first, with pass_manager=generate_preset_pass_manager(optimization_level=1, backend=...)"
 
 
@@ -71,7 +77,7 @@ class AerNoise(NoiseMap):
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
         """What follows an instruction on these qubits."""
         name = instruction.name
-        if name in _FREE_OF_NOISE - {"delay"}:
+        if name in _FREE_OF_NOISE - {"delay", "reset"}:
             return ()
         self._require_supported(name, qubits)
         error = self._local.get(name, {}).get(qubits, self._everywhere.get(name))
@@ -129,6 +135,18 @@ class AerNoise(NoiseMap):
         return tuple(found) if any(map(any, found)) else ()
 
 
+class GateNoise(AerNoise):
+    """Without the readout errors of what is measured at the end, where those are accounted for elsewhere."""
+
+    def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
+        """No readout errors."""
+        return ()
+
+    def reading(self, qubit: int) -> Operations:
+        """Measurements inside of the circuit keep theirs."""
+        return reading_of(super().readout_of(qubit + 1), qubit)
+
+
 def _flips(error: Any) -> tuple[float, float]:
     if error is None:
         return 0.0, 0.0
@@ -153,8 +171,10 @@ def _unitary(channel: SuperOp) -> Operations | None:
     return flatten(circuit).operations
 
 
-def read_noise(noise: Noise) -> NoiseMap | None:
-    """The noise that a user gave: an Aer ``NoiseModel``, a backend, or None.
+def read_noise(noise: Noise, *, trained: bool = False) -> NoiseMap | None:
+    """The noise that a user gave: an Aer ``NoiseModel``, a backend, a `TrainableNoise`, or None.
+
+    ``trained``: leave the strengths of a `TrainableNoise` open; otherwise they are taken as they are now.
 
     Raises:
         ParameterError: it is none of these.
@@ -163,26 +183,31 @@ def read_noise(noise: Noise) -> NoiseMap | None:
     """
     if noise is None or isinstance(noise, NoiseMap):
         return noise
+    if isinstance(noise, TrainableNoise):
+        return noise.noise_map if trained else noise.bound()
     aer = require("qiskit_aer.noise", extra="aer")
     if isinstance(noise, BackendV2):
         return AerNoise(aer.NoiseModel.from_backend(noise), noise)
     if isinstance(noise, aer.NoiseModel):
         return AerNoise(noise)
     raise ParameterError(
-        f"noise={noise!r}: expected an Aer NoiseModel, such as qtm.local_pauli_noise(0.01), or a BackendV2"
+        f"noise={noise!r}: expected an Aer NoiseModel, such as qtm.local_pauli_noise(0.01), a BackendV2, or a "
+        "qtm.TrainableNoise"
     )
 
 
-def check_one_noise(primitive: object, noise: Noise) -> None:
-    """Refuse noise beside a primitive, which has its own.
+def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -> None:
+    """Refuse options of qtm's own simulator beside a primitive, which has its own.
 
     Raises:
-        ParameterError: both are given.
+        ParameterError: noise or a simulation method is given as well as a primitive.
     """
-    if primitive is not None and noise is not None:
+    given = "noise=" if noise is not None else "method=" if method != "auto" else None
+    if primitive is not None and given is not None:
+        kind = type(primitive).__name__
         raise ParameterError(
-            f"noise= is for qtm's own simulator, and {type(primitive).__name__} has noise of its own: leave one of "
-            "the two out"
+            f"{given} applies to qtm's simulator, and {kind} computes in a way of its own: leave one of the two out "
+            f"(qtm.FastEstimator and qtm.FastSampler take {given} themselves)"
         )
 
 
@@ -192,21 +217,39 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     Raises:
         CircuitError: it cannot be written in these gates.
     """
-    for item in circuit.data:
-        label = getattr(item.operation, "label", None)
-        if label is not None and label != item.operation.name and noise.knows(label):
+    if isinstance(noise, EmbeddedNoise):
+        return circuit
+    for item in _instructions(circuit):
+        name, label = item.operation.name, getattr(item.operation, "label", None)
+        if label is not None and label != name and label in noise.noisy:
             raise CircuitError(
-                f"the noise model has an error for the label {label!r} of a {item.operation.name!r} gate, and errors "
-                "of labels are not simulated; name the gate so, or use qtm.noisy_estimator"
+                f"the noise model has an error for the label {label!r} of a {name!r} gate, and errors of labels are "
+                "not simulated; name the gate so, or use qtm.noisy_estimator"
             )
-    names = set(circuit.count_ops())
+        closed = name.split("_o")[0] if isinstance(item.operation, ControlledGate) else name
+        if closed != name and closed in noise.noisy:
+            raise CircuitError(
+                f"the noise model has an error for {closed!r}, which Aer lets follow {name!r} (open controls) as well; "
+                f"write X gates around a {closed!r}, or use qtm.noisy_estimator"
+            )
+    names = {item.name for item in _instructions(circuit)}
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:
         return circuit
     basis = sorted(noise.basis)
     try:
-        return transpile(circuit, basis_gates=basis, optimization_level=0)
+        return transpile(circuit, basis_gates=[*basis, *_CONTROL_FLOW], optimization_level=0)
     except QiskitError as error:
         raise CircuitError(
             f"the circuit cannot be written in the gates of the noise model, {basis} ({error}); give those of its "
             "gates an error, or build the model with more basis_gates"
         ) from error
+
+
+def _instructions(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
+    """Those of the circuit and of the blocks of its control flow, whose own are left out."""
+    for item in circuit.data:
+        blocks = getattr(item.operation, "blocks", None)
+        if blocks is None:
+            yield item
+        for block in blocks or ():
+            yield from _instructions(block)

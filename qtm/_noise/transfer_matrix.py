@@ -26,6 +26,9 @@ def from_qiskit_order(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(matrix.real[np.ix_(places, places)])
 
 
+qiskit_order = from_qiskit_order  # exchanging two letters undoes itself
+
+
 def operations(matrix: np.ndarray) -> Operations | None:
     """Channels and rotations on local qubits that are a transfer matrix together; None: not found."""
     if np.allclose(matrix, np.eye(len(matrix)), atol=1e-15):

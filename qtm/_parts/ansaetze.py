@@ -162,7 +162,7 @@ def hamming_weight_ansatz(
     """
     check_sizes(num_qubits=num_qubits, layers=layers)
     if weight is not None and not 0 <= weight <= num_qubits:
-        raise CircuitError(f"weight is {weight}; it has to be from 0 to the {num_qubits} qubits")
+        raise CircuitError(f"weight is {weight}; it must be from 0 to {num_qubits}, the number of qubits")
     circuit, angles = QuantumCircuit(num_qubits), _fresh_angles()
     for qubit in range(weight or 0):
         circuit.x(qubit)

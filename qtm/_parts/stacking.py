@@ -128,7 +128,9 @@ def _as_part(part: PartLike) -> Part:
     if part.qubits is not None and (
         len(part.qubits) != circuit.num_qubits or len(set(part.qubits)) != len(part.qubits) or min(part.qubits) < 0
     ):
-        raise CircuitError(f"qubits={list(part.qubits)} does not give each of {circuit.num_qubits} qubits its place")
+        raise CircuitError(
+            f"qubits={list(part.qubits)} does not place each of {circuit.num_qubits} qubits exactly once"
+        )
     return part
 
 
@@ -142,7 +144,7 @@ def _positions(part: Part) -> list[int]:
     count = len(_as_model(part.model).encoding_params)
     positions = list(range(count) if part.features is None else part.features)
     if len(positions) != count or any(i < 0 for i in positions):
-        raise ParameterError(f"features={positions} does not give each of {count} encoding parameters its feature")
+        raise ParameterError(f"features={positions} does not give each of {count} encoding parameters a feature")
     return positions
 
 
@@ -179,7 +181,7 @@ def _weights(sets: dict[str, ParameterVector], name: str, count: int) -> Paramet
     if not count:
         return ParameterVector(name, 0)
     if name == FEATURES:
-        raise ParameterError(f"a parameter set cannot be called {name!r}, as the features are; choose another name")
+        raise ParameterError(f"the name {name!r} is reserved for the features; choose another name")
     weights = sets.setdefault(name, ParameterVector(name, count))
     if len(weights) != count:
         raise ParameterError(

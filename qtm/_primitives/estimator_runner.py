@@ -181,7 +181,7 @@ def _operator(observable: Observable | SparsePauliOp, laid_out: QuantumCircuit |
     if isinstance(observable, SparsePauliOp):
         return observable
     if not observable.num_terms:
-        raise ObservableError("an observable is zero, which estimators refuse; leave it out, or give it a term")
+        raise ObservableError("an observable is zero, and estimators reject it; leave it out")
     operator = SparsePauliOp(observable.labels(), observable.coeffs)
     # Qiskit's own layout, as devices have more qubits than the masks of an Observable have bits.
     return operator if laid_out is None else operator.apply_layout(laid_out.layout, laid_out.num_qubits)

@@ -90,7 +90,7 @@ class PrimitiveRunner(ABC):
         A circuit that depends on none of the coordinates is run at one point, for all.
 
         Raises:
-            JobError: the primitive failed, or its result is not what it was asked for; names the job.
+            JobError: the primitive failed or returned an unusable result; names the job.
         """
         self._refresh()
         shape = (*points.shape[:-1], self.num_outputs)
@@ -129,7 +129,7 @@ class PrimitiveRunner(ABC):
             raise
         except Exception as error:
             sent = f"; submitted before it: job {', '.join(map(_job_id, before))}" if before else ""
-            raise JobError(f"{self._name} did not take the job ({usage}): {text_of(error)}{sent}") from error
+            raise JobError(f"{self._name} rejected the job ({usage}): {text_of(error)}{sent}") from error
         self.usage += usage
         logger.info("job %s on %s: %s; so far %s", _job_id(job), self._name, usage, self.usage)
         return job

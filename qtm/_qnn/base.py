@@ -44,7 +44,7 @@ class QuantumNetwork(ABC):
     ) -> None:
         if not isinstance(circuit, QuantumCircuit):
             raise network_error(
-                CircuitError, f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
+                CircuitError, f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit"
             )
         self._input_params = _listed(input_params, "input_params")
         self._weight_params = _listed(weight_params, "weight_params")
@@ -165,7 +165,7 @@ class QuantumNetwork(ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the primitive was asked for by `forward` and `backward`, but not by a ``gradient`` of the user's."""
+        """Usage of the primitive by `forward` and `backward`; a user's ``gradient`` is not counted."""
         return Usage() if self._on_primitive is None else self._on_primitive.usage
 
     def _values(self, rows: np.ndarray) -> np.ndarray:
@@ -173,7 +173,8 @@ class QuantumNetwork(ABC):
             return np.zeros((0, prod(self._output_shape)))
         with torch.no_grad(), _network_errors():
             tensor = torch.from_numpy(rows)
-            return expectation_values(self._method(), tensor, tensor.new_empty(0), len(rows), (False, False)).numpy()
+            weights = [tensor.new_empty(0)]
+            return expectation_values(self._method(), tensor, weights, len(rows), (False, False)).numpy()
 
     def _jacobian(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         if not len(rows):

@@ -1,4 +1,4 @@
-"""`EstimatorQNN`: expectation values behind the interface of qiskit-machine-learning."""
+"""`EstimatorQNN`: expectation values as a neural network of qiskit-machine-learning."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from qiskit.primitives import BaseEstimatorV2
 from qtm._arguments import check_type, checked_precision
 from qtm._circuit.dynamic import refuse_dynamic
 from qtm._circuit.shift_template import Template, template
+from qtm._engines.registry import Method
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.methods import make_method
 from qtm._gradients.primitive_method import ShiftMethod
 from qtm._gradients.settings import MethodSettings
-from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._noise.aer_model import Noise, check_own_simulator
 from qtm._primitives.aer_circuits import noisy_gates
 from qtm._primitives.estimator_runner import EstimatorRunner
 from qtm._primitives.ideal_primitives import is_exact_estimator, is_ideal, noise_of
@@ -31,26 +32,27 @@ DEFAULT_PRECISION = 0.015625
 
 
 class EstimatorQNN(QuantumNetwork):
-    """A network whose outputs are expectation values, one for each observable.
+    """A network that outputs one expectation value per observable.
 
-    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
-    ideal simulator (no estimator given, `FastEstimator`, or a statevector estimator of Qiskit or
-    qiskit-machine-learning) values and derivatives are exact; on any other estimator they are what it estimates, and
-    derivatives follow the parameter-shift rule.
+    Constructor, attributes, shapes and dtypes equal those of qiskit-machine-learning's class of the same name. On an
+    ideal simulator (no estimator, `FastEstimator`, or a statevector estimator of Qiskit or qiskit-machine-learning)
+    values and derivatives are exact. Any other estimator provides the values, and derivatives follow the
+    parameter-shift rule.
 
     Args:
-        circuit: any circuit, also one that was transpiled already.
+        circuit: any circuit, transpiled or not.
         estimator: None for qtm's exact simulator, or any ``BaseEstimatorV2``.
-        observables: one or several, on the qubits of the circuit; for a transpiled circuit also on the qubits that it
-            had before. None is Z on all of the qubits that the circuit had before it was transpiled.
-        input_params: parameters that inputs are bound to, in this order.
+        observables: one or several observables on the qubits of the circuit; for a transpiled circuit also on the
+            qubits before transpilation. None: Z on all qubits of the circuit before transpilation.
+        input_params: parameters to which the inputs are bound, in this order.
         weight_params: trainable parameters, in this order.
-        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
-            one, or parameter shifts where the estimator is not exact.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
+            gradient, or parameter shift if the estimator is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
-        default_precision: standard deviation to ask of an estimator that is not exact.
+        default_precision: standard deviation requested from an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with an estimator.
+        method: simulation method, as for `QuantumModule`. Not with an estimator.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -84,14 +86,15 @@ class EstimatorQNN(QuantumNetwork):
         default_precision: float = DEFAULT_PRECISION,
         pass_manager: BasePassManager | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__(circuit, input_params, weight_params, False, input_gradients, pass_manager)
-        check_one_noise(estimator, noise)
+        check_own_simulator(estimator, noise, method)
         if estimator is not None:
             advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
             check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
         check_gradient(gradient)
-        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise) if estimator is None else estimator
+        self.estimator: BaseEstimatorV2 = FastEstimator(noise=noise, method=method) if estimator is None else estimator
         self.gradient = gradient
         self._default_precision = checked_precision(default_precision, "default_precision")
         if observables is None:
@@ -105,28 +108,30 @@ class EstimatorQNN(QuantumNetwork):
 
     @property
     def observables(self) -> Any:
-        """The observables, as they were given."""
+        """The observables that were passed in."""
         return copy(self._observables)
 
     @property
     def default_precision(self) -> float:
-        """Standard deviation asked of an estimator that is not exact."""
+        """Standard deviation requested from an estimator that is not exact."""
         return self._default_precision
 
     @property
     def is_exact(self) -> bool:
-        """Whether the estimator is an ideal simulator from which no noise was asked."""
+        """Whether the estimator is an ideal simulator without noise or shots."""
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
-            return make_method(
-                MethodSettings(
-                    circuit=self._placement.run, parameters=self._parameters, observables=self._on_run, noise=noise
-                ),
-                dtype,
+            settings = MethodSettings(
+                circuit=self._placement.run,
+                parameters=self._parameters,
+                observables=self._on_run,
+                noise=noise,
+                method=self.estimator.options.method if isinstance(self.estimator, FastEstimator) else "auto",
             )
+            return make_method(settings, dtype)
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None

@@ -48,7 +48,7 @@ class Outputs:
         return int(self._index[place]) if inside else self.size
 
     def _interpreted(self, outcome: int) -> Any:
-        """What ``interpret`` gives for an outcome: a whole number, or a tuple of them."""
+        """The value of ``interpret`` for an outcome: an integer or a tuple of integers."""
         try:
             key = self.interpret(outcome)
         except Exception as error:  # a function of the user, which may fail in any way
@@ -62,7 +62,7 @@ class Outputs:
             return tuple(int(k) for k in places)
         raise network_error(
             ParameterError,
-            f"interpret({outcome}) must be a whole number or a tuple of them, not {shown(key)}; return the index of "
+            f"interpret({outcome}) must be an integer or a tuple of integers, not {shown(key)}; return the index of "
             "the output that the outcome counts for",
         )
 

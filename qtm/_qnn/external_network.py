@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtm._gradients.method import GradientMethod
+from qtm._gradients.method import FirstDerivatives, GradientMethod
 from qtm._primitives.job_usage import Usage
 
 
-class ExternalNetwork:
+class ExternalNetwork(FirstDerivatives):
     """Outputs (batch, outputs) and derivatives from the network's own `forward` and `backward`.
 
     What is differentiated are the inputs and weights themselves, side by side.

@@ -1,4 +1,4 @@
-"""`SamplerQNN`: probabilities of measured outcomes behind the interface of qiskit-machine-learning."""
+"""`SamplerQNN`: probabilities of outcomes as a neural network of qiskit-machine-learning."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from qtm._arguments import check_type, shown
 from qtm._circuit.dynamic import refuse_dynamic
 from qtm._circuit.shift_template import template
 from qtm._engines.options import Options
+from qtm._engines.registry import Method
 from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.primitive_method import ShiftMethod
-from qtm._noise.aer_model import Noise, check_one_noise
+from qtm._noise.aer_model import Noise, check_own_simulator
 from qtm._primitives.aer_circuits import noisy_gates
 from qtm._primitives.ideal_primitives import is_exact_sampler, noise_of
 from qtm._primitives.sampler_runner import SamplerRunner
@@ -39,34 +40,35 @@ def _identity(outcome: int) -> int:
 
 
 class SamplerQNN(QuantumNetwork):
-    """A network whose outputs are probabilities of what is measured, added up by ``interpret``.
+    """A network that outputs probabilities of measured outcomes, grouped by ``interpret``.
 
-    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
-    ideal simulator (no sampler given, `FastSampler`, or a statevector sampler of Qiskit or qiskit-machine-learning)
-    probabilities and derivatives are exact; any other sampler's shots are counted, and derivatives follow the
-    parameter-shift rule.
+    Constructor, attributes, shapes and dtypes equal those of qiskit-machine-learning's class of the same name. On an
+    ideal simulator (no sampler, `FastSampler`, or a statevector sampler of Qiskit or qiskit-machine-learning)
+    probabilities and derivatives are exact. With any other sampler, probabilities are relative frequencies of its
+    shots, and derivatives follow the parameter-shift rule.
 
-    An outcome is the number that the classical bits show, the first bit being the lowest; where the circuit has no
-    classical bits, all qubits are measured, as they were before the circuit was transpiled.
+    An outcome is the integer value of the classical bits, with clbit 0 as the lowest bit. If the circuit has no
+    classical bits, all qubits of the circuit before transpilation are measured.
 
     Args:
-        circuit: any circuit, also one that was transpiled already.
+        circuit: any circuit, transpiled or not.
         sampler: None for qtm's exact simulator, or any ``BaseSamplerV2``.
-        input_params: parameters that inputs are bound to, in this order.
+        input_params: parameters to which the inputs are bound, in this order.
         weight_params: trainable parameters, in this order.
         sparse: whether outputs and gradients are sparse arrays of the package ``sparse``.
-        interpret: gives for an outcome the index, or tuple of indices, of the output that it counts for.
-        output_shape: shape of the output; needed with ``interpret``, and (2**qubits,) without.
-        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
-            one, or parameter shifts where the sampler is not exact.
+        interpret: function that maps an outcome to the index, or tuple of indices, of its output.
+        output_shape: shape of the output; required with ``interpret``, (2**clbits,) without.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
+            gradient, or parameter shift if the sampler is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with a sampler.
+        method: simulation method, as for `QuantumModule`. Not with a sampler.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
         ShapeError: ``interpret`` is given without a valid ``output_shape``.
-        CircuitError: the circuit has classical bits, and measures nothing.
+        CircuitError: the circuit has classical bits but measures nothing.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
@@ -98,14 +100,15 @@ class SamplerQNN(QuantumNetwork):
         input_gradients: bool = False,
         pass_manager: BasePassManager | None = None,
         noise: Noise = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__(circuit, input_params, weight_params, sparse, input_gradients, pass_manager)
-        check_one_noise(sampler, noise)
+        check_own_simulator(sampler, noise, method)
         if sampler is not None:
             advice = "give an object such as qtm.FastSampler(), or None for qtm's own simulator"
             check_type(sampler, "sampler", BaseSamplerV2, "None or a BaseSamplerV2", advice)
         check_gradient(gradient)
-        self.sampler: BaseSamplerV2 = FastSampler(noise=noise) if sampler is None else sampler
+        self.sampler: BaseSamplerV2 = FastSampler(noise=noise, method=method) if sampler is None else sampler
         self.gradient = gradient
         self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
         self.set_interpret(interpret, output_shape)
@@ -142,14 +145,15 @@ class SamplerQNN(QuantumNetwork):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the sampler is an ideal simulator from which no number of shots was asked."""
+        """Whether the sampler is an ideal simulator without shots."""
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "SamplerQNN")
         if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
             circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
-            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, Options(dtype, noise=noise))
+            options = replace(self._options(dtype), noise=noise)
+            return ExactProbabilities(circuit, self._parameters, bits, self._outputs, options)
         simulate = self._placement.simulate
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})

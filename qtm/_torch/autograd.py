@@ -1,152 +1,42 @@
-"""The one `torch.autograd.Function` of qtm, and what a method of differentiation has to offer it.
-
-The function maps gate angles (batch, angles) to expectation values (batch, observables). How angles come from
-inputs and weights is ordinary torch; how values are differentiated by angles is the business of a `GradientMethod`.
-"""
+"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
+from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform
+from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+_apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
-class _Residuals:
-    """Carries what the forward pass kept to the first backward pass; later ones recompute it."""
-
-    __slots__ = ("content",)
-
-    def __init__(self) -> None:
-        self.content: Any = None
-
-    def take(self) -> Any:
-        content, self.content = self.content, None
-        return content
-
-
-class _Outputs(torch.autograd.Function):
-    """Outputs (batch, outputs) of angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes)."""
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        if _in_transform():
-            return super().apply(*args)
-        # Skip `Function.apply`'s per-call signature binding (10 us); `forward` has no defaults to fill in.
-        # Holds for torch 2.4 to 2.13.
-        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
-
-    @staticmethod
-    def forward(method: GradientMethod, residuals: _Residuals, angles: Tensor, *prepared: Tensor) -> Tensor:
-        values, residuals.content = method.forward(angles, prepared, True)
-        return values
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.method, ctx.residuals, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        by_prepared = any(ctx.needs_input_grad[3:])
-        arguments = ctx.method, ctx.residuals, by_prepared, cotangents[0], *ctx.saved_tensors
-        # Only where a further derivative may be asked for need this one be seen by autograd.
-        pull = _Pullback.apply if torch.is_grad_enabled() or _in_transform() else _Pullback.forward
-        found = pull(*arguments)
-        return None, None, *found, *[None] * (len(ctx.needs_input_grad) - 2 - len(found))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise UnsupportedError(
-            "qtm computes derivatives in reverse mode only, and forward-mode differentiation was asked for "
-            "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward()"
-        )
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, method: GradientMethod, residuals: _Residuals, *tensors: Tensor) -> Any:
-        folded = FoldedBatch(info.batch_size, in_dims[2:], tensors)
-        return folded.unfold(_Outputs.apply(method, _Residuals(), *folded.tensors)), 0
-
-
-class _Pullback(torch.autograd.Function):
-    """The vector-Jacobian product of `_Outputs`; its own derivative is refused, never silently zero."""
-
-    @staticmethod
-    def forward(
-        method: GradientMethod,
-        residuals: _Residuals,
-        by_prepared: bool,
-        cotangent: Tensor,
-        angles: Tensor,
-        *prepared: Tensor,
-    ) -> tuple[Tensor, ...]:
-        at, weights = angles.detach(), cotangent.to(angles.dtype)
-        by_angles, by_amplitudes = method.vjp(at, prepared, weights, residuals.take(), by_prepared)
-        return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise RuntimeError(
-            "qtm computes first derivatives only: the gradient of an expectation value cannot be differentiated "
-            "again. Call backward() without create_graph=True, or differentiate it numerically"
-        )
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple, method: GradientMethod, residuals: Any, by_prepared: bool, *tensors: Tensor
-    ) -> Any:
-        folded = FoldedBatch(info.batch_size, in_dims[3:], tensors)
-        found = _Pullback.apply(method, _Residuals(), by_prepared, *folded.tensors)
-        by_angles, *by_amplitudes = [folded.unfold(gradient) for gradient in found]
-        # Amplitudes that serve a whole batch got a gradient for each of its rows.
-        shared = folded.shared[2:]
-        summed = [g.sum(1, keepdim=True) if one else g for g, one in zip(by_amplitudes, shared, strict=False)]
-        return (by_angles, *summed), (0,) * len(found)
-
-
-class FoldedBatch:
-    """A dimension of `torch.vmap` folded into the batch: tensors (rows, numbers) behind ``dims``.
-
-    ``shared`` says of each tensor whether one row serves all rows of the first tensor.
-    """
-
-    def __init__(self, size: int, dims: tuple[int | None, ...], tensors: Sequence[Tensor]) -> None:
-        self.size = size
-        whole = [
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for dim, t in zip(dims, tensors, strict=True)
-        ]
-        rows = whole[0].shape[1]
-        self.shared = [t.shape[1] == 1 for t in whole]
-        self.tensors = [t.expand(-1, rows, -1).reshape(size * rows, t.shape[-1]) for t in whole]
-
-    def unfold(self, tensor: Tensor) -> Tensor:
-        """A result (size * rows, numbers) as (size, rows, numbers)."""
-        return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
-
-
-def dtype_of(weights: Tensor, inputs: Tensor | None) -> torch.dtype:
-    """The dtype to compute in: that of the weights, or of the inputs where there are no weights.
+def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
+    """The dtype to compute in: that of the parameter sets, or of the inputs where the sets are empty.
 
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
     """
-    lead = inputs if weights.numel() == 0 and inputs is not None else weights
+    lead = sets[0]
+    if not lead.numel() and inputs is not None and not any(s.numel() for s in sets):
+        lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for tensor, name in ((weights, "weights"), (inputs, "inputs")):
-        if tensor is not None and tensor.device.type != "cpu":
-            raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+    for one in sets:
+        if not one.is_cpu:
+            raise _elsewhere("weights", one)
+    if inputs is not None and not inputs.is_cpu:
+        raise _elsewhere("inputs", inputs)
     return lead.dtype
+
+
+def _elsewhere(name: str, tensor: Tensor) -> DtypeError:
+    return DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
 
 
 def complex_name(dtype: torch.dtype) -> str:
@@ -163,11 +53,12 @@ def complex_name(dtype: torch.dtype) -> str:
 
 
 def expectation_values(
-    method: GradientMethod, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]
+    method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    """Expectation values (batch, observables) of inputs (batch, inputs) and weights (weights,), differentiably.
+    """Expectation values (batch, observables) of inputs (batch, inputs) and parameter sets, differentiably.
 
-    ``by``: whether the inputs, and then each trainable set, require a gradient.
+    The inputs and all sets, each (parameters,), have one dtype. ``by``: whether the inputs, and then each set,
+    require a gradient.
     """
     if torch._C._is_tracing():
         raise UnsupportedError(
@@ -176,24 +67,33 @@ def expectation_values(
         )
     if torch.compiler.is_compiling():
         # Made here, because importing torch's compiler takes longer than importing torch.
-        return torch.compiler.disable(_values)(method, inputs, weights, batch, by)
-    return _values(method, inputs, weights, batch, by)
+        return torch.compiler.disable(_values)(method, inputs, sets, batch, by)
+    return _values(method, inputs, sets, batch, by)
 
 
-def _values(method: GradientMethod, inputs: Tensor | None, weights: Tensor, batch: int, by: tuple[bool, ...]) -> Tensor:
-    if not _in_transform():  # whose tensors do not say whether they require a gradient
-        method = method.differentiating(by)
-    angles, prepared = method.arguments(inputs, weights, batch)
+def _values(
+    method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
+) -> Tensor:
+    if in_transform():  # whose tensors do not say whether they require a gradient
+        return _by_angles(method, inputs, sets, batch)
+    method = method.differentiating(by)
+    fused = getattr(method, "fused", None)
+    if fused is None or torch.autograd.forward_ad._current_level >= 0:
+        return _by_angles(method, inputs, sets, batch)
+    if torch.is_grad_enabled() and (by[0] or any(one.requires_grad and one.numel() for one in sets)):
+        return _apply_fused(method, batch, inputs, *sets)
+    return fused.forward(inputs, sets, batch, False)[0]
+
+
+def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> Tensor:
+    """The general way: torch computes the angles, and with them whatever derivative is asked for."""
+    angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
-        return _Outputs.apply(method, _Residuals(), angles, *prepared)
+        apply = Outputs.apply if in_transform() else _apply_outputs
+        return apply(method, Residuals(), angles, *prepared)
     return method.forward(angles, prepared, False)[0]
 
 
 def _may_be_differentiated() -> bool:
     """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
-    return _in_transform() or torch.autograd.forward_ad._current_level >= 0
-
-
-def _in_transform() -> bool:
-    """Whether a `torch.func` transform is active: its tensors have no storage to compute on."""
-    return torch._C._are_functorch_transforms_active()
+    return in_transform() or torch.autograd.forward_ad._current_level >= 0

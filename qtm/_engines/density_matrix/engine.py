@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any, ClassVar
@@ -17,9 +17,11 @@ from torch import Tensor
 from qtm import _executors, _machine
 from qtm._circuit.channels import CHANNELS
 from qtm._circuit.flatten import FlatCircuit
+from qtm._engines.batch_shares import DealtEngine
 from qtm._engines.density_matrix import outputs
 from qtm._engines.density_matrix.kernels.recipe import Workspace
 from qtm._engines.density_matrix.kernels.sweep import differentiate, evaluate
+from qtm._engines.density_matrix.operations import Numbers
 from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
@@ -63,7 +65,7 @@ class DensityMatrix(SimulationMethod):
         size = real_dtype(options.dtype).itemsize
         return Cost(2.0**bits * (3.5 * turns + 3.0 * scales), 2.0 * 2.0**bits * size)
 
-    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> DensityMatrixEngine:
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
         """The engine for one output."""
         real = real_dtype(options.dtype)
         plan = schedule(circuit, _terms(circuit, output), real.itemsize)
@@ -71,7 +73,11 @@ class DensityMatrix(SimulationMethod):
         matrices: tuple[np.ndarray, ...] = ()
         if not isinstance(output, Expectation):
             matrices = tuple(outputs.outcome_matrices(_qubits(output), circuit.readout))
-        return DensityMatrixEngine(plan, output, options, start, matrices, len(circuit.angles))
+        if options.executor is None:
+            return DensityMatrixEngine(plan, output, options, start, matrices, len(circuit.angles))
+        alone = replace(options, executor=None, num_threads=1, backward_threads=None)  # each worker in one thread
+        engine = DensityMatrixEngine(plan, output, alone, start, matrices, len(circuit.angles))
+        return DealtEngine(engine, options.executor, options.num_threads)
 
 
 def _qubits(output: Output) -> tuple[int, ...]:
@@ -117,6 +123,7 @@ class DensityMatrixEngine(Engine):
         self.lanes = simd.lanes(self.real)
         self.threads = _executors.resolve_threads(options.num_threads)
         self.numbers = np.array([plan.numbers.constants], np.float64)  # (1, numbers)
+        self.learned = _by_kind(plan.numbers)
         self._size = self.lanes << plan.row_bits  # numbers of one tile's state
         self._workspace_kind = "density_matrix", plan.recipe.tile_rows, len(plan.recipe.slot_offset), self.real.str
 
@@ -150,7 +157,7 @@ class DensityMatrixEngine(Engine):
             _array(angles), self._start(prepared), numbers.numpy(), _array(cotangent), residuals, by_prepared
         )
         gradient = torch.from_numpy(by_angles)
-        if self.schedule.numbers.learned:
+        if self.learned:
             gradient = gradient + self._by_strengths(angles, torch.from_numpy(by_numbers))
         if not by_prepared:
             return gradient, None
@@ -183,21 +190,19 @@ class DensityMatrixEngine(Engine):
     def _numbers(self, angles: Tensor) -> Tensor:
         """Numbers of the channels (batch or 1, numbers)."""
         numbers = torch.from_numpy(self.numbers)
-        if not self.schedule.numbers.learned:
+        if not self.learned:
             return numbers
         numbers = numbers.repeat(len(angles), 1)
-        for (_, first, count), values in zip(
-            self.schedule.numbers.learned, self._strengths(angles.detach()), strict=True
-        ):
-            numbers[:, first : first + count] = values
+        for places, values in zip(self.learned.values(), self._strengths(angles.detach()), strict=True):
+            numbers[:, places] = values[:, None, :]
         return numbers
 
     def _strengths(self, angles: Tensor) -> list[Tensor]:
-        """Factors, then shifts, of each learned channel: (batch, count) each."""
+        """Factors, then shifts, of each kind of learned channel: (batch, count) each."""
         found = []
-        for channel, _, _ in self.schedule.numbers.learned:
-            row = CHANNELS[channel.name]
-            values = [angles[:, s].double() if isinstance(s, int) else s for s in channel.strengths]
+        for name, strengths in self.learned:
+            row = CHANNELS[name]
+            values = [angles[:, s].double() if isinstance(s, int) else s for s in strengths]
             numbers = [*row.factors(*values), *(c for _, c in row.shifts(*values))]
             whole = [torch.as_tensor(v, dtype=torch.float64).expand(len(angles)) for v in numbers]
             found.append(torch.stack(whole, 1))
@@ -207,9 +212,7 @@ class DensityMatrixEngine(Engine):
         with torch.enable_grad():
             leaf = angles.detach().requires_grad_()
             values = self._strengths(leaf)
-            pulled = [
-                by_numbers[:, first : first + count].double() for _, first, count in self.schedule.numbers.learned
-            ]
+            pulled = [by_numbers[:, places].sum(1).double() for places in self.learned.values()]
             return torch.autograd.grad(values, leaf, pulled)[0]
 
     # Sweeps
@@ -248,7 +251,7 @@ class DensityMatrixEngine(Engine):
         self, angles: np.ndarray, start: np.ndarray, numbers: np.ndarray, cotangent: np.ndarray,
         kept: Kept | None, by_prepared: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        batch, learned = len(angles), bool(self.schedule.numbers.learned)
+        batch, learned = len(angles), bool(self.learned)
         by_angles = np.zeros_like(angles)
         by_numbers = np.zeros((batch if learned else 0, numbers.shape[1]))
         by_start = np.zeros((batch if by_prepared else 0, 1 << self.schedule.recipe.start_bits))
@@ -343,6 +346,14 @@ class DensityMatrixEngine(Engine):
         arrays = [aligned((n * self.lanes,), d) for n, d in zip(sizes, dtypes, strict=True)]
         indices = np.zeros(rows, np.int32), np.zeros(rows, np.uint8)
         return Workspace(*arrays, *indices)  # type: ignore[call-arg]
+
+
+def _by_kind(numbers: Numbers) -> dict[tuple[str, tuple[int | float, ...]], Tensor]:
+    """Places (channels, count) of the numbers of learned channels, by what makes them equal: name and strengths."""
+    found: dict[tuple[str, tuple[int | float, ...]], list[list[int]]] = {}
+    for channel, first, count in numbers.learned:
+        found.setdefault((channel.name, channel.strengths), []).append(list(range(first, first + count)))
+    return {kind: torch.tensor(places) for kind, places in found.items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

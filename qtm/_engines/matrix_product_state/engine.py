@@ -97,7 +97,7 @@ class MatrixProductStateEngine(Engine):
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         if self._readout is None:
-            raise UnsupportedError("this engine was compiled for samples; it computes no values")
+            raise UnsupportedError("this engine was compiled to sample and does not compute values")
         with torch.no_grad():
             angles, finite = _finite(angles)
             evolution = self._evolve(angles, prepared)

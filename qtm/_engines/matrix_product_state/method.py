@@ -29,6 +29,7 @@ from qtm._engines.matrix_product_state.readouts import (
 from qtm._engines.matrix_product_state.states import MPS
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
+from qtm._engines.phase_factor import PhasedEngine, PhaseFactor
 from qtm._errors import ParameterError
 from qtm._machine import free_memory
 
@@ -49,7 +50,8 @@ class MatrixProductState(SimulationMethod):
     Args:
         max_bond: the largest bond dimension to keep; None for as many as the circuit needs.
         cutoff: where a bond is truncated, singular values below this share of its largest are discarded too.
-        adjoint_bond: the largest bond dimension of the adjoint state of a derivative; by default twice ``max_bond``.
+        adjoint_bond: the largest bond dimension of the adjoint state of a derivative; by default three times
+            ``max_bond``, from where on the truncation of the state itself is what is left of the error.
         tolerance: warn (`TruncationWarning`) if the discarded weight of a sample exceeds this.
         initial: the state to start from instead of all zeros; a batch of one.
 
@@ -86,7 +88,7 @@ class MatrixProductState(SimulationMethod):
             raise ParameterError(f"initial is {self.initial!r}; give a qtm.mps.MPS with a batch of one")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        why = super().refuses(circuit, output, options) or self._refuses_shape(circuit, output)
+        why = super().refuses(circuit, output, options) or self._refuses_shape(circuit, output, options)
         if why is not None:
             return why
         prediction = self._predict(circuit, output, options)
@@ -101,9 +103,11 @@ class MatrixProductState(SimulationMethod):
             "qubits so that fewer gates cross"
         )
 
-    def _refuses_shape(self, circuit: FlatCircuit, output: Output) -> str | None:
+    def _refuses_shape(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         if circuit.num_qubits == 0:
             return "needs at least one qubit"
+        if options.executor is not None:
+            return "computes in the threads of torch, and takes no executor; leave executor= out"
         if isinstance(output, Probabilities) and len(output.qubits) > _MAX_OUTCOME_QUBITS:
             return f"gives probabilities of at most {_MAX_OUTCOME_QUBITS} qubits, not {len(output.qubits)}; use samples"
         if isinstance(output, State) and circuit.num_qubits > _MAX_STATE_QUBITS:
@@ -129,15 +133,17 @@ class MatrixProductState(SimulationMethod):
         columns = gate_columns(count, gates, entering, bits, rename=not isinstance(output, Overlap))
         start = None if self.initial is None else self.initial.tensors
         dtype = torch.complex64 if options.dtype == "complex64" else torch.complex128
-        return MatrixProductStateEngine(
+        engine = MatrixProductStateEngine(
             columns, registers, start, output, _readout(output, columns), self._truncation(count, dtype),
             self._plan(circuit, output, options, columns), dtype,
         )  # fmt: skip
+        is_state = isinstance(output, State)
+        return PhasedEngine(engine, PhaseFactor.of(circuit.phase, options.dtype)) if is_state else engine
 
     def _truncation(self, count: int, dtype: torch.dtype) -> Truncation:
         cutoff = max(self.cutoff, _SINGLE_CUTOFF if dtype == torch.complex64 else 0.0)
         free = 2 ** self._free_bits(count)
-        adjoint = self.adjoint_bond or (None if self.max_bond is None else 2 * self.max_bond)
+        adjoint = self.adjoint_bond or (None if self.max_bond is None else 3 * self.max_bond)
         state = Limits(self.max_bond, self.max_bond or free, cutoff)
         return Truncation(state, Limits(adjoint, adjoint or free, cutoff), self.tolerance)
 

@@ -62,7 +62,7 @@ class MPS:
             UnsupportedError: the batch is not one.
         """
         if len(self.tensors[0]) != 1:
-            raise UnsupportedError(f"quimb holds one state, and this is a batch of {len(self.tensors[0])}")
+            raise UnsupportedError(f"a quimb state is a single state, and this is a batch of {len(self.tensors[0])}")
         quimb = require("quimb.tensor", "mps")
         arrays = [t[0].cpu().numpy() for t in self.tensors]
         if len(arrays) == 1:
@@ -82,7 +82,7 @@ class MPS:
     def overlap(self, other: MPS) -> Tensor:
         """<self|other>, complex (batch,); a batch of one serves all of the other's."""
         if other.num_qubits != self.num_qubits:
-            raise ShapeError(f"states of {self.num_qubits} and {other.num_qubits} qubits have no overlap")
+            raise ShapeError(f"cannot compute the overlap of states of {self.num_qubits} and {other.num_qubits} qubits")
         return overlap(*_same_dtype(self.tensors, other.tensors))
 
     def amplitudes(self, outcomes: Sequence[str]) -> Tensor:

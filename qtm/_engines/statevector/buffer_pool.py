@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 
 from qtm._engines.statevector.kernels import simd
 from qtm._kept_memory import KEPT, KeptMemory
+
+_KINDS = 4096  # kinds that are remembered, most of them without a spare buffer
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -22,47 +23,59 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-@dataclass(eq=False)
-class _Spare:
-    buffer: Any
-
-
 class BufferPool:
-    """Spare buffers by kind, within a bound of bytes. Safe for threads.
+    """Spare buffers by kind, within a bound of bytes: what was given back longest ago goes first. Safe for threads.
+
+    Best is a string for a kind: Python remembers its hash, and buffers are taken and given back eight times in a step.
 
     Args:
-        memory: the bound, which other caches may share.
+        memory: the bound, which other caches may share. Spare buffers make room for what those keep.
     """
 
     def __init__(self, memory: KeptMemory) -> None:
         self.memory = memory
-        self._spare: defaultdict[Hashable, list[_Spare]] = defaultdict(list)
+        self._spare: OrderedDict[Hashable, list[tuple[Any, int]]] = OrderedDict()
+        memory.make_room_in(self.drop_oldest)
 
     def take(self, kind: Hashable) -> Any:
         """A spare buffer of this kind, which nobody else has any more; None where there is none."""
-        with self.memory.lock:
+        memory = self.memory
+        with memory.lock:
             same = self._spare.get(kind)
-            if same is None:
+            if not same:
                 return None
-            spare = same.pop()
-            self._tidy(kind)
-            self.memory.forget(spare)
-            return spare.buffer
+            buffer, size = same.pop()
+            memory.used -= size
+            return buffer
 
     def give(self, kind: Hashable, buffer: Any, size: int) -> None:
         """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the bound."""
-        spare = _Spare(buffer)
-        with self.memory.lock:
-            self._spare[kind].append(spare)
-            self.memory.keep(spare, size, self, lambda pool: pool._drop(kind, spare))
+        memory = self.memory
+        if size > memory.limit:
+            return
+        with memory.lock:
+            same = self._spare.get(kind)
+            if same is None:
+                same = self._spare[kind] = []
+            else:
+                self._spare.move_to_end(kind)
+            same.append((buffer, size))
+            memory.used += size
+            if memory.used > memory.limit:
+                memory.make_room()
+            while len(self._spare) > _KINDS:
+                self.drop_oldest()
 
-    def _drop(self, kind: Hashable, spare: _Spare) -> None:
-        self._spare[kind].remove(spare)
-        self._tidy(kind)
-
-    def _tidy(self, kind: Hashable) -> None:
-        if not self._spare[kind]:
+    def drop_oldest(self) -> bool:
+        """Let go of what was given back longest ago; whether there was anything. The bound's lock is held."""
+        if not self._spare:
+            return False
+        kind, same = next(iter(self._spare.items()))
+        if same:
+            self.memory.used -= same.pop(0)[1]
+        if not same:
             del self._spare[kind]
+        return True
 
 
 POOL = BufferPool(KEPT)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from qtm._circuit.causal_cone import Cone
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.options import Options
 from qtm._engines.statevector.cone_engine import ConeEngine
+from qtm._engines.statevector.cone_tangents import Point
 from qtm._engines.statevector.prepared_rows import PreparedRows
+from qtm._engines.statevector.tangent_sweeps import Gradient
 
 
 class ConeBatch:
@@ -29,6 +30,8 @@ class ConeBatch:
         whole = len(cones) == 1 and np.array_equal(index[0], np.arange(self.num_angles))
         self._index = None if whole else index
         if not whole:
+            from scipy.sparse import csr_array  # here, because it takes a fifth of the time that importing qtm takes
+
             ones = np.ones(index.size, self.engine.real)
             place = np.arange(index.size)
             # One cone uses an angle once; the cones of a sample add up.
@@ -53,15 +56,61 @@ class ConeBatch:
         """Initial rows (batch * cones, numbers), or one row for all; None for |0...0>."""
         if not self._rows:
             return None
-        rows = [
-            rows.rows([prepared[i] for i in cone.preparations])
-            for rows, cone in zip(self._rows, self.cones, strict=True)
-        ]
+        return self._joined(
+            [
+                rows.rows([prepared[i] for i in cone.preparations])
+                for rows, cone in zip(self._rows, self.cones, strict=True)
+            ],
+            batch,
+        )
+
+    def _joined(self, rows: list[np.ndarray], batch: int) -> np.ndarray:
+        """Rows (batch or 1, numbers) of each cone as one array."""
         if len(rows) == 1:
             return rows[0].astype(self.engine.real, copy=False)
         count = 1 if batch == 0 else batch
         spread = [np.broadcast_to(r, (count, r.shape[1])) for r in rows]
         return np.stack(spread, 1).reshape(-1, rows[0].shape[1]).astype(self.engine.real, copy=False)
+
+    def point(
+        self,
+        angles: np.ndarray,
+        direction: np.ndarray,
+        prepared: Sequence[np.ndarray],
+        tangents: Sequence[np.ndarray] | None,
+    ) -> Point:
+        """Where the cones take derivatives: angles and direction (batch, angles); None: the amplitudes do not move."""
+        start, moved = self.start(prepared, len(angles)), None
+        if self._rows and tangents is not None:
+            moved = [
+                rows.tangent(*([given[i] for i in cone.preparations] for given in (prepared, tangents)))
+                for rows, cone in zip(self._rows, self.cones, strict=True)
+            ]
+        return Point(
+            self.angles(angles),
+            self.angles(direction),
+            start,
+            None if moved is None else self._joined(moved, len(angles)),
+        )
+
+    def pull_back_tangent(
+        self,
+        prepared: Sequence[np.ndarray],
+        tangents: Sequence[np.ndarray] | None,
+        gradient: Gradient,
+        into: list[Any],
+    ) -> None:
+        """Add the tangents of what `pull_back` adds."""
+        numbers = gradient.by_initial.shape[1]
+        by_rows, moved = (
+            g.reshape(-1, len(self.cones), numbers) for g in (gradient.by_initial, gradient.by_initial_tangent)
+        )
+        for c, (rows, cone) in enumerate(zip(self._rows, self.cones, strict=True)):
+            own = [prepared[i] for i in cone.preparations]
+            along = [np.zeros_like(p) for p in own] if tangents is None else [tangents[i] for i in cone.preparations]
+            found = rows.pull_back_tangent(own, along, by_rows[:, c], moved[:, c])
+            for i, part in zip(cone.preparations, found, strict=True):
+                into[i] = into[i] + part
 
     def pull_back(self, prepared: Sequence[np.ndarray], by_rows: np.ndarray, into: list[Any]) -> None:
         """Add the derivatives by the prepared amplitudes to ``into``, from those (batch * cones, numbers) by rows."""

@@ -12,13 +12,15 @@ import numpy as np
 
 from qtm import _executors
 from qtm._circuit.causal_cone import ConeProgram
+from qtm._circuit.pauli_program import Slot
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.statevector.kernels.simd import lanes
 from qtm._engines.statevector.schedule import schedule
-from qtm._engines.statevector.sweeps import Kept, Sweeps
+from qtm._engines.statevector.sweeps import Kept, StateView, Sweeps
 
 # Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
 _SAMPLE_LANE_BITS = 13
+_KEPT = 64  # batch sizes whose lanes are remembered
 
 
 class ConeEngine:
@@ -30,6 +32,7 @@ class ConeEngine:
         self.threads = _executors.resolve_threads(options.num_threads)
         self.num_outputs = program.measured.num_outputs
         self._sweeps_of: dict[int, Sweeps] = {}
+        self._chosen: dict[int, Sweeps] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ConeEngine, (self.program, self.options)
@@ -42,7 +45,7 @@ class ConeEngine:
         """Expectation values (batch, outputs), and the final states if ``keep`` and they fit."""
         if not len(angles):
             return np.zeros((0, self.num_outputs), angles.dtype), None
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         start = sweeps.start(initial)
         if self.options.executor is not None:
             return self._remote(_remote_values, sweeps, angles, start)[0], None
@@ -58,10 +61,10 @@ class ConeEngine:
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Derivative of ``sum(cotangent * values)`` by the angles (batch, angles), and by the initial state."""
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         start = sweeps.start(initial)
         if not len(angles):
-            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+            return np.zeros_like(angles), np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
         if self.options.executor is not None:
             pair = self._remote(_remote_vjp, sweeps, angles, start, cotangent, initial_gradient)
             return pair[0], pair[1] if initial_gradient else None
@@ -73,8 +76,8 @@ class ConeEngine:
 
     def probabilities(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
         """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
-        sweeps = self._sweeps(len(angles))
-        out = np.zeros((len(angles), sweeps.amplitudes), angles.dtype)
+        sweeps = self.sweeps(len(angles))
+        out = np.zeros((len(angles), sweeps.tiling.amplitudes), angles.dtype)
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
             out[part] = sweeps.probabilities(kept, len(angles[part]))
@@ -89,15 +92,61 @@ class ConeEngine:
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Derivative of ``sum(cotangent * probabilities)``, cotangent (batch, amplitudes), in one sweep."""
-        sweeps = self._sweeps(len(angles))
+        sweeps = self.sweeps(len(angles))
         pieces = []
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
             seeds = sweeps.seeds(kept, cotangent[part])
             pieces.append(sweeps.reverse(angles[part], cotangent[part], kept, seeds, initial_gradient))
         if not pieces:
-            return np.zeros_like(angles), np.zeros((0, sweeps.numbers), self.real) if initial_gradient else None
+            return np.zeros_like(angles), np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
         return _joined(pieces, initial_gradient)
+
+    def states(
+        self,
+        angles: np.ndarray,
+        view: StateView,
+        turn: np.ndarray,
+        out: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        keep: bool = False,
+    ) -> Kept | None:
+        """Final states into ``out`` (batch, 2**qubits), times ``turn`` (batch or 1,); kept if ``keep`` and they fit."""
+        sweeps, kept, number = self.sweeps(len(angles)), None, 0
+        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
+            kept = sweeps.forward(angles[part], start, True)[1]
+            sweeps.write_states(kept, view, turn if len(turn) == 1 else turn[part], out[part])
+            number += 1
+        return kept if keep and number == 1 else None
+
+    def states_vjp(
+        self,
+        angles: np.ndarray,
+        view: StateView,
+        turn: np.ndarray,
+        cotangent: np.ndarray,
+        initial: np.ndarray | None = None,
+        *,
+        kept: Kept | None = None,
+        initial_gradient: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Derivatives of ``Re sum(conj(cotangent) * states)`` by the angles and by the initial state.
+
+        Also the derivative (batch,) by a, where ``turn`` is exp(i a).
+        """
+        sweeps = self.sweeps(len(angles)) if kept is None else kept.sweeps
+        start = sweeps.start(initial)
+        pieces, by_phase = [], [np.zeros(0)]
+        for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
+            states = kept or sweeps.forward(angles[part], begin, True)[1]
+            seeds, more = sweeps.state_seeds(states, view, turn if len(turn) == 1 else turn[part], cotangent[part])
+            pieces.append(sweeps.reverse(angles[part], angles[part], states, seeds, initial_gradient))
+            by_phase.append(more)
+        if not pieces:
+            empty = np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
+            return np.zeros_like(angles), empty, by_phase[0]
+        return *_joined(pieces, initial_gradient), np.concatenate(by_phase)
 
     @property
     def basis(self) -> tuple[int, ...]:
@@ -105,9 +154,14 @@ class ConeEngine:
         return self._likely.schedule.basis
 
     @property
+    def constant(self) -> Slot:
+        """The final state is exp(-i/2 of this angle) times what `states` returns."""
+        return self._likely.schedule.constant
+
+    @property
     def amplitudes(self) -> int:
         """How many amplitudes a state has."""
-        return self._likely.amplitudes
+        return self._likely.tiling.amplitudes
 
     # Inside
 
@@ -130,23 +184,28 @@ class ConeEngine:
             self._sweeps_of[lane_bits] = Sweeps(plan, self.options.dtype, self.threads, self.options.memory)
         return self._sweeps_of[lane_bits]
 
-    def _sweeps(self, batch: int) -> Sweeps:
+    def sweeps(self, batch: int) -> Sweeps:
         """Sample lanes or amplitude lanes, whichever takes less time for this batch."""
+        found = self._chosen.get(batch)
+        if found is None:
+            if len(self._chosen) >= _KEPT:
+                self._chosen.clear()
+            found = self._chosen[batch] = self._by_samples if self._samples_pay(batch) else self._by_amplitudes
+        return found
+
+    def _samples_pay(self, batch: int) -> bool:
+        """Whether sample lanes are the faster ones."""
         kind, width = self.options.lane_kind, lanes(self.real)
-        bits = self._likely.amplitudes.bit_length() - 1
-        if kind == "sample" or bits < width.bit_length() + 1:
-            return self._by_samples
-        if kind == "amplitude":
-            return self._by_amplitudes
+        bits = self._likely.tiling.amplitudes.bit_length() - 1
+        if kind is not None or bits < max(width.bit_length() + 1, 6):
+            return kind != "amplitude" or bits < width.bit_length() + 1
         threads = 1 if self.options.executor is not None else self.threads
         # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
         # lose where two states of a vector of samples no longer fit the cache.
         moves = 1 + width / 8 * 2 ** ((9 - bits) / 2)
         misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
-        rounds = ceil(ceil(batch / width) / threads)
-        by_samples = rounds * misses
-        by_amplitudes = ceil(batch / threads) * moves / width
-        return self._by_samples if by_samples <= by_amplitudes or bits < 6 else self._by_amplitudes
+        by_samples = ceil(ceil(batch / width) / threads) * misses
+        return by_samples <= ceil(batch / threads) * moves / width
 
     def _remote(self, function: Any, sweeps: Sweeps, angles: np.ndarray, start: np.ndarray, *more: Any) -> Any:
         executor = self.options.executor

@@ -22,7 +22,7 @@ from qtm._circuit.clifford_frame import conjugate
 from qtm._circuit.gf2 import bits_of
 from qtm._circuit.observables import Observable
 from qtm._circuit.pauli_program import PauliProgram, place
-from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
+from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
 
 # Below this many bits all observables share one state: the passes cost less than a second schedule would.
 _SPLIT_BITS = 9
@@ -50,6 +50,8 @@ def cones_of(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
     """The cones that give an output together."""
     if isinstance(output, Expectation):
         return _cones_of_strings(program, conjugated_strings(program, output.observables), len(output.observables))
+    if isinstance(output, State):
+        return (_whole(program, Measured(NO_STRINGS, (), 0, everything=True)),)
     assert isinstance(output, Probabilities | Samples)
     masks = [program.frame.z[q][2] for q in output.qubits]
     if program.num_qubits <= MAX_BITS:

@@ -12,12 +12,13 @@ from torch import Tensor, from_numpy
 from qtm._circuit.causal_cone import MAX_BITS, Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.pauli_program import PauliProgram, program_of
-from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.engine import JVP, METRIC, SAMPLES, SECOND, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
 from qtm._engines.options import Options
-from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
+from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
 from qtm._engines.statevector.cone_groups import cones_of
 from qtm._engines.statevector.expectations import ExpectationEngine
 from qtm._engines.statevector.outcomes import OutcomeEngine
+from qtm._engines.statevector.whole_state import StateEngine
 from qtm._kept_memory import KEPT, ByteCache
 
 _FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
@@ -35,8 +36,9 @@ class StateVector(SimulationMethod):
 
     name: ClassVar[str] = "statevector"
     gives: ClassVar[Mapping[type, frozenset[str]]] = {
-        Expectation: frozenset({VALUES, VJP}),
-        Probabilities: frozenset({VALUES, VJP}),
+        Expectation: frozenset({VALUES, VJP, JVP, SECOND}),
+        Probabilities: frozenset({VALUES, VJP, JVP, SECOND}),
+        State: frozenset({VALUES, VJP, JVP, SECOND, METRIC}),
         Samples: frozenset({SAMPLES}),
     }
 
@@ -44,6 +46,8 @@ class StateVector(SimulationMethod):
         """A reason where a cone reaches more bits than any memory holds."""
         if (why := super().refuses(circuit, output, options)) is not None:
             return why
+        if isinstance(output, State) and circuit.num_qubits > MAX_BITS:
+            return f"gives a state vector of at most {MAX_BITS} qubits, not {circuit.num_qubits}"
         bits = max(cone.program.num_bits for cone in _cones(program_of(circuit), output))
         if bits <= MAX_BITS:
             return None
@@ -96,6 +100,41 @@ class StateVectorEngine(Engine):
         found = None if by_amplitudes is None else tuple(from_numpy(np.asarray(a)) for a in by_amplitudes)
         return from_numpy(by_angles), found
 
+    def jvp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """See `Engine.jvp`."""
+        found = self.arrays.jvp(_array(angles), _arrays_of(prepared), _array(tangent), _arrays_of(prepared_tangents))
+        return from_numpy(found)
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor] | None = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """See `Engine.second`."""
+        by_angles, by_amplitudes = self.arrays.second(
+            _array(angles), _arrays_of(prepared), _array(cotangent), _array(tangent),
+            _arrays_of(prepared_tangents), by_prepared and bool(prepared),
+        )  # fmt: skip
+        found = None if by_amplitudes is None else tuple(from_numpy(np.asarray(a)) for a in by_amplitudes)
+        return from_numpy(by_angles), found
+
+    def metric_product(self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor) -> Tensor:
+        """See `Engine.metric_product`."""
+        if not isinstance(self.arrays, StateEngine):
+            return super().metric_product(angles, prepared, tangent)
+        return from_numpy(self.arrays.metric_product(_array(angles), _arrays_of(prepared), _array(tangent)))
+
     def sample(
         self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator
     ) -> np.ndarray:
@@ -114,15 +153,22 @@ class StateVectorEngine(Engine):
 
 def _arrays(
     circuit: FlatCircuit, program: PauliProgram, cones: Sequence[Cone], output: Output, options: Options
-) -> ExpectationEngine | OutcomeEngine:
+) -> ExpectationEngine | OutcomeEngine | StateEngine:
     if isinstance(output, Expectation):
         return ExpectationEngine(circuit, program, cones, output, options)
+    if isinstance(output, State):
+        return StateEngine(circuit, program, cones, options)
     assert isinstance(output, Probabilities | Samples)
     return OutcomeEngine(circuit, program, cones, output, options)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    array: np.ndarray = tensor.numpy(force=True)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _arrays_of(tensors: Sequence[Tensor] | None) -> Any:
+    return None if tensors is None else [_array(t) for t in tensors]
 
 
 def _multiply_adds(cones: Sequence[Cone]) -> float:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from qtm._circuit.causal_cone import Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
@@ -17,6 +16,7 @@ from qtm._engines.outputs import Expectation
 from qtm._engines.statevector.cone_batch import ConeBatch
 from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.cone_groups import conjugated_strings
+from qtm._engines.statevector.cone_tangents import ConeTangents
 
 Arrays = Sequence[np.ndarray]
 
@@ -47,21 +47,22 @@ class ExpectationEngine:
 
     def _sum(self, cones: Sequence[Cone], strings: Any) -> Any:
         """The matrix (observables, cones * strings) that adds up strings with their coefficients."""
+        from scipy.sparse import csr_array
+
         terms = np.concatenate([cone.terms for cone in cones])
         entries = strings.coef[terms].astype(self._real), (strings.output[terms], np.arange(len(terms)))
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
-        """Values (batch, observables), and for each batch of cones its final states."""
+        """Values (batch, observables), and for each batch of cones its angles, initial rows and final states."""
         total, kept = None, []
         for batch, backward, sums in zip(self.batches, self._backward, self._sums, strict=True):
             # States can only be handed to a reverse sweep that deals the batch in the same way.
             keep_own = keep and backward is batch.engine
             local, start = batch.angles(angles), batch.start(prepared, len(angles))
             values, states = batch.engine.values(local, start, keep=keep_own)
-            kept.append(states)
-            if sums is not None:
-                values = np.ascontiguousarray((sums @ values.reshape(len(angles), -1).T).T)
+            kept.append((local, start, states))
+            values = _of_observables(sums, values, len(angles))
             total = values if total is None else total + values
         assert total is not None
         return total, kept
@@ -73,12 +74,11 @@ class ExpectationEngine:
         total: Any = None
         amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
         for number, (batch, engine, sums) in enumerate(zip(self.batches, self._backward, self._sums, strict=True)):
-            own = cotangent
-            if sums is not None:
-                rows = (sums.T @ cotangent.T).T
-                own = np.ascontiguousarray(rows.reshape(len(angles) * len(batch.cones), -1))
-            local, start = batch.angles(angles), batch.start(prepared, len(angles))
-            states = kept[number] if kept else None
+            own = _of_strings(batch, sums, cotangent)
+            if kept:
+                local, start, states = kept[number]
+            else:
+                local, start, states = batch.angles(angles), batch.start(prepared, len(angles)), None
             by_rows_too = by_prepared and start is not None
             by_local, by_rows = engine.vjp(local, own, start, kept=states, initial_gradient=by_rows_too)
             by_angles = batch.scatter(by_local)
@@ -86,6 +86,48 @@ class ExpectationEngine:
             if by_rows is not None:
                 batch.pull_back(prepared, by_rows, amplitudes)
         return total, amplitudes if by_prepared else None
+
+    def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
+        """Derivatives (batch, observables) of the values along a direction of angles and prepared amplitudes."""
+        total: Any = 0.0
+        for batch, engine, sums in zip(self.batches, self._backward, self._sums, strict=True):
+            values = ConeTangents(engine).values(batch.point(angles, direction, prepared, tangents))
+            total = total + _of_observables(sums, values, len(angles))
+        return np.asarray(total)
+
+    def second(
+        self,
+        angles: np.ndarray,
+        prepared: Arrays,
+        cotangent: np.ndarray,
+        direction: np.ndarray,
+        tangents: Arrays | None,
+        by_prepared: bool,
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """The derivative of `vjp` along a direction of angles and prepared amplitudes."""
+        total: Any = 0.0
+        amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
+        for batch, engine, sums in zip(self.batches, self._backward, self._sums, strict=True):
+            point = batch.point(angles, direction, prepared, tangents)
+            by_rows_too = by_prepared and point.start is not None
+            own = _of_strings(batch, sums, cotangent)
+            gradient = ConeTangents(engine).values_second(point, own, by_rows_too)
+            total = total + batch.scatter(gradient.by_angles)
+            if by_rows_too:
+                batch.pull_back_tangent(prepared, tangents, gradient, amplitudes)
+        return total, amplitudes if by_prepared else None
+
+
+def _of_observables(sums: Any, values: np.ndarray, samples: int) -> np.ndarray:
+    """Values (samples, observables) from those (samples * cones, strings) of strings."""
+    return values if sums is None else np.ascontiguousarray((sums @ values.reshape(samples, -1).T).T)
+
+
+def _of_strings(batch: ConeBatch, sums: Any, cotangent: np.ndarray) -> np.ndarray:
+    """Cotangents (samples * cones, strings) of strings from those (samples, observables) of observables."""
+    if sums is None:
+        return cotangent
+    return np.ascontiguousarray((sums.T @ cotangent.T).T.reshape(len(cotangent) * len(batch.cones), -1))
 
 
 def _with_threads(engine: ConeEngine, threads: int) -> ConeEngine:

@@ -14,6 +14,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Probabilities, Samples
 from qtm._engines.statevector.column_sums import ColumnSums
 from qtm._engines.statevector.cone_batch import ConeBatch
+from qtm._engines.statevector.cone_tangents import ConeTangents
 
 Arrays = Sequence[np.ndarray]
 
@@ -68,6 +69,30 @@ class OutcomeEngine:
         if by_rows is not None:
             self.batch.pull_back(prepared, by_rows, amplitudes)
         return self.batch.scatter(by_local), amplitudes if by_prepared else None
+
+    def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
+        """Derivatives (batch, outcomes) along a direction of angles and prepared amplitudes."""
+        point = self.batch.point(angles, direction, prepared, tangents)
+        return self._sums.add_up(ConeTangents(self.batch.engine).probabilities(point))
+
+    def second(
+        self,
+        angles: np.ndarray,
+        prepared: Arrays,
+        cotangent: np.ndarray,
+        direction: np.ndarray,
+        tangents: Arrays | None,
+        by_prepared: bool,
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """The derivative of `vjp` along a direction of angles and prepared amplitudes."""
+        point = self.batch.point(angles, direction, prepared, tangents)
+        by_rows_too = by_prepared and point.start is not None
+        own = self._sums.pull_back(cotangent)
+        gradient = ConeTangents(self.batch.engine).probabilities_second(point, own, by_rows_too)
+        amplitudes = [np.zeros_like(p) for p in prepared]
+        if by_rows_too:
+            self.batch.pull_back_tangent(prepared, tangents, gradient, amplitudes)
+        return self.batch.scatter(gradient.by_angles), amplitudes if by_prepared else None
 
     def sample(self, angles: np.ndarray, prepared: Arrays, shots: int, generator: np.random.Generator) -> np.ndarray:
         """Bits (batch, shots, qubits) bool."""

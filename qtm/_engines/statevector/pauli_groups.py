@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from qtm._circuit.causal_cone import Strings
+from qtm._engines.statevector.kernels.recipe import STRING_COLUMNS, line
 from qtm._engines.statevector.row_basis import Basis, split_tables
 
 
@@ -52,8 +53,17 @@ class Groups:
     def _add(self, x: int, odd: int, masks: dict[int, list[tuple[int, float]]]) -> None:
         bits, (mask, lane) = self.builder.row_bits, self.builder.split(x)
         for first, second in split_tables(list(masks)):
-            offsets = self.builder.row_index(first, bits), self.builder.row_index(second, bits)
-            self.rows.append([mask, odd, len(self.mask_entries), len(first), len(second), *offsets, lane])
+            self.rows.append(
+                line(
+                    STRING_COLUMNS,
+                    string_mask=mask,
+                    string_odd=odd,
+                    string_first=len(self.mask_entries),
+                    string_counts=[len(first), len(second)],
+                    string_index=[self.builder.row_index(first, bits), self.builder.row_index(second, bits)],
+                    string_lanes=lane,
+                )
+            )
             self.mask_entries += [masks[m] for m in (*first, *second)]
             self.mask_lanes += [self.builder.split(m)[1] for m in (*first, *second)]
             rows = (1 << len(first)) + (1 << len(second))

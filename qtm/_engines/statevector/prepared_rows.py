@@ -65,6 +65,30 @@ class PreparedRows:
             found.append(total if len(part) == len(total) else total.sum(0, keepdims=True))
         return found
 
+    def tangent(self, amplitudes: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray:
+        """The derivative of `rows` where the amplitudes move along tangents (batch or 1, 2**qubits)."""
+        return np.asarray(sum(self.rows(moved) for moved in _one_replaced(amplitudes, tangents)))
+
+    def pull_back_tangent(
+        self,
+        amplitudes: Sequence[np.ndarray],
+        tangents: Sequence[np.ndarray],
+        by_rows: np.ndarray,
+        by_rows_tangent: np.ndarray,
+    ) -> list[np.ndarray]:
+        """The derivative of `pull_back` where amplitudes and the derivatives by rows move along tangents."""
+        found = self.pull_back(amplitudes, by_rows_tangent)
+        for number, moved in enumerate(_one_replaced(amplitudes, tangents)):
+            for other, more in enumerate(self.pull_back(moved, by_rows)):
+                if other != number:  # a derivative does not depend on the amplitudes that it is by
+                    found[other] = found[other] + more
+        return found
+
     @cached_property
     def _sums(self) -> list[ColumnSums]:
         return [ColumnSums(place, size) for place, size in zip(self.places, self.sizes, strict=True)]
+
+
+def _one_replaced(amplitudes: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """The amplitudes with those of one preparation after another replaced by their tangent: the product rule."""
+    return [[t if i == n else a for i, a in enumerate(amplitudes)] for n, t in enumerate(tangents)]

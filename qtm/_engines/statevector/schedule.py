@@ -17,18 +17,28 @@ import numpy as np
 
 from qtm._circuit.causal_cone import ConeProgram
 from qtm._circuit.gf2 import combinations, odd_bits, pivots
-from qtm._circuit.light_cone import Item, visible
+from qtm._circuit.light_cone import Item, all_items, visible
 from qtm._circuit.pauli_program import Slot
 from qtm._engines.statevector.kernels.lookup_tables import LOW_BITS
-from qtm._engines.statevector.kernels.rotations import COLUMNS
-from qtm._engines.statevector.kernels.sweep import GROW, PHASE, ROTATE, TURN_LANES, Recipe
+from qtm._engines.statevector.kernels.recipe import (
+    DOUBLE_SUPPORT,
+    KIND,
+    MAX_GENERATORS,
+    OPERATION_COLUMNS,
+    PHASE,
+    ROTATE,
+    ROTATE_LANES,
+    STRING_COLUMNS,
+    STRING_COUNTS,
+    Recipe,
+    line,
+)
 from qtm._engines.statevector.pauli_groups import Groups
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-_GROUP = 3  # rotations in one pass
 _TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
 _EARLY_BITS = 10  # of a final state; on a smaller one passes of their own cost more than half the rows save
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
@@ -45,6 +55,7 @@ class Schedule:
     basis: tuple[int, ...]  # row bit j stands for this mask of the program's amplitudes
     table_rows: int
     mask_count: int  # of the largest group of observables
+    constant: Slot  # the state is exp(-i/2 of its angle) times what the kernels compute
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------
@@ -66,6 +77,7 @@ class _Builder:
         self.index_size = 0
         self.known: dict[tuple, int] = {}
         self.table_rows = 2
+        self.constant = Slot()
 
     @property
     def bits(self) -> int:
@@ -80,8 +92,9 @@ class _Builder:
         """A mask's rows and its lanes."""
         return mask >> self.lane_bits, mask & ((1 << self.lane_bits) - 1)
 
-    def emit(self, *columns: int) -> None:
-        self.ops.append([*columns, *[0] * (COLUMNS - len(columns))])
+    def emit(self, **columns: int | Sequence[int]) -> None:
+        """Add an operation; its columns are those of `recipe`."""
+        self.ops.append(line(OPERATION_COLUMNS, **columns))
 
     def run(self, items: list[Item]) -> None:
         """Emit all items: first those that let the support grow, each followed by what it makes possible."""
@@ -124,18 +137,25 @@ class _Builder:
     # Phases
 
     def _phases(self, items: Iterable[Item]) -> None:
-        """Diagonal rotations; those that act on the support as a constant are global phases and vanish."""
+        """Diagonal rotations; those that are constant on the support are global phases, and go into ``constant``."""
         rows: dict[int, Slot] = {}
         for item in items:
             mask = self.basis.functional(item.z)
-            if mask:
-                rows.setdefault(mask, Slot()).add(item.slot.terms.items(), item.slot.offset, 1)
+            slot = rows.setdefault(mask, Slot()) if mask else self.constant
+            slot.add(item.slot.terms.items(), item.slot.offset, 1)
         for first, second in split_tables(list(rows)):
-            slot = len(self.slots)
+            first_slot = len(self.slots)
             for mask in (*first, *second):
                 self._slot(rows[mask], mask)
-            offsets = self.row_index(first, self.row_bits), self.row_index(second, self.row_bits)
-            self.emit(PHASE, self.row_bits, slot, len(first), len(second), *offsets)
+            self.emit(
+                kind=PHASE,
+                bits=self.row_bits,
+                slot=first_slot,
+                count=len(first),
+                second_count=len(second),
+                first_index=self.row_index(first, self.row_bits),
+                second_index=self.row_index(second, self.row_bits),
+            )
             self.table_rows = max(self.table_rows, (1 << len(first)) + (1 << len(second)))
 
     def _slot(self, slot: Slot, signs: int) -> None:
@@ -160,16 +180,16 @@ class _Builder:
     def _grow(self, item: Item) -> None:
         bits = self.bits
         mask = self.basis.add(item.x)
-        kind = GROW if bits >= self.lane_bits else TURN_LANES
+        kind = DOUBLE_SUPPORT if bits >= self.lane_bits else ROTATE_LANES
         # Growing, a pass goes over the rows there were; within a row it goes over both lanes of a pair.
-        signs = self.basis.functional(item.z, bits if kind == GROW else bits + 1)
+        signs = self.basis.functional(item.z, bits if kind == DOUBLE_SUPPORT else bits + 1)
         self._operation(kind, max(bits - self.lane_bits, 0), [(mask, signs, item.slot)])
 
     def _rotations(self, pending: list[Rotation]) -> None:
         groups: list[list[Rotation]] = []
         window: list[Rotation] = []  # what a group may be picked from: as much as `_next_group` looks at
         rest = iter(pending)
-        while window := [*window, *islice(rest, _LOOK_AHEAD + _GROUP + 1 - len(window))]:
+        while window := [*window, *islice(rest, _LOOK_AHEAD + MAX_GENERATORS + 1 - len(window))]:
             group, window = _next_group(window, self.lane_bits)
             groups.append(group)
         for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
@@ -192,7 +212,7 @@ class _Builder:
     def _pass(self, groups: list[list[Rotation]]) -> None:
         rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
         if rows[0][0] == 0:
-            self._operation(TURN_LANES, self.row_bits, groups[0])
+            self._operation(ROTATE_LANES, self.row_bits, groups[0])
             return
         span = [m for masks in rows for m in masks]
         for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
@@ -203,16 +223,34 @@ class _Builder:
             others = [m for m in span if m not in masks]
             offset = self._store(("coset", *others), combinations(others).astype(np.int32))
             self._operation(
-                ROTATE, self.row_bits, group, 1 << len(others), offset, where, len(span), place, len(groups)
+                ROTATE,
+                self.row_bits,
+                group,
+                cosets=1 << len(others),
+                coset_index=offset,
+                tile_index=where,
+                tile_bits=len(span),
+                place=place,
+                groups=len(groups),
             )
 
-    def _operation(self, kind: int, bits: int, group: list[Rotation], *tile: int) -> None:
+    def _operation(self, kind: int, bits: int, group: list[Rotation], **tile: int) -> None:
+        """Rotations as one operation; ``tile`` has the columns of a pass over tiles, where it is part of one."""
         masks, lanes = zip(*(self.split(x) for x, _, _ in group), strict=True)
         signs = [self.split(w)[0] for _, w, _ in group]
-        alone = [max((m & -m).bit_length() - 1, 0) for m in masks]
-        columns = [([*c, 0, 0, 0])[:_GROUP] for c in (masks, signs, alone, lanes)]
-        tile = tile or (0, 0, 0, 0, 0, 1)
-        self.emit(kind, bits, len(self.slots), len(group), *(number for c in columns for number in c), *tile)
+        # The lowest set bit of a mask: of the two rows of a pair, one has it and the other does not.
+        single = [max((m & -m).bit_length() - 1, 0) for m in masks]
+        self.emit(
+            kind=kind,
+            bits=bits,
+            slot=len(self.slots),
+            count=len(group),
+            masks=masks,
+            signs=signs,
+            pivots=single,
+            lanes=lanes,
+            **(tile or {"groups": 1}),
+        )
         for _, w, slot in group:
             self._slot(slot, w)
 
@@ -257,7 +295,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation]
     group: list[Rotation] = [pending[0]]
     skipped: list[Rotation] = []
     for rotation in pending[1:]:
-        if len(group) == _GROUP or len(skipped) > _LOOK_AHEAD:
+        if len(group) == MAX_GENERATORS or len(skipped) > _LOOK_AHEAD:
             break
         if _fits(group, rotation[0], rotation[1], lane_bits) and all(_commute(rotation, s) for s in skipped):
             group.append(rotation)
@@ -269,7 +307,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation]
 def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
     """A pass for one rotation costs nearly as much as one for two: deal 3 + 1 as 2 + 2."""
     for before, single in pairwise(groups):
-        if len(before) == _GROUP and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
+        if len(before) == MAX_GENERATORS and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
             single.insert(0, before.pop())
     return groups
 
@@ -290,26 +328,27 @@ def _csr(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.nd
 def _schedule(program: ConeProgram, lane_bits: int) -> Schedule:
     terms = program.measured.strings
     builder = _Builder(program, lane_bits)
-    builder.run(visible(program.phases, *program.measured.ends))
-    parts = 2 if program.prepared or any(op[0] == PHASE for op in builder.ops) else 1
+    measured = program.measured
+    builder.run(all_items(program.phases) if measured.everything else visible(program.phases, *measured.ends))
+    parts = 2 if program.prepared or any(op[KIND] == PHASE for op in builder.ops) else 1
     groups = Groups(builder, terms, parts)
     builder.row_index((), builder.row_bits)
     recipe = Recipe(
-        np.array(builder.ops, np.int64).reshape(-1, COLUMNS),
+        np.array(builder.ops, np.int64).reshape(-1, OPERATION_COLUMNS),
         *_csr([sorted(slot.terms.items()) for slot in builder.slots]),
         np.array([slot.offset for slot in builder.slots], np.float64),
         np.array(builder.slot_lanes, np.int64),
         np.concatenate(builder.index),
-        np.array(groups.rows, np.int64).reshape(-1, 8),
+        np.array(groups.rows, np.int64).reshape(-1, STRING_COLUMNS),
         *_csr(groups.mask_entries),
         np.array(groups.mask_lanes, np.int64),
         builder.row_bits,
         lane_bits,
         parts,
     )
-    largest = max((row[3] + row[4] for row in groups.rows), default=1)
+    largest = max((row[STRING_COUNTS] + row[STRING_COUNTS + 1] for row in groups.rows), default=1)
     count = program.measured.num_outputs
-    return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest)
+    return Schedule(recipe, count, tuple(builder.basis.vectors), builder.table_rows, largest, builder.constant)
 
 
 _LOCK = fork_safe_lock()

@@ -20,6 +20,7 @@ from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output
 from qtm._engines.statevector.engine import StateVector
 from qtm._engines.trajectories.errors import draw, errors_of, pauli_chances, without_errors
+from qtm._engines.trajectories.rotation_angles import rotation_angles, slots_of
 from qtm._errors import ParameterError, UnsupportedError
 
 
@@ -91,7 +92,7 @@ class TrajectoryEngine(Engine):
         self.errors = errors_of(circuit, masks, method.twirl)
         self.count = method.count if self.errors else 1  # without channels all are the same
         rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
-        self.offsets = torch.tensor([r.offset for r in rotations], dtype=torch.float64)
+        self.rotations, self.angle_slots = len(rotations), slots_of(rotations)
         self.slots = torch.zeros(len(circuit.angles), len(rotations), dtype=torch.float64)
         for column, rotation in enumerate(rotations):
             for angle, coefficient in rotation.terms:
@@ -107,7 +108,7 @@ class TrajectoryEngine(Engine):
         """Averages over the trajectories (batch, observables); the residuals hold the errors that were drawn."""
         signs = self._signs(len(angles))
         values, kept = self.inner.forward(self._angles(angles, signs), self._repeated(prepared), keep=keep)
-        weighted = (values.double() * signs[:, len(self.offsets) :]) @ self.weights
+        weighted = (values.double() * signs[:, self.rotations :]) @ self.weights
         found = weighted.reshape(len(angles), self.count, self.weights.shape[1]).mean(1).to(angles.dtype)
         return found, (signs, kept) if keep else None
 
@@ -124,12 +125,12 @@ class TrajectoryEngine(Engine):
         signs, kept = residuals if residuals is not None else (self._signs(len(angles)), None)
         count = self.count
         pulled = (cotangent.double() @ self.weights.T / count).repeat_interleave(count, 0)
-        pulled = (pulled * signs[:, len(self.offsets) :]).to(angles.dtype)
+        pulled = (pulled * signs[:, self.rotations :]).to(angles.dtype)
         by_slots, by_amplitudes = self.inner.vjp(
             self._angles(angles, signs), self._repeated(prepared), pulled, kept, by_prepared=by_prepared
         )
         by_rotations = (
-            (by_slots.double() * signs[:, : len(self.offsets)]).reshape(len(angles), count, len(self.offsets)).sum(1)
+            (by_slots.double() * signs[:, : self.rotations]).reshape(len(angles), count, self.rotations).sum(1)
         )
         by_angles = (by_rotations @ self.slots.T).to(angles.dtype)
         if by_amplitudes is None:
@@ -148,12 +149,12 @@ class TrajectoryEngine(Engine):
         seed = self.method.seed
         if seed is None:
             seed = int(torch.randint(2**62, (1,)))
-        signs = len(self.offsets) + len(self.weights)
+        signs = self.rotations + len(self.weights)
         return torch.from_numpy(draw(self.errors, batch * self.count, signs, np.random.default_rng(seed)))
 
     def _angles(self, angles: Tensor, signs: Tensor) -> Tensor:
-        rotations = (angles.double() @ self.slots + self.offsets).repeat_interleave(self.count, 0)
-        return (rotations * signs[:, : len(self.offsets)]).to(angles.dtype)
+        rotations = torch.from_numpy(rotation_angles(angles.detach().double().numpy(), self.angle_slots))
+        return (rotations.repeat_interleave(self.count, 0) * signs[:, : self.rotations]).to(angles.dtype)
 
     def _repeated(self, prepared: Sequence[Tensor]) -> list[Tensor]:
         return [p if len(p) == 1 else p.repeat_interleave(self.count, 0) for p in prepared]

@@ -28,7 +28,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
     """Probabilities (4**qubits,) of the Pauli errors of a channel; of its twirl, if asked and it is no Pauli channel.
 
     Raises:
-        UnsupportedError: it is no mixture of Pauli errors, or a strength is a parameter.
+        UnsupportedError: it is not a mixture of Pauli errors, or a strength is a parameter.
     """
     row = CHANNELS[channel.name]
     strengths = [s for s in channel.strengths if not isinstance(s, int)]
@@ -36,14 +36,14 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
         raise UnsupportedError("trajectories have no derivatives by strengths of channels; use method='density_matrix'")
     if not twirl and any(coefficient for _, coefficient in row.shifts(*strengths)):
         raise UnsupportedError(
-            f"{channel.name!r} is no Pauli channel, and is not sampled as errors: twirl it, with "
+            f"{channel.name!r} is not a Pauli channel and cannot be sampled as errors: twirl it with "
             "method=('trajectories', {'twirl': True}), or use method='density_matrix'"
         )
     factors = np.array(row.factors(*strengths), float)
     signs = np.array([[1 - 2 * anticommute(a, b) for b in range(len(factors))] for a in range(len(factors))])
     chances = signs @ factors / len(factors)
     if chances.min() < -_ROUNDING:
-        raise UnsupportedError(f"the factors of {channel.name!r} are no mixture of Pauli errors")
+        raise UnsupportedError(f"the factors of {channel.name!r} are not a mixture of Pauli errors")
     chances = chances.clip(0)
     return chances / chances.sum()
 

@@ -13,6 +13,7 @@ from qtm._engines.density_matrix.kernels import vectors
 from qtm._engines.density_matrix.kernels.compilation import inlined, jit
 from qtm._engines.density_matrix.kernels.recipe import ROTATE, SCALE, SHIFT, Recipe, Workspace
 from qtm._engines.statevector.kernels import simd, sine_cosine
+from qtm._engines.statevector.kernels.sweep import LARGE
 
 
 @jit
@@ -43,7 +44,9 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, numbers: Any, tile: in
         for slot in range(slots):
             total = recipe.slot_offset[slot]
             for j in range(recipe.slot_start[slot], recipe.slot_start[slot + 1]):
-                total += recipe.slot_coef[j] * angles[sample, recipe.slot_angle[j]]
+                coef, angle = recipe.slot_coef[j], angles[sample, recipe.slot_angle[j]]
+                # Reduced before it is added to others: a large term would round them, and its own sine, away.
+                total += coef * angle if abs(coef * angle) < LARGE else sine_cosine.reduced_product(coef, angle)
             work.angles[slot * lanes + lane] = 2.0 * total
         row = min(sample, numbers.shape[0] - 1)
         for number in range(numbers.shape[1]):

@@ -14,8 +14,16 @@ import numpy as np
 from qtm._engines.statevector.kernels import lookup_tables as tables
 from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.kernels.compilation import inlined, jit
-from qtm._engines.statevector.kernels.sweep import (
+from qtm._engines.statevector.kernels.recipe import (
+    STRING_COUNTS,
+    STRING_FIRST,
+    STRING_INDEX,
+    STRING_LANES,
+    STRING_MASK,
+    STRING_ODD,
     Recipe,
+)
+from qtm._engines.statevector.kernels.sweep import (
     Team,
     Workspace,
     fill,
@@ -31,49 +39,44 @@ from qtm._engines.statevector.kernels.sweep import (
 @inlined
 def _weigh(state: Any, group: Any, recipe: Recipe, work: Workspace, team: Team) -> None:
     """Sum conj(p_{i^x}) p_i (real or imaginary part) over the rows, into the tables of the group."""
-    x, odd, base, lane, bits = group[0], group[1], 1 << group[3], group[7], recipe.row_bits
-    index, weights, parts, first, second = recipe.index, work.weights, recipe.parts, group[5], group[6]
-    member, size = team.member, team.size
-    fill(weights, 2 * (base + (1 << group[4])) * work.scale.size, 0.0)
-    if odd and lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 1)
-    elif odd:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 1, 0)
-    elif parts == 2 and lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 1)
-    elif parts == 2:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 2, 0, 0)
-    elif lane:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 1)
+    second_table, weights, lane = 1 << group[STRING_COUNTS], work.weights, group[STRING_LANES]
+    fill(weights, 2 * (second_table + (1 << group[STRING_COUNTS + 1])) * work.scale.size, 0.0)
+    tables.weigh_rows(
+        state, recipe.row_bits, group[STRING_MASK], lane, weights, recipe.index, team.member, team.size,
+        group[STRING_INDEX], group[STRING_INDEX + 1], second_table, recipe.parts, group[STRING_ODD], int(lane != 0),
+    )  # fmt: skip
+
+
+@inlined
+def add_row(target: Any, column: int, tile: int, row: Any, coef: float, lane_bits: int, signs: int) -> None:
+    """Add ``coef * row`` (lanes,) to a column of the tile's samples; lanes of one sample add up with their signs."""
+    if lane_bits:
+        for lane in range(row.size):
+            target[tile, column] += -coef * row[lane] if odd_lane(lane, signs) else coef * row[lane]
     else:
-        tables.weigh_rows(state, bits, x, lane, weights, index, member, size, first, second, base, 1, 0, 0)
+        first = tile * row.size
+        for lane in range(min(row.size, target.shape[0] - first)):
+            target[first + lane, column] += coef * row[lane]
 
 
 @inlined
 def _values(state: Any, recipe: Recipe, work: Workspace, values: Any, tile: int, team: Team) -> None:
     """values[sample, m] for the samples of the tile."""
-    lanes, sums, square, lane_bits = work.scale.size, work.factors, work.square, recipe.lane_bits
+    lanes, sums = work.scale.size, work.factors
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
-    first = tile if lane_bits else tile * lanes
-    samples = lanes if lane_bits else min(lanes, values.shape[0] - first)
-    simd.square_row(square, work.scale)
+    simd.square_row(work.square, work.scale)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
-        count = group[3] + group[4]
+        first, second = group[STRING_COUNTS], group[STRING_COUNTS + 1]
         _weigh(state, group, recipe, work, team)
-        fill(sums, count * lanes, 0.0)
-        reduce_weights(sums, work.weights, group[3], group[4])
-        for j in range(count):
-            mask = group[2] + j
+        fill(sums, (first + second) * lanes, 0.0)
+        reduce_weights(sums, work.weights, first, second)
+        simd.scale_rows(sums, 0, first + second, work.square, 0)
+        for j in range(first + second):
+            mask, row = group[STRING_FIRST] + j, sums[j * lanes : (j + 1) * lanes]
             for entry in range(start[mask], start[mask + 1]):
-                for lane in range(samples):
-                    value = coefs[entry] * sums[j * lanes + lane] * square[lane]
-                    if lane_bits == 0:
-                        values[first + lane, observable[entry]] += value
-                    elif odd_lane(lane, recipe.mask_lanes[mask]):
-                        values[first, observable[entry]] -= value
-                    else:
-                        values[first, observable[entry]] += value
+                column, signs = observable[entry], recipe.mask_lanes[mask]
+                add_row(values, column, tile, row, coefs[entry], recipe.lane_bits, signs)
 
 
 @jit
@@ -81,9 +84,9 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
     """Tables of sum_j +-f_j with f_j = sum_m coef_jm cotangent_m, over the parities of the group's masks."""
     lanes, table, factor, lane_bits = work.scale.size, work.weights, work.factors, recipe.lane_bits
     start, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
-    base, mask = 0, group[2]
+    base, mask = 0, group[STRING_FIRST]
     for which in range(2):
-        count = group[3 + which]
+        count = group[STRING_COUNTS + which]
         for lane in range(lanes):
             table[base * lanes + lane] = 0.0
         for j in range(count):
@@ -102,7 +105,7 @@ def _build_factors(group: Any, recipe: Recipe, work: Workspace, cotangent: Any, 
 
 
 @inlined
-def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
+def observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent: Any, tile: int, team: Team) -> None:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
     member, size = team.member, team.size
@@ -112,35 +115,15 @@ def _observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         _build_factors(group, recipe, work, cotangent, tile)
-        x, odd, base, first, second, lane = group[0], group[1], 1 << group[3], group[5], group[6], group[7]
-        if odd and lane:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 1
-            )
-        elif odd:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 1, 0
-            )
-        elif parts == 2 and lane:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 1
-            )
-        elif parts == 2:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 2, 0, 0
-            )
-        elif lane:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 1
-            )
-        else:
-            tables.observe_rows(
-                state, target, bits, x, lane, factors, index, member, size, first, second, base, 1, 0, 0
-            )
+        second_table, lane = 1 << group[STRING_COUNTS], group[STRING_LANES]
+        tables.observe_rows(
+            state, target, bits, group[STRING_MASK], lane, factors, index, member, size,
+            group[STRING_INDEX], group[STRING_INDEX + 1], second_table, parts, group[STRING_ODD], int(lane != 0),
+        )  # fmt: skip
 
 
 @inlined
-def _start(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
+def start_state(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile: int) -> None:
     """|0...0>, or the given amplitudes (samples or 1, amplitudes * parts)."""
     lanes, parts = work.scale.size, recipe.parts
     fill(work.scale, work.scale.size, 1.0)
@@ -180,7 +163,7 @@ def evaluate(
         state = states[min(tile - first, states.shape[0] - 1)]
         prepare(recipe, work, angles, tile)
         if team.member == 0:
-            _start(state, initial, recipe, work, tile)
+            start_state(state, initial, recipe, work, tile)
         fill(work.scale, work.scale.size, 1.0)
         together(team)
         sweep_forward(recipe, work, state, tiny, team)
@@ -191,26 +174,17 @@ def evaluate(
 
 
 @inlined
-def _collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
+def collect(recipe: Recipe, work: Workspace, gradient: Any, tile: int) -> None:
     """gradient[sample, angle] += the sums of its slots."""
-    lanes, sums = work.scale.size, work.sums
-    start, source, coef = recipe.slot_start, recipe.slot_angle, recipe.slot_coef
-    first = tile if recipe.lane_bits else tile * lanes
-    samples = lanes if recipe.lane_bits else min(lanes, gradient.shape[0] - first)
+    lanes, start, source, coef = work.scale.size, recipe.slot_start, recipe.slot_angle, recipe.slot_coef
     for slot in range(recipe.slot_offset.size):
+        row, signs = work.sums[slot * lanes : (slot + 1) * lanes], recipe.slot_lanes[slot]
         for j in range(start[slot], start[slot + 1]):
-            for lane in range(samples):
-                value = coef[j] * sums[slot * lanes + lane]
-                if recipe.lane_bits == 0:
-                    gradient[first + lane, source[j]] += value
-                elif odd_lane(lane, recipe.slot_lanes[slot]):
-                    gradient[first, source[j]] -= value
-                else:
-                    gradient[first, source[j]] += value
+            add_row(gradient, source[j], tile, row, coef[j], recipe.lane_bits, signs)
 
 
 @inlined
-def _collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
+def collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, tile: int) -> None:
     """gradient[sample, amplitude part] = 2 * cotangent, where |state> = circuit |initial>."""
     lanes, parts = work.scale.size, recipe.parts
     if recipe.lane_bits:
@@ -249,11 +223,11 @@ def differentiate(
         prepare(recipe, work, angles, tile)
         simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
-            _observe(state, seed, recipe, work, cotangent, tile, team)
+            observe(state, seed, recipe, work, cotangent, tile, team)
         together(team)
         fill(work.sums, work.sums.size, 0.0)
         sweep_reverse(recipe, work, state, seed, tiny, team)
-        _collect(recipe, work, gradient, tile)
+        collect(recipe, work, gradient, tile)
         if initial_gradient.shape[0] and team.member == 0:
-            _collect_initial(recipe, work, seed, initial_gradient, tile)
+            collect_initial(recipe, work, seed, initial_gradient, tile)
         together(team)

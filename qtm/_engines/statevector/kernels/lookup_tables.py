@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 from qtm._engines.statevector.kernels.simd import Emit, Rows, step
 
 LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
+_TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
+# Parts, whether the imaginary part is meant, which real states do not have, and whether lanes are paired.
+_STRING_VARIANTS = ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
 
 
 class _Lookup:
@@ -120,11 +123,11 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, bits, table, index, member, team, first, second, base, two)
+    return step(emit, state, bits, table, index, member, team, first, second, base, two, variants=_TABLE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
-def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
+def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
     """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
@@ -138,16 +141,29 @@ def unphase_rows(typing, state, cotangent, bits, table, weights, index, member, 
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two)
+    return step(
+        emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two,
+        variants=_TABLE_VARIANTS,
+    )  # fmt: skip
 
 
 # --- Observables ------------------------------------------------------------------------------------------------
 
 
 def _other(e: Emit, state: Rows, row: Any, mask: Any, lane: Any, parts: int, permute: int) -> list:
-    other = e.builder.xor(row, mask)
+    other = e.builder.xor(row, e.constant(mask))
     values = [state.load(e.vector_index(other, parts, part)) for part in range(parts)]
-    return [e.swap_lanes(v, lane) for v in values] if permute else values
+    return [e.swap_lanes(v, e.constant(lane)) for v in values] if permute else values
+
+
+def _weight(e: Emit, r: list, p: list, odd: int) -> ir.Value:
+    """Re(conj(r) p), or the imaginary part."""
+    if odd:
+        return e.fnma(r[1], p[0], e.mul(r[0], p[1]))
+    weight = e.mul(r[0], p[0])
+    for a, b in zip(r[1:], p[1:], strict=True):
+        weight = e.fma(a, b, weight)
+    return weight
 
 
 @intrinsic(prefer_literal=True)
@@ -159,17 +175,36 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
         def body(row: Any, entries: list, copy: Any) -> None:
             p = [state.load(e.vector_index(row, parts, part)) for part in range(parts)]
             r = _other(e, state, row, mask, lane, parts, permute)
-            if odd:
-                weight = e.fnma(r[1], p[0], e.mul(r[0], p[1]))
-            else:
-                weight = e.mul(r[0], p[0])
-                for a, b in zip(r[1:], p[1:], strict=True):
-                    weight = e.fma(a, b, weight)
-            _add_at(e, weights, entries, copy, weight)
+            _add_at(e, weights, entries, copy, _weight(e, r, p, odd))
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
-    return step(emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute)
+    return step(
+        emit, state, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute,
+        variants=_STRING_VARIANTS,
+    )  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def weigh_rows_tangent(
+    typing, state, tangent, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute
+):
+    """What `weigh_rows` adds when the state p moves along its tangent d: conj(d_other) p_row + conj(p_other) d_row."""
+
+    def emit(e: Emit, state: Rows, tangent: Rows, bits: Any, mask: Any, lane: Any, weights: Rows, index: Any,
+             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
+             permute: int) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            p, d = ([rows.load(e.vector_index(row, parts, part)) for part in range(parts)] for rows in (state, tangent))
+            r, s = (_other(e, rows, row, mask, lane, parts, permute) for rows in (state, tangent))
+            _add_at(e, weights, entries, copy, e.add(_weight(e, s, p, odd), _weight(e, r, d, odd)))
+
+        _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
+
+    return step(
+        emit, state, tangent, bits, mask, lane, weights, index, member, team, first, second, base, parts, odd, permute,
+        variants=_STRING_VARIANTS,
+    )  # fmt: skip
 
 
 @intrinsic(prefer_literal=True)
@@ -194,5 +229,6 @@ def observe_rows(
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
     return step(
-        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
-    )
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute,
+        variants=_STRING_VARIANTS,
+    )  # fmt: skip

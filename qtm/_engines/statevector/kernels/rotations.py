@@ -15,18 +15,30 @@ stay in the cache while several groups of rotations are done on it.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from qtm._engines.statevector.kernels.recipe import (
+    BITS,
+    COSET_INDEX,
+    COSETS,
+    LANES,
+    MASKS,
+    MAX_GENERATORS,
+    PIVOTS,
+    SIGNS,
+    SLOT,
+)
 from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
 
-# Columns of an operation, as `schedule` writes them. Of a group of rotations: its masks, signs, single pivots and
-# lanes; how many of its cosets a tile has and where their rows stand in the index; where the tile's pivots stand
-# and how many; and the place of the group among those of its pass, and how many these are.
-KIND, BITS, SLOT, COUNT, MASKS, SIGNS, ALONE, LANES = 0, 1, 2, 3, 4, 7, 10, 13
-INNER, OFFSET, PIVOTS, TILE, PLACE, GROUPS, COLUMNS = 16, 17, 18, 19, 20, 21, 22
+# What is compiled in: whether rows are real or complex, and further choices; a recipe picks one at run time.
+_PARTS = (1, 2)
+_PASS_VARIANTS = tuple(product(range(1, MAX_GENERATORS + 1), _PARTS, (0, 1)))  # generators, parts, whether lanes move
+_FULL_VARIANTS = tuple(product(_PARTS, (0, 1)))  # parts, whether the support doubles
+_LANE_VARIANTS = tuple(product(_PARTS))
 
 
 def _column(e: Emit, op: ir.Value, number: int) -> ir.Value:
@@ -48,8 +60,8 @@ class _Group:
         self.e, self.count, self.permute = e, count, permute
         self.masks, self.signs = _columns(e, op, MASKS, count), _columns(e, op, SIGNS, count)
         self.lanes, self.base = _columns(e, op, LANES, count), base
-        self.slot, self.cosets = _column(e, op, SLOT), _column(e, op, INNER)
-        self.index = e.builder.gep(index, [_column(e, op, OFFSET)])
+        self.slot, self.cosets = _column(e, op, SLOT), _column(e, op, COSETS)
+        self.index = e.builder.gep(index, [_column(e, op, COSET_INDEX)])
 
     def rows(self, number: ir.Value) -> tuple[list, list]:
         """Rows of a coset (subset s of the generators at position s), and the sign bit of each generator."""
@@ -96,11 +108,11 @@ def rotate(typing, state, op, tangent, base, index, count, parts, permute):
                 for s, i in enumerate(where):
                     state.store(group.turn(p[s], s), i)
 
-    return step(emit, state, op, tangent, base, index, count, parts, permute)
+    return step(emit, state, op, tangent, base, index, count, parts, permute, variants=_PASS_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
-def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):
+def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, count, parts, permute):
     """Undo `rotate` on state p and cotangent q, adding <q|(-iQ)|p> of each generator to ``sums``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, tangent: Rows, sums: Rows, base: Any, index: Any,
@@ -139,7 +151,30 @@ def unrotate(typing, state, cotangent, op, tangent, sums, base, index, count, pa
         for accumulator, slot in zip(held, slots, strict=False):
             sums.store(accumulator.get(), slot)
 
-    return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute)
+    return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
+
+
+@intrinsic(prefer_literal=True)
+def add_generators(typing, target, source, op, half, base, index, count, parts, permute):
+    """q0, q1 <- q0 - h p1, q1 + h p0 for ``count`` generators: what turning p by small angles 2 h adds."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, base: Any, index: Any, count: int, parts: int,
+             permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
+        halves = [half.load(e.plus(group.slot, b)) for b in range(count)]
+        with e.loop(group.cosets) as loop:
+            rows, odd = group.rows(loop.index)
+            h = [e.mul(v, e.sign(o, v.type)) for v, o in zip(halves, odd, strict=True)] if permute else halves
+            for part in range(parts):
+                where = [e.vector_index(r, parts, part) for r in rows]
+                p, q = group.aligned(source, where), group.aligned(target, where)
+                for b in range(count):
+                    for lo, hi in _pairs(count, b):
+                        q[lo], q[hi] = e.fnma(h[b], p[hi], q[lo]), e.fma(h[b], p[lo], q[hi])
+                for s, i in enumerate(where):
+                    target.store(group.turn(q[s], s), i)
+
+    return step(emit, target, source, op, half, base, index, count, parts, permute, variants=_PASS_VARIANTS)
 
 
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
@@ -157,8 +192,8 @@ class _Single:
     def __init__(self, e: Emit, op: ir.Value, which: Any, grow: int) -> None:
         self.e, self.grow = e, grow
         b = e.builder
-        mask, sign, alone, lane = (b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, ALONE, LANES))
-        self.mask, self.sign, self.alone, self.lane = mask, sign, alone, lane
+        mask, sign, pivot, lane = (b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, PIVOTS, LANES))
+        self.mask, self.sign, self.pivot, self.lane = mask, sign, pivot, lane
         self.slot = e.plus(_column(e, op, SLOT), which)
         bits = _column(e, op, BITS)
         self.count = e.power(bits if grow else b.sub(bits, e.constant(1)))
@@ -168,13 +203,13 @@ class _Single:
 
     def rows(self, number: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Both rows of a pair, and the sign bit of the first."""
-        row = number if self.grow else self.e.deposit(number, self.alone)
+        row = number if self.grow else self.e.deposit(number, self.pivot)
         odd = self.e.odd(self.e.builder.and_(row, self.sign))
         return row, self.e.builder.xor(row, self.mask), odd
 
 
 @intrinsic(prefer_literal=True)
-def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):
+def rotate_full(typing, state, op, which, cosine, sine, member, team, parts, grow):
     """p0, p1 <- c p0 - s p1, s p0 + c p1 about generator ``which``; with ``grow``, p1 was zero and is not read."""
 
     def emit(e: Emit, state: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int,
@@ -195,12 +230,12 @@ def turn(typing, state, op, which, cosine, sine, member, team, parts, grow):
                 state.store(low, i)
                 state.store(high, j)
 
-    return step(emit, state, op, which, cosine, sine, member, team, parts, grow)
+    return step(emit, state, op, which, cosine, sine, member, team, parts, grow, variants=_FULL_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
-def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):
-    """Undo `turn` on both and add the generator's sum; with ``grow``, the rows that came into being are left."""
+def rotate_full_adjoint(typing, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow):
+    """Undo `rotate_full` on both and add the generator's sum; with ``grow``, the rows that came into being are left."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, which: Any, cosine: Rows, sine: Rows, sums: Rows,
              member: Any, team: Any, parts: int, grow: int) -> None:  # fmt: skip
@@ -226,14 +261,39 @@ def unturn(typing, state, cotangent, op, which, cosine, sine, sums, member, team
             held.set(e.fma(total, sign, held.get()))
         sums.store(held.get(), single.slot)
 
-    return step(emit, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow)
+    return step(
+        emit, state, cotangent, op, which, cosine, sine, sums, member, team, parts, grow, variants=_FULL_VARIANTS
+    )
+
+
+@intrinsic(prefer_literal=True)
+def add_generator(typing, target, source, op, which, half, member, team, parts, grow):
+    """`add_generators` for generator ``which`` alone, on pairs as `rotate_full` leaves them."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, which: Any, half: Rows, member: Any, team: Any, parts: int,
+             grow: int) -> None:  # fmt: skip
+        single = _Single(e, op, which, grow)
+        plain = half.load(single.slot)
+        with single.share(member, team) as loop:
+            row, other, odd = single.rows(loop.index)
+            h = e.mul(plain, e.sign(odd, plain.type))
+            for part in range(parts):
+                i, j = e.vector_index(row, parts, part), e.vector_index(other, parts, part)
+                p0, p1, q1 = source.load(i), source.load(j), target.load(j)
+                if not grow:
+                    p1, q1 = e.swap_lanes(p1, single.lane), e.swap_lanes(q1, single.lane)
+                q1 = e.fma(h, p0, q1)
+                target.store(e.fnma(h, p1, target.load(i)), i)
+                target.store(q1 if grow else e.swap_lanes(q1, single.lane), j)
+
+    return step(emit, target, source, op, which, half, member, team, parts, grow, variants=_FULL_VARIANTS)
 
 
 # --- A rotation that pairs lanes of the same row ------------------------------------------------------------------
 
 
 @intrinsic(prefer_literal=True)
-def turn_lanes(typing, state, op, cosine, sine, member, team, parts):
+def rotate_lanes(typing, state, op, cosine, sine, member, team, parts):
     """p <- c p - s swap(p) on every row."""
 
     def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int) -> None:
@@ -246,12 +306,12 @@ def turn_lanes(typing, state, op, cosine, sine, member, team, parts):
                 p = state.load(i)
                 state.store(e.fnma(s, e.swap_lanes(p, lane), e.mul(c, p)), i)
 
-    return step(emit, state, op, cosine, sine, member, team, parts)
+    return step(emit, state, op, cosine, sine, member, team, parts, variants=_LANE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
-def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):
-    """Undo `turn_lanes` on both and add the generator's sum."""
+def rotate_lanes_adjoint(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):
+    """Undo `rotate_lanes` on both and add the generator's sum."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any,
              team: Any, parts: int) -> None:  # fmt: skip
@@ -271,4 +331,20 @@ def unturn_lanes(typing, state, cotangent, op, cosine, sine, sums, member, team,
             held.set(e.fma(total, sign, held.get()))
         sums.store(held.get(), slot)
 
-    return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts)
+    return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts, variants=_LANE_VARIANTS)
+
+
+@intrinsic(prefer_literal=True)
+def add_lane_generator(typing, target, source, op, half, member, team, parts):
+    """q <- q - h swap(p) on every row."""
+
+    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, member: Any, team: Any, parts: int) -> None:
+        slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
+        plain = half.load(slot)
+        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
+            h = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
+            for part in range(parts):
+                i = e.vector_index(loop.index, parts, part)
+                target.store(e.fnma(h, e.swap_lanes(source.load(i), lane), target.load(i)), i)
+
+    return step(emit, target, source, op, half, member, team, parts, variants=_LANE_VARIANTS)

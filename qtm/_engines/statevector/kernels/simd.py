@@ -11,7 +11,7 @@ no compiler on the user's machine and reaches what C++ with vector extensions re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,27 @@ class Emit:
     def loop(self, count: Any, start: Any = 0) -> Any:
         return cgutils.for_range(self.builder, self.constant(count), start=self.constant(start))
 
+    def switch(self, choice: list, variants: Sequence[tuple[int, ...]], emit: Callable[[tuple], None]) -> None:
+        """Run the code that ``emit`` generates for the variant equal to the run-time numbers ``choice``.
+
+        Each number takes two bits of the case: variants are made of numbers below 4.
+        """
+        b, case = self.builder, self.constant(0)
+        for place, number in enumerate(choice):
+            case = b.or_(case, b.shl(self.constant(number), self.constant(2 * place)))
+        end = b.append_basic_block("switch.end")
+        other = b.append_basic_block("switch.other")
+        table = b.switch(case, other)
+        for variant in variants:
+            block = b.append_basic_block("switch.case")
+            table.add_case(ir.Constant(INT, sum(number << 2 * place for place, number in enumerate(variant))), block)
+            b.position_at_end(block)
+            emit(variant)
+            b.branch(end)
+        b.position_at_end(other)
+        b.unreachable()
+        b.position_at_end(end)
+
     # Vectors
 
     def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -184,10 +205,12 @@ def _shuffle(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
     return value
 
 
-def step(emit: Callable, *args: Any) -> tuple:
+def step(emit: Callable, *args: Any, variants: Sequence[tuple[int, ...]] = ()) -> tuple:
     """Signature and code generator of an intrinsic: arrays become `Rows`, literal integers Python integers.
 
-    A `types.Array` of integers is passed on as a pointer to its first number.
+    A `types.Array` of integers is passed on as a pointer to its first number. With ``variants`` the last arguments
+    choose at run time among combinations for each of which ``emit`` generates code of its own, and gets Python
+    integers. They must be one of these combinations.
     """
     literal = [a.literal_value if isinstance(a, types.IntegerLiteral) else None for a in args]
     # Literals stay in the signature: numba keeps one code generator for each.
@@ -207,7 +230,11 @@ def step(emit: Callable, *args: Any) -> tuple:
                 unpacked.append(pointer if isinstance(kind.dtype, types.Integer) else Rows(e, kind, pointer))
             else:
                 unpacked.append(value if fixed is None else fixed)
-        emit(e, *unpacked)
+        if variants:
+            first = len(unpacked) - len(variants[0])
+            e.switch(unpacked[first:], variants, lambda chosen: emit(e, *unpacked[:first], *chosen))
+        else:
+            emit(e, *unpacked)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -18,35 +18,32 @@ import numpy as np
 from qtm._engines.statevector.kernels import lookup_tables as tables
 from qtm._engines.statevector.kernels import rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels.compilation import inlined, jit
-from qtm._engines.statevector.kernels.rotations import GROUPS, LANES, PIVOTS, PLACE, TILE
+from qtm._engines.statevector.kernels.recipe import (
+    BITS,
+    COUNT,
+    DOUBLE_SUPPORT,
+    FIRST_INDEX,
+    GROUPS,
+    KIND,
+    LANES,
+    PHASE,
+    PLACE,
+    ROTATE,
+    ROTATE_LANES,
+    SECOND_COUNT,
+    SECOND_INDEX,
+    SLOT,
+    TILE_BITS,
+    TILE_INDEX,
+    Recipe,
+)
 
-ROTATE, GROW, PHASE, TURN_LANES = 0, 1, 2, 3
 # By bytes of a number: a pass leaves no more than this of the true scale in the state, whose square must not overflow.
 TINY = {4: 1e-12, 8: 1e-120}
 LARGE = 64.0  # radians: below, a double leaves an error of 1e-14
 
 
 ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
-
-
-class Recipe(NamedTuple):
-    """A scheduled circuit with its observables, as plain arrays."""
-
-    ops: np.ndarray  # (operations, 22) int64, see `rotations`
-    slot_start: np.ndarray  # (slots + 1,) int64; slot angle = offset + sum coef * angle
-    slot_angle: np.ndarray  # (terms,) int64
-    slot_coef: np.ndarray  # (terms,) float64
-    slot_offset: np.ndarray  # (slots,) float64
-    slot_lanes: np.ndarray  # (slots,) int64, mask of the signs over the lanes
-    index: np.ndarray  # type: ignore[assignment]  # int32, row -> table entry, see `_schedule.row_index`
-    groups: np.ndarray  # (groups, 8) int64: row mask, odd, first mask, masks in tables, index offsets, lane mask
-    mask_start: np.ndarray  # (masks + 1,) int64; observable m has sum coef * mask value
-    mask_observable: np.ndarray  # (entries,) int64
-    mask_coef: np.ndarray  # (entries,) float64
-    mask_lanes: np.ndarray  # (masks,) int64
-    row_bits: int
-    lane_bits: int  # 0: lanes are samples
-    parts: int
 
 
 class Workspace(NamedTuple):
@@ -151,10 +148,10 @@ def share(count: int, team: Team) -> tuple[int, int]:
 
 
 @jit
-def _build_phases(op: Any, work: Workspace) -> None:
+def build_phases(op: Any, work: Workspace) -> None:
     """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks; the state's scale goes into the first."""
-    slot, base, table, cosine, sine = op[2], 0, work.table, work.cosine, work.sine
-    for count in (op[3], op[4]):
+    slot, base, table, cosine, sine = op[SLOT], 0, work.table, work.cosine, work.sine
+    for count in (op[COUNT], op[SECOND_COUNT]):
         tables.begin_phases(table, base, work.scale)
         for j in range(count):
             tables.extend_phases(table, base, 1 << j, cosine, sine, slot + j)
@@ -164,149 +161,82 @@ def _build_phases(op: Any, work: Workspace) -> None:
 
 @inlined
 def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
-    _build_phases(op, work)
-    table, base, member, size = work.table, 1 << op[3], team.member, team.size
-    if op[4]:
-        tables.phase_rows(state, op[1], table, index, member, size, op[5], op[6], base, 1)
-    else:
-        tables.phase_rows(state, op[1], table, index, member, size, op[5], op[6], base, 0)
+    build_phases(op, work)
+    table, second_table, two = work.table, 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
+    tables.phase_rows(
+        state, op[BITS], table, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX], second_table, two
+    )
 
 
 @inlined
-def _unphase(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
-    base, weights = 1 << op[3], work.weights
-    fill(weights, 2 * (base + (1 << op[4])) * work.scale.size, 0.0)
+def _phase_adjoint(state: Any, cotangent: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
+    first, second = op[COUNT], op[SECOND_COUNT]  # masks in each table
+    second_table, weights, table = 1 << first, work.weights, work.table
+    fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
     simd.square_row(work.square, work.scale)
-    _build_phases(op, work)
-    table, member, size = work.table, team.member, team.size
-    if op[4]:
-        tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 1)
-    else:
-        tables.unphase_rows(state, cotangent, op[1], table, weights, index, member, size, op[5], op[6], base, 0)
-    reduce_weights(work.sums[op[2] * work.scale.size :], weights, op[3], op[4])
-    simd.scale_rows(work.sums, op[2], op[3] + op[4], work.square, 0)
+    build_phases(op, work)
+    tables.phase_rows_adjoint(
+        state, cotangent, op[BITS], table, weights, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX],
+        second_table, int(second > 0),
+    )  # fmt: skip
+    reduce_weights(work.sums[op[SLOT] * work.scale.size :], weights, first, second)
+    simd.scale_rows(work.sums, op[SLOT], first + second, work.square, 0)
 
 
 @jit
-def _remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
+def remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
     """Smallest scale over the lanes after the rotations of operations first .. last of a pass."""
-    return simd.least_product(scale, cosine, ops[first, 2], _slots(ops, first, last))
+    return simd.least_product(scale, cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
 @jit
-def _slots(ops: Any, first: int, last: int) -> int:
-    return ops[last - 1, 2] + ops[last - 1, 3] - ops[first, 2]
+def slots_of(ops: Any, first: int, last: int) -> int:
+    """How many angles operations first .. last have."""
+    return ops[last - 1, SLOT] + ops[last - 1, COUNT] - ops[first, SLOT]
 
 
 @jit
-def _tile(number: int, op: Any, index: Any) -> int:
+def tile_base(number: int, op: Any, index: Any) -> int:
     """First row of a tile: zero bits opened in its number at the pivots of the tile's masks."""
-    for j in range(op[TILE]):
-        position = index[op[PIVOTS] + j]
+    for j in range(op[TILE_BITS]):
+        position = index[op[TILE_INDEX] + j]
         low = number & ((1 << position) - 1)
         number = ((number ^ low) << 1) | low
     return number
 
 
-@inlined
-def _rotate(state: Any, op: Any, parts: int, tangent: Any, base: int, index: Any) -> None:
-    permute = (op[LANES] | op[LANES + 1] | op[LANES + 2]) != 0
-    # One call for each variant, because the number of generators, parts, and whether lanes move are compiled in.
-    case = op[3] + 4 * parts + 16 * permute
-    if case == 1 + 4:
-        rotations.rotate(state, op, tangent, base, index, 1, 1, 0)
-    elif case == 2 + 4:
-        rotations.rotate(state, op, tangent, base, index, 2, 1, 0)
-    elif case == 3 + 4:
-        rotations.rotate(state, op, tangent, base, index, 3, 1, 0)
-    elif case == 1 + 8:
-        rotations.rotate(state, op, tangent, base, index, 1, 2, 0)
-    elif case == 2 + 8:
-        rotations.rotate(state, op, tangent, base, index, 2, 2, 0)
-    elif case == 3 + 8:
-        rotations.rotate(state, op, tangent, base, index, 3, 2, 0)
-    elif case == 1 + 4 + 16:
-        rotations.rotate(state, op, tangent, base, index, 1, 1, 1)
-    elif case == 2 + 4 + 16:
-        rotations.rotate(state, op, tangent, base, index, 2, 1, 1)
-    elif case == 3 + 4 + 16:
-        rotations.rotate(state, op, tangent, base, index, 3, 1, 1)
-    elif case == 1 + 8 + 16:
-        rotations.rotate(state, op, tangent, base, index, 1, 2, 1)
-    elif case == 2 + 8 + 16:
-        rotations.rotate(state, op, tangent, base, index, 2, 2, 1)
-    else:
-        rotations.rotate(state, op, tangent, base, index, 3, 2, 1)
+@jit
+def lanes_move(op: Any) -> int:
+    """1 where a generator of an operation pairs lanes, else 0."""
+    return 1 if op[LANES] | op[LANES + 1] | op[LANES + 2] else 0
 
 
 @inlined
-def _unrotate(state: Any, cotangent: Any, op: Any, parts: int, tangent: Any, sums: Any, base: int, index: Any) -> None:
-    permute = (op[LANES] | op[LANES + 1] | op[LANES + 2]) != 0
-    case = op[3] + 4 * parts + 16 * permute
-    if case == 1 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 1, 0)
-    elif case == 2 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 1, 0)
-    elif case == 3 + 4:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 1, 0)
-    elif case == 1 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 2, 0)
-    elif case == 2 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 2, 0)
-    elif case == 3 + 8:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 2, 0)
-    elif case == 1 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 1, 1)
-    elif case == 2 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 1, 1)
-    elif case == 3 + 4 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 1, 1)
-    elif case == 1 + 8 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 1, 2, 1)
-    elif case == 2 + 8 + 16:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 2, 2, 1)
-    else:
-        rotations.unrotate(state, cotangent, op, tangent, sums, base, index, 3, 2, 1)
-
-
-@inlined
-def _turn(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
+def rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
+    """One generator of an operation, cosine and all."""
     cosine, sine, member, size = work.cosine, work.sine, team.member, team.size
-    case = op[0] + 4 * parts
-    if case == ROTATE + 4:
-        rotations.turn(state, op, which, cosine, sine, member, size, 1, 0)
-    elif case == ROTATE + 8:
-        rotations.turn(state, op, which, cosine, sine, member, size, 2, 0)
-    elif case == GROW + 4:
-        rotations.turn(state, op, which, cosine, sine, member, size, 1, 1)
-    elif case == GROW + 8:
-        rotations.turn(state, op, which, cosine, sine, member, size, 2, 1)
-    elif case == TURN_LANES + 4:
-        rotations.turn_lanes(state, op, cosine, sine, member, size, 1)
+    if op[KIND] == ROTATE_LANES:
+        rotations.rotate_lanes(state, op, cosine, sine, member, size, parts)
     else:
-        rotations.turn_lanes(state, op, cosine, sine, member, size, 2)
+        rotations.rotate_full(state, op, which, cosine, sine, member, size, parts, int(op[KIND] == DOUBLE_SUPPORT))
 
 
 @inlined
-def _unturn(state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
+def rotate_one_adjoint(
+    state: Any, cotangent: Any, op: Any, which: int, parts: int, work: Workspace, team: Team
+) -> None:
+    """Undo `rotate_one` on state and cotangent, and add the generator's sum."""
     cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
-    case = op[0] + 4 * parts
-    if case == ROTATE + 4:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 1, 0)
-    elif case == ROTATE + 8:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 2, 0)
-    elif case == GROW + 4:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 1, 1)
-    elif case == GROW + 8:
-        rotations.unturn(state, cotangent, op, which, cosine, sine, sums, member, size, 2, 1)
-    elif case == TURN_LANES + 4:
-        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, member, size, 1)
+    if op[KIND] == ROTATE_LANES:
+        rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
     else:
-        rotations.unturn_lanes(state, cotangent, op, cosine, sine, sums, member, size, 2)
+        doubled = int(op[KIND] == DOUBLE_SUPPORT)
+        rotations.rotate_full_adjoint(state, cotangent, op, which, cosine, sine, sums, member, size, parts, doubled)
 
 
 @jit
-def _rescale(state: Any, count: int, scale: Any, team: Team) -> None:
+def rescale(state: Any, count: int, scale: Any, team: Team) -> None:
+    """Multiply the first ``count`` vectors of a state by its scale."""
     first, last = share(count, team)
     simd.scale_rows(state, first, last - first, scale, 0)
 
@@ -315,12 +245,13 @@ def _rescale(state: Any, count: int, scale: Any, team: Team) -> None:
 def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last: int, team: Team) -> None:
     """Groups first .. last of rotations, tile by tile, their cosines divided out."""
     parts, index, tangent, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
-    begin, end = share(1 << (ops[first, 1] - ops[first, TILE]), team)
+    begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
-        base = _tile(tile, ops[first], index)
+        base = tile_base(tile, ops[first], index)
         for number in range(first, last):
-            _rotate(state, ops[number], parts, tangent, base, index)
-    simd.scale_by_product(work.scale, work.cosine, ops[first, 2], _slots(ops, first, last))
+            op = ops[number]
+            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_move(op))
+    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
 @jit
@@ -329,12 +260,14 @@ def _pass_reverse(
 ) -> None:
     """Undo `_pass_forward`."""
     parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
-    begin, end = share(1 << (ops[first, 1] - ops[first, TILE]), team)
+    begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
-        base = _tile(tile, ops[first], index)
+        base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
-            _unrotate(state, cotangent, ops[number], parts, tangent, sums, base, index)
-    simd.scale_sums(sums, work.scale, work.cosine, ops[first, 2], _slots(ops, first, last), 1)
+            op = ops[number]
+            moved = lanes_move(op)
+            rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
+    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 
 
 @inlined
@@ -345,24 +278,24 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
     while left > 0:
         number = ops.shape[0] - left
         op = ops[number]
-        if op[0] == PHASE:
+        if op[KIND] == PHASE:
             _phase(state, op, recipe.index, work, team)
             together(team)
             left -= 1
             continue
         last = number - op[PLACE] + op[GROUPS]
-        if op[0] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
-            _rescale(state, parts << op[1], work.scale, team)
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 last = number + 1
-        if op[0] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_forward(recipe, work, state, number, last, team)
             together(team)
         else:
-            for b in range(op[3]):
-                _turn(state, op, b, parts, work, team)
+            for b in range(op[COUNT]):
+                rotate_one(state, op, b, parts, work, team)
                 together(team)
             last = number + 1
         left = ops.shape[0] - last
@@ -374,26 +307,26 @@ def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, t
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
     while last > 0:
         op = ops[last - 1]
-        if op[0] == PHASE:
-            _unphase(state, cotangent, op, recipe.index, work, team)
+        if op[KIND] == PHASE:
+            _phase_adjoint(state, cotangent, op, recipe.index, work, team)
             together(team)
             last -= 1
             continue
         number = last - 1 - op[PLACE]
-        if op[0] == ROTATE and not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
-            _rescale(state, parts << op[1], work.scale, team)
-            _rescale(cotangent, parts << op[1], work.scale, team)
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
+            rescale(cotangent, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
-            if not _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
                 number = last - 1
-        if op[0] == ROTATE and _remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
             _pass_reverse(recipe, work, state, cotangent, number, last, team)
             together(team)
         else:
-            for b in range(op[3] - 1, -1, -1):
-                _unturn(state, cotangent, op, b, parts, work, team)
+            for b in range(op[COUNT] - 1, -1, -1):
+                rotate_one_adjoint(state, cotangent, op, b, parts, work, team)
                 together(team)
-                simd.scale_sums(work.sums, work.scale, work.cosine, op[2] + b, 1, 0)
+                simd.scale_sums(work.sums, work.scale, work.cosine, op[SLOT] + b, 1, 0)
             number = last - 1
         last = number

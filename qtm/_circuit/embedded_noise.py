@@ -1,0 +1,49 @@
+"""Noise as instructions of a circuit: for what qtm puts in place of a measurement, which has no noise of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import CircuitInstruction, Instruction
+
+from qtm._circuit.noise_map import NoiseMap, Operations
+
+
+class NoiseStep(Instruction):
+    """Channels and rotations on the qubits of this instruction, numbered from 0; all that it stands for."""
+
+    def __init__(self, operations: Operations, num_qubits: int) -> None:
+        super().__init__("noise_step", num_qubits, 0, [])
+        self.operations = operations
+        self.definition = QuantumCircuit(num_qubits)
+
+
+class EmbeddedNoise(NoiseMap):
+    """The noise of a circuit that holds all of it as `NoiseStep`, but for the readout errors at its end.
+
+    Args:
+        source: whose readout errors those are.
+        num_qubits: the qubits that have them: the first ones.
+    """
+
+    def __init__(self, source: NoiseMap, num_qubits: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "_source", source)
+        object.__setattr__(self, "_num_qubits", num_qubits)
+
+    def knows(self, name: str) -> bool:
+        """Always: what is not a step is free of noise."""
+        return True
+
+    def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
+        """The operations of a step."""
+        step = instruction.operation
+        if not isinstance(step, NoiseStep):
+            return ()
+        return tuple(replace(o, qubits=tuple(qubits[q] for q in o.qubits)) for o in step.operations)
+
+    def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
+        """Those of the source; qubits that hold bits have none."""
+        found = self._source.readout_of(self._num_qubits)  # type: ignore[attr-defined]
+        return (*found, *[(0.0, 0.0)] * (num_qubits - self._num_qubits)) if found else ()  # type: ignore[attr-defined]

@@ -1,0 +1,42 @@
+"""The part of a global phase that is in no gate angle, as a function of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qiskit.circuit import Parameter
+
+from qtm._circuit.angle_map import AngleMap
+from qtm._circuit.expressions import compile_angles
+from qtm._circuit.flatten import GlobalPhase
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PhaseMap:
+    """The expressions of a global phase, in the order of the parameters."""
+
+    def __init__(self, phase: GlobalPhase, parameters: Sequence[Parameter]) -> None:
+        self.coefficients = np.array([coefficient for coefficient, _ in phase.expressions])  # (expressions,)
+        expressions = [expression for _, expression in phase.expressions]
+        self.map: AngleMap | None = compile_angles(expressions, parameters) if expressions else None
+
+    def numpy(self, values: np.ndarray) -> np.ndarray:
+        """Angles (batch or 1, 1) in radians, at parameter values (batch, parameters)."""
+        if self.map is None:
+            return np.zeros((1, 1))
+        total: np.ndarray = self.map.numpy(values) @ self.coefficients[:, None]
+        return total
+
+    def times(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """States (batch, amplitudes) times exp(i phase), differentiable by inputs and parameter sets too."""
+        import torch
+
+        if self.map is None:
+            return states
+        angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
+        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype)
+        return states * torch.complex(total.cos(), total.sin())[:, None]

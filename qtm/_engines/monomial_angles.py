@@ -1,0 +1,82 @@
+"""Angle maps that are sums of monomials, computed and differentiated in compiled code.
+
+Nearly every circuit has angles such as ``w``, ``x``, ``w*x`` or ``2*x + b``. For these no operation of torch is needed
+between the parameters and the engine: on small circuits gathering them by torch takes longer than simulating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qtm._circuit.angle_map import AngleMap
+from qtm._engines.announced_kernel import AnnouncedKernel
+from qtm._engines.statevector.kernels import monomials
+from qtm._engines.statevector.kernels.monomials import NO_FACTOR, Monomials
+
+_EVALUATE, _PULL_BACK = AnnouncedKernel(monomials.evaluate), AnnouncedKernel(monomials.pull_back)
+
+
+class MonomialAngles:
+    """The angles of an `AngleMap` whose first ``num_inputs`` parameters are inputs, and the others weights."""
+
+    def __init__(self, angle_map: AngleMap, num_inputs: int) -> None:
+        rows = [dict(program[0][1]) for program in angle_map.programs]
+        terms = [(angle, m, c) for angle, row in enumerate(rows) for m, c in row.items() if m]
+        terms.sort(key=lambda term: any(p < num_inputs for p in term[1]))  # stable: terms without inputs come first
+        of_inputs = [[p for p in monomial if p < num_inputs] for _, monomial, _ in terms]
+        self._sums = Monomials(
+            np.array([row.get((), 0.0) for row in rows], np.float64),
+            np.array([angle for angle, _, _ in terms], np.int64),
+            np.array([coefficient for _, _, coefficient in terms], np.float64),
+            _factors([[p - num_inputs for p in monomial if p >= num_inputs] for _, monomial, _ in terms]),
+            _factors([factors for factors in of_inputs if factors]),
+        )
+
+    @staticmethod
+    def fits(angle_map: AngleMap) -> bool:
+        """Whether every angle is a sum of monomials."""
+        return all(len(program) == 1 for program in angle_map.programs)
+
+    def angles(
+        self, inputs: np.ndarray | None, weights: np.ndarray, batch: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Angles (batch, angles), the weights' part of every term (terms,), and the sum of all angles squared.
+
+        ``inputs`` (batch, inputs) and ``weights`` (weights,) are contiguous and of one dtype.
+        """
+        count = len(self._sums.constant)
+        angles = np.empty((batch, count), weights.dtype)
+        scaled, shared = np.empty(len(self._sums.coefficient)), np.empty(count)
+        evaluate = _EVALUATE.for_kind(weights.dtype)
+        squares: float = evaluate(self._sums, _rows(inputs, weights), weights, scaled, shared, angles)
+        return angles, scaled, squares
+
+    def pull_back(
+        self,
+        inputs: np.ndarray | None,
+        weights: np.ndarray,
+        scaled: np.ndarray,
+        by_angles: np.ndarray,
+        by_inputs_too: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by the inputs (batch or 0, inputs) and by the weights (weights,) from those by angles."""
+        rows = _rows(inputs, weights)
+        by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
+        by_weights = np.zeros(len(weights), weights.dtype)
+        by_terms, by_shared = np.zeros(len(scaled)), np.zeros(by_angles.shape[1])
+        pull = _PULL_BACK.for_kind(weights.dtype)
+        pull(self._sums, rows, weights, scaled, by_angles, by_terms, by_shared, by_inputs, by_weights)
+        return by_inputs, by_weights
+
+
+def _rows(inputs: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
+    return np.zeros((0, 0), weights.dtype) if inputs is None else inputs
+
+
+def _factors(monomials: Sequence[Sequence[int]]) -> np.ndarray:
+    """Factors (terms, most factors of a term), filled up with `NO_FACTOR`."""
+    width = max(map(len, monomials), default=0)
+    padded = [[*monomial, *[NO_FACTOR] * (width - len(monomial))] for monomial in monomials]
+    return np.array(padded, np.int64).reshape(len(monomials), width)

@@ -1,0 +1,83 @@
+"""The factor of a state that depends on gate angles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, from_numpy
+
+from qtm._circuit.flatten import GlobalPhase
+from qtm._engines.engine import Engine, Plan
+
+
+class PhaseFactor:
+    """exp(i a), a being an offset and a sum of gate angles with coefficients, in radians."""
+
+    def __init__(self, offset: float, terms: dict[int, float], dtype: str) -> None:
+        self.offset, self.dtype = offset, np.dtype(dtype)
+        used = sorted(angle for angle, coefficient in terms.items() if coefficient)
+        self.angles = np.array(used, np.int64)
+        self.coefficients = np.array([terms[angle] for angle in used], float)
+        self._constant = np.exp([1j * offset]).astype(self.dtype)
+
+    @staticmethod
+    def of(phase: GlobalPhase, dtype: str) -> PhaseFactor:
+        """The factor of a circuit."""
+        return PhaseFactor(phase.offset, dict(phase.angles), dtype)
+
+    def values(self, angles: np.ndarray) -> np.ndarray:
+        """The factor (batch or 1,) at angles (batch, angles)."""
+        if not len(self.angles):
+            return self._constant
+        total = angles.take(self.angles, axis=1).astype(float, copy=False) @ self.coefficients + self.offset
+        return np.exp(1j * total).astype(self.dtype)
+
+    def along(self, direction: np.ndarray) -> np.ndarray:
+        """The derivative (batch,) of a along a direction (batch, angles) of the gate angles."""
+        if not len(self.angles):
+            return np.zeros(len(direction))
+        return direction.take(self.angles, axis=1).astype(float, copy=False) @ self.coefficients
+
+    def add_gradient(self, by_phase: np.ndarray, gradient: np.ndarray) -> None:
+        """Add the derivative (batch,) by a to those by gate angles (batch, angles)."""
+        if len(self.angles):
+            gradient[:, self.angles] += by_phase[:, None] * self.coefficients
+
+
+class PhasedEngine(Engine):
+    """An engine of states, whose states lack a factor, with that factor."""
+
+    def __init__(self, inner: Engine, factor: PhaseFactor) -> None:
+        self.inner, self.factor, self.output = inner, factor, inner.output
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
+        """See `Engine.forward`."""
+        states, residuals = self.inner.forward(angles, prepared, keep=keep)
+        states = states * self._factor(angles)
+        return states, (states, residuals) if keep else None
+
+    def vjp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        residuals: Any = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """See `Engine.vjp`."""
+        states, kept = residuals or self.forward(angles, prepared, keep=True)[1]
+        turned = cotangent * self._factor(angles).conj().resolve_conj()
+        by_angles, by_amplitudes = self.inner.vjp(angles, prepared, turned, kept, by_prepared=by_prepared)
+        gradient = by_angles.numpy()
+        self.factor.add_gradient((cotangent * states.conj()).imag.sum(1).numpy(), gradient)
+        return from_numpy(gradient), by_amplitudes
+
+    def plan(self, batch: int) -> Plan:
+        """See `Engine.plan`."""
+        return self.inner.plan(batch)
+
+    def _factor(self, angles: Tensor) -> Tensor:
+        return from_numpy(self.factor.values(angles.detach().cpu().numpy()))[:, None]

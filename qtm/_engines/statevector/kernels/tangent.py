@@ -1,0 +1,447 @@
+"""The tangent pass: derivatives along a direction of angles, forward and in reverse.
+
+Along a direction v of the slots' angles a state p has the tangent d, its derivative by e at angles a + e v. With J the
+antisymmetric pairing of a rotation, R = cos(a/2) - sin(a/2) J and J J = -1 on its pairs, so
+
+    p <- R p,    d <- R d - v/2 J p,
+
+the second with the new p; a phase has i times a diagonal of signs in place of J. A rotation is orthogonal, so a
+cotangent q and its tangent m go back in the same way: q <- R' q, m <- R' (m + v/2 J q), and so do p and d. The
+derivative along v of the sum <q|J|p> of a generator is <m|J|p> + <q|J|d>. It is the same before and after that
+addition, because J commutes with itself.
+
+State and tangent share one scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qtm._engines.statevector.kernels import lookup_tables as tables
+from qtm._engines.statevector.kernels import rotations, simd
+from qtm._engines.statevector.kernels.compilation import inlined, jit
+from qtm._engines.statevector.kernels.expectation import add_row, collect, collect_initial, observe, start_state
+from qtm._engines.statevector.kernels.recipe import (
+    BITS,
+    COUNT,
+    DOUBLE_SUPPORT,
+    FIRST_INDEX,
+    GROUPS,
+    KIND,
+    PHASE,
+    PLACE,
+    ROTATE,
+    ROTATE_LANES,
+    SECOND_COUNT,
+    SECOND_INDEX,
+    SLOT,
+    STRING_COUNTS,
+    STRING_FIRST,
+    STRING_INDEX,
+    STRING_LANES,
+    STRING_MASK,
+    STRING_ODD,
+    TILE_BITS,
+    Recipe,
+)
+from qtm._engines.statevector.kernels.sweep import (
+    Team,
+    Workspace,
+    build_phases,
+    fill,
+    lanes_move,
+    odd_lane,
+    prepare,
+    reduce_weights,
+    remaining,
+    rescale,
+    rotate_one,
+    rotate_one_adjoint,
+    share,
+    slots_of,
+    tile_base,
+    together,
+)
+
+
+class Direction(NamedTuple):
+    """Scratch of one worker beside its `Workspace`."""
+
+    half: np.ndarray  # (slots * lanes,): half the direction of every slot's angle, or minus that to go back
+    table: np.ndarray  # (table rows * lanes,): sums of them over the parities of a phase
+
+
+@jit
+def prepare_direction(
+    recipe: Recipe, work: Workspace, along: Direction, direction: Any, tile: int, factor: float
+) -> None:
+    """``factor`` times the direction of the slots' angles, of the tile's samples."""
+    lanes, half = work.scale.size, along.half
+    slots, source, coef = recipe.slot_start, recipe.slot_angle, recipe.slot_coef
+    for slot in range(recipe.slot_offset.size):
+        for lane in range(lanes):
+            sample = tile if recipe.lane_bits else min(tile * lanes + lane, direction.shape[0] - 1)
+            total = 0.0
+            for j in range(slots[slot], slots[slot + 1]):
+                total += coef[j] * direction[sample, source[j]]
+            if recipe.lane_bits and odd_lane(lane, recipe.slot_lanes[slot]):
+                total = -total
+            half[slot * lanes + lane] = factor * total
+
+
+# --- What a rotation adds -----------------------------------------------------------------------------------------
+
+
+@jit
+def _build_phase_direction(op: Any, along: Direction, lanes: int) -> None:
+    """Tables of -sum_j +-h_j over the parities of the masks, + where they are even."""
+    slot, base, table, half = op[SLOT], 0, along.table, along.half
+    for count in (op[COUNT], op[SECOND_COUNT]):
+        for lane in range(lanes):
+            table[base * lanes + lane] = 0.0
+        for j in range(count):
+            for v in range(1 << j):
+                even, odd = (base + v) * lanes, (base + v + (1 << j)) * lanes
+                for lane in range(lanes):
+                    change, value = half[(slot + j) * lanes + lane], table[even + lane]
+                    table[odd + lane] = value + change
+                    table[even + lane] = value - change
+        slot += count
+        base += 1 << count
+
+
+@inlined
+def _add_phase(target: Any, source: Any, op: Any, index: Any, along: Direction, team: Team) -> None:
+    """target -= i (sum_j +-h_j) source on every row."""
+    tables.observe_rows(
+        source, target, op[BITS], 0, 0, along.table, index, team.member, team.size, op[FIRST_INDEX],
+        op[SECOND_INDEX], 1 << op[COUNT], 2, 1, 0,
+    )  # fmt: skip
+
+
+@inlined
+def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: Any, team: Team) -> None:
+    if op[KIND] == ROTATE_LANES:
+        rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
+    else:
+        doubled = int(op[KIND] == DOUBLE_SUPPORT)
+        rotations.add_generator(target, source, op, which, half, team.member, team.size, parts, doubled)
+
+
+# --- Sweeps -------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _pass_forward(
+    recipe: Recipe, work: Workspace, along: Direction, state: Any, tangent: Any, first: int, last: int, team: Team
+) -> None:
+    parts, index, tan, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
+    begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
+    for tile in range(begin, end):
+        base = tile_base(tile, ops[first], index)
+        for number in range(first, last):
+            op = ops[number]
+            moved = lanes_move(op)
+            rotations.rotate(state, op, tan, base, index, op[COUNT], parts, moved)
+            rotations.rotate(tangent, op, tan, base, index, op[COUNT], parts, moved)
+            rotations.add_generators(tangent, state, op, along.half, base, index, op[COUNT], parts, moved)
+    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
+
+
+@jit
+def _pass_reverse(
+    recipe: Recipe,
+    work: Workspace,
+    along: Direction,
+    state: Any,
+    tangent: Any,
+    cotangent: Any,
+    cotangent_tangent: Any,
+    first: int,
+    last: int,
+    team: Team,
+) -> None:
+    parts, index, tan, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
+    begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
+    for tile in range(begin, end):
+        base = tile_base(tile, ops[first], index)
+        for number in range(last - 1, first - 1, -1):
+            op = ops[number]
+            count, moved = op[COUNT], lanes_move(op)
+            rotations.add_generators(tangent, state, op, along.half, base, index, count, parts, moved)
+            rotations.add_generators(cotangent_tangent, cotangent, op, along.half, base, index, count, parts, moved)
+            rotations.rotate_adjoint(state, cotangent_tangent, op, tan, sums, base, index, count, parts, moved)
+            rotations.rotate_adjoint(tangent, cotangent, op, tan, sums, base, index, count, parts, moved)
+    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
+
+
+@inlined
+def _phase_forward(
+    state: Any, tangent: Any, op: Any, index: Any, work: Workspace, along: Direction, team: Team
+) -> None:
+    build_phases(op, work)
+    _build_phase_direction(op, along, work.scale.size)
+    second_table, two = 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
+    first, second, member, size = op[FIRST_INDEX], op[SECOND_INDEX], team.member, team.size
+    tables.phase_rows(state, op[BITS], work.table, index, member, size, first, second, second_table, two)
+    tables.phase_rows(tangent, op[BITS], work.table, index, member, size, first, second, second_table, two)
+    _add_phase(tangent, state, op, index, along, team)
+
+
+@inlined
+def _phase_reverse(
+    state: Any,
+    tangent: Any,
+    cotangent: Any,
+    cotangent_tangent: Any,
+    op: Any,
+    index: Any,
+    work: Workspace,
+    along: Direction,
+    team: Team,
+) -> None:
+    first, second = op[COUNT], op[SECOND_COUNT]  # masks in each table
+    second_table, weights = 1 << first, work.weights
+    fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
+    simd.square_row(work.square, work.scale)
+    build_phases(op, work)
+    _build_phase_direction(op, along, work.scale.size)
+    _add_phase(tangent, state, op, index, along, team)
+    _add_phase(cotangent_tangent, cotangent, op, index, along, team)
+    tables.phase_rows_adjoint(
+        state, cotangent_tangent, op[BITS], work.table, weights, index, team.member, team.size, op[FIRST_INDEX],
+        op[SECOND_INDEX], second_table, int(second > 0),
+    )  # fmt: skip
+    tables.phase_rows_adjoint(
+        tangent, cotangent, op[BITS], work.table, weights, index, team.member, team.size, op[FIRST_INDEX],
+        op[SECOND_INDEX], second_table, int(second > 0),
+    )  # fmt: skip
+    reduce_weights(work.sums[op[SLOT] * work.scale.size :], weights, first, second)
+    simd.scale_rows(work.sums, op[SLOT], first + second, work.square, 0)
+
+
+@inlined
+def _sweep_forward(
+    recipe: Recipe, work: Workspace, along: Direction, state: Any, tangent: Any, tiny: float, team: Team
+) -> None:
+    """`sweep.sweep_forward` of a state and its tangent."""
+    parts, ops = recipe.parts, recipe.ops
+    left = ops.shape[0]
+    while left > 0:
+        number = ops.shape[0] - left
+        op = ops[number]
+        if op[KIND] == PHASE:
+            _phase_forward(state, tangent, op, recipe.index, work, along, team)
+            together(team)
+            left -= 1
+            continue
+        last = number - op[PLACE] + op[GROUPS]
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
+            rescale(tangent, parts << op[BITS], work.scale, team)
+            together(team)
+            fill(work.scale, work.scale.size, 1.0)
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                last = number + 1
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            _pass_forward(recipe, work, along, state, tangent, number, last, team)
+            together(team)
+        else:
+            for b in range(op[COUNT]):
+                rotate_one(state, op, b, parts, work, team)
+                rotate_one(tangent, op, b, parts, work, team)
+                _add_one(tangent, state, op, b, parts, along.half, team)
+                together(team)
+            last = number + 1
+        left = ops.shape[0] - last
+
+
+@inlined
+def _sweep_reverse(
+    recipe: Recipe,
+    work: Workspace,
+    along: Direction,
+    state: Any,
+    tangent: Any,
+    cotangent: Any,
+    cotangent_tangent: Any,
+    tiny: float,
+    team: Team,
+) -> None:
+    """`sweep.sweep_reverse` of both pairs; ``along`` has minus half the direction."""
+    parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
+    while last > 0:
+        op = ops[last - 1]
+        if op[KIND] == PHASE:
+            _phase_reverse(state, tangent, cotangent, cotangent_tangent, op, recipe.index, work, along, team)
+            together(team)
+            last -= 1
+            continue
+        number = last - 1 - op[PLACE]
+        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            rescale(state, parts << op[BITS], work.scale, team)
+            rescale(tangent, parts << op[BITS], work.scale, team)
+            rescale(cotangent, parts << op[BITS], work.scale, team)
+            rescale(cotangent_tangent, parts << op[BITS], work.scale, team)
+            together(team)
+            fill(work.scale, work.scale.size, 1.0)
+            if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                number = last - 1
+        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+            _pass_reverse(recipe, work, along, state, tangent, cotangent, cotangent_tangent, number, last, team)
+            together(team)
+        else:
+            for b in range(op[COUNT] - 1, -1, -1):
+                _add_one(tangent, state, op, b, parts, along.half, team)
+                _add_one(cotangent_tangent, cotangent, op, b, parts, along.half, team)
+                rotate_one_adjoint(state, cotangent_tangent, op, b, parts, work, team)
+                rotate_one_adjoint(tangent, cotangent, op, b, parts, work, team)
+                together(team)
+                simd.scale_sums(work.sums, work.scale, work.cosine, op[SLOT] + b, 1, 0)
+            number = last - 1
+        last = number
+
+
+# --- Entry points -------------------------------------------------------------------------------------------------
+
+
+@inlined
+def _values(state: Any, tangent: Any, recipe: Recipe, work: Workspace, values: Any, tile: int, team: Team) -> None:
+    """values[sample, m] += the derivative of output m, 2 Re <state|O_m|tangent>."""
+    lanes, sums, weights = work.scale.size, work.factors, work.weights
+    begin, observable, coefs = recipe.mask_start, recipe.mask_observable, recipe.mask_coef
+    simd.square_row(work.square, work.scale)
+    for g in range(recipe.groups.shape[0]):
+        group = recipe.groups[g]
+        first, second, lane = group[STRING_COUNTS], group[STRING_COUNTS + 1], group[STRING_LANES]
+        second_table = 1 << first
+        fill(weights, 2 * (second_table + (1 << second)) * lanes, 0.0)
+        tables.weigh_rows_tangent(
+            state, tangent, recipe.row_bits, group[STRING_MASK], lane, weights, recipe.index, team.member, team.size,
+            group[STRING_INDEX], group[STRING_INDEX + 1], second_table, recipe.parts, group[STRING_ODD], int(lane != 0),
+        )  # fmt: skip
+        fill(sums, (first + second) * lanes, 0.0)
+        reduce_weights(sums, weights, first, second)
+        simd.scale_rows(sums, 0, first + second, work.square, 0)
+        for j in range(first + second):
+            mask, row = group[STRING_FIRST] + j, sums[j * lanes : (j + 1) * lanes]
+            for entry in range(begin[mask], begin[mask + 1]):
+                column, signs = observable[entry], recipe.mask_lanes[mask]
+                add_row(values, column, tile, row, coefs[entry], recipe.lane_bits, signs)
+
+
+@jit
+def evaluate_tangent(
+    recipe: Recipe,
+    work: Workspace,
+    along: Direction,
+    angles: np.ndarray,  # (samples, angles)
+    direction: np.ndarray,  # (samples, angles)
+    initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
+    initial_tangent: np.ndarray,  # (samples or 1 or 0, amplitudes * parts); no rows: it does not move
+    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes)
+    tangents: np.ndarray,  # the same
+    values: np.ndarray,  # (samples, observables), zeros
+    first: int,
+    last: int,
+    tiny: float,
+    team: Team,
+) -> None:
+    """Derivatives of expectation values along a direction; the final states and tangents stay in their buffers."""
+    simd.atomic_increment(team.started)
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    for tile in range(first, last):
+        place = min(tile - first, states.shape[0] - 1)
+        state, tangent = states[place], tangents[place]
+        prepare(recipe, work, angles, tile)
+        prepare_direction(recipe, work, along, direction, tile, 0.5)
+        if team.member == 0:
+            start_state(state, initial, recipe, work, tile)
+            start_state(tangent, initial_tangent, recipe, work, tile)
+            if initial_tangent.shape[0] == 0:
+                fill(tangent, size if initial.shape[0] else recipe.parts * work.scale.size, 0.0)
+        fill(work.scale, work.scale.size, 1.0)
+        together(team)
+        _sweep_forward(recipe, work, along, state, tangent, tiny, team)
+        _values(state, tangent, recipe, work, values, tile, team)
+        together(team)
+        if team.member == 0:
+            simd.copy_row(state, size // work.scale.size, work.scale, 0)
+            simd.copy_row(tangent, size // work.scale.size, work.scale, 0)
+
+
+@jit
+def differentiate_tangent(
+    recipe: Recipe,
+    work: Workspace,
+    along: Direction,
+    angles: np.ndarray,  # (samples, angles)
+    direction: np.ndarray,  # (samples, angles)
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate_tangent`, consumed
+    tangents: np.ndarray,  # the same
+    cotangent: np.ndarray,  # (samples, observables)
+    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
+    seed_tangents: np.ndarray,  # the same: scratch, or the tangent of the seeds
+    seeded: bool,
+    gradient: np.ndarray,  # (samples, angles), zeros
+    by_initial: np.ndarray,  # (samples or 0, amplitudes * parts): the derivative by the initial state
+    by_initial_tangent: np.ndarray,  # (samples or 0, amplitudes * parts): its derivative along the direction
+    first: int,
+    last: int,
+    tiny: float,
+    team: Team,
+) -> None:
+    """The derivative along a direction of what `expectation.differentiate` computes."""
+    simd.atomic_increment(team.started)
+    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    for tile in range(first, last):
+        state, tangent, place = states[tile - first], tangents[tile - first], min(tile - first, seeds.shape[0] - 1)
+        seed, seed_tangent = seeds[place], seed_tangents[place]
+        prepare(recipe, work, angles, tile)
+        prepare_direction(recipe, work, along, direction, tile, -0.5)
+        simd.copy_row(work.scale, 0, state, size // work.scale.size)
+        if not seeded:
+            observe(state, seed, recipe, work, cotangent, tile, team)
+            observe(tangent, seed_tangent, recipe, work, cotangent, tile, team)
+        together(team)
+        fill(work.sums, work.sums.size, 0.0)
+        _sweep_reverse(recipe, work, along, state, tangent, seed, seed_tangent, tiny, team)
+        collect(recipe, work, gradient, tile)
+        if by_initial.shape[0] and team.member == 0:
+            collect_initial(recipe, work, seed, by_initial, tile)
+            collect_initial(recipe, work, seed_tangent, by_initial_tangent, tile)
+        together(team)
+
+
+@jit
+def project_tangents(
+    states: np.ndarray,  # (tiles, rows * 2 * lanes + lanes): complex states with their scales
+    tangents: np.ndarray,  # the same: changed
+    lane_bits: int,
+    total: np.ndarray,  # (lanes,) float64: scratch
+) -> None:
+    """d <- d - p <p|d> for states of norm 1: what is left is no change of the phase."""
+    lanes = total.size
+    for tile in range(states.shape[0]):
+        p, d = states[tile], tangents[tile]
+        last = p.size - lanes
+        for lane in range(lanes):
+            total[lane] = 0.0
+        for row in range(last // (2 * lanes)):
+            re, im = row * 2 * lanes, row * 2 * lanes + lanes
+            for lane in range(lanes):
+                total[lane] += p[re + lane] * d[im + lane] - p[im + lane] * d[re + lane]
+        # <p|d> is imaginary, because the norm stays.
+        if lane_bits:
+            for lane in range(1, lanes):
+                total[0] += total[lane]
+            for lane in range(1, lanes):
+                total[lane] = total[0]
+        for row in range(last // (2 * lanes)):
+            re, im = row * 2 * lanes, row * 2 * lanes + lanes
+            for lane in range(lanes):
+                factor = total[lane] * p[last + lane] * p[last + lane]
+                d[re + lane] += factor * p[im + lane]
+                d[im + lane] -= factor * p[re + lane]

@@ -1,0 +1,88 @@
+"""How a batch is dealt: tiles of samples, shares of threads, and the sizes of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qtm import _executors
+from qtm._engines.statevector.kernels import simd
+from qtm._engines.statevector.kernels.recipe import Recipe
+from qtm._engines.statevector.kernels.sweep import Team
+from qtm._engines.statevector.thread_pool import KERNEL_STARTED
+
+# Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 7 qubits are.
+WORTH_A_THREAD = 6_000_000
+WORTH_A_TEAM = 8_000_000  # of one state: its members wait for each other after every pass
+_NO_COUNTER = np.zeros(1, np.int64)
+_KEPT = 64  # batch sizes whose shares are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one thread does: tiles ``first`` .. ``last``, by itself or together with the rest of a team."""
+
+    place: int  # of the states of these tiles, among those of all parts
+    first: int
+    last: int
+    team: Team
+
+
+def _member(member: int, size: int, barrier: np.ndarray, *, first: bool) -> Team:
+    """A member of a team; the first of several threads tells the others when its kernel has started."""
+    ticket = np.zeros(1, np.int64) if size > 1 else _NO_COUNTER
+    return Team(member, size, barrier, ticket, KERNEL_STARTED if first else _NO_COUNTER)
+
+
+class Tiling:
+    """Sizes of a recipe's states, and the parts of a batch.
+
+    Attributes:
+        samples_per_tile: as many as a vector has lanes, or one whose amplitudes are the lanes.
+        amplitudes: of one sample's state.
+        numbers: real numbers of one sample's state.
+        tile_numbers: real numbers of the states of a tile.
+        tile_bytes: the same in bytes.
+    """
+
+    def __init__(self, recipe: Recipe, real: np.dtype, threads: int) -> None:
+        self.threads = threads
+        self.lanes = simd.lanes(real)
+        self.lanes_are_amplitudes = recipe.lane_bits > 0
+        self.samples_per_tile = 1 if self.lanes_are_amplitudes else self.lanes
+        self.amplitudes = 1 << recipe.row_bits + recipe.lane_bits
+        self.numbers = self.amplitudes * recipe.parts
+        self.tile_numbers = (recipe.parts << recipe.row_bits) * self.lanes
+        self.tile_bytes = self.tile_numbers * real.itemsize
+        self._multiply_adds = 8 * max(len(recipe.slot_offset), 1) * self.tile_numbers
+        self._shares: dict[tuple[int, int], tuple[Part, ...]] = {}
+
+    def tiles(self, batch: int) -> int:
+        """How many tiles a batch takes."""
+        return -(-batch // self.samples_per_tile)
+
+    def in_team(self, batch: int) -> bool:
+        """Whether threads work on one state together, rather than each on samples of its own."""
+        return self.lanes_are_amplitudes and batch < self.threads and self._multiply_adds > WORTH_A_TEAM
+
+    def parts(self, batch: int, workers: int) -> tuple[Part, ...]:
+        """What each thread does, where there is memory for ``workers`` of them."""
+        if self.in_team(batch):
+            barrier, size = np.zeros(1, np.int64), self.threads
+            return tuple(Part(0, 0, batch, _member(m, size, barrier, first=m == 0)) for m in range(size))
+        found = self._shares.get((batch, workers))
+        if found is None:
+            if len(self._shares) >= _KEPT:
+                self._shares.clear()
+            found = self._shares[batch, workers] = self._dealt(batch, workers)
+        return found
+
+    def _dealt(self, batch: int, workers: int) -> tuple[Part, ...]:
+        tiles = self.tiles(batch)
+        worth = tiles * self._multiply_adds > WORTH_A_THREAD
+        shares = _executors.deal(tiles, min(self.threads, workers) if worth else 1)
+        several = len(shares) > 1
+        return tuple(
+            Part(i, a, b, _member(0, 1, _NO_COUNTER, first=several and i == 0)) for i, (a, b) in enumerate(shares)
+        )

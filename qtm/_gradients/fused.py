@@ -1,0 +1,81 @@
+"""From inputs and parameter sets to values in compiled code, without torch in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, from_numpy
+
+from qtm._circuit.expressions import LARGEST_ANGLE, check_angles
+from qtm._engines.monomial_angles import MonomialAngles
+from qtm._engines.simulation import Simulation
+
+
+class Residuals(NamedTuple):
+    """What a forward pass leaves for one `FusedMethod.vjp`."""
+
+    angle_map: MonomialAngles
+    inputs: np.ndarray | None  # (batch, inputs)
+    weights: np.ndarray  # (weights,), of all sets
+    scaled: np.ndarray  # (terms,), see `MonomialAngles.angles`
+    angles: np.ndarray  # (batch, angles)
+    engine: Any  # what the engine kept
+
+
+class FusedMethod:
+    """Values and derivatives by inputs and parameter sets, where every angle is a sum of monomials of them.
+
+    It computes what the angle map of torch and `EngineMethod` compute one after the other. It has no second
+    derivatives, and takes no prepared amplitudes.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._maps: dict[int, MonomialAngles] = {}
+
+    @staticmethod
+    def of(simulation: Simulation) -> FusedMethod | None:
+        """The method for a simulation, or None where its angles are not sums of monomials, or inputs are amplitudes."""
+        fits = MonomialAngles.fits(simulation.angles) and not simulation.preparations
+        return FusedMethod(simulation) if fits else None
+
+    def forward(
+        self, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, keep: bool
+    ) -> tuple[Tensor, Residuals]:
+        """Values (batch, outputs) of inputs (batch, inputs) and parameter sets, each (parameters,).
+
+        Raises:
+            ParameterError: an angle is not finite, or too large.
+        """
+        rows = None if inputs is None else _array(inputs)
+        weights = _array(sets[0]) if len(sets) == 1 else np.concatenate([_array(s) for s in sets])
+        angle_map = self._map(0 if rows is None else rows.shape[1])
+        angles, scaled, squares = angle_map.angles(rows, weights, batch)
+        if not squares <= LARGEST_ANGLE:  # also where it is NaN
+            check_angles(angles, self._simulation.flat.angles)
+        values, kept = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
+        return values, Residuals(angle_map, rows, weights, scaled, angles, kept)
+
+    def vjp(
+        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
+    ) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """Derivatives by the inputs (batch, inputs), if asked for, and by each set; cotangent (batch, outputs)."""
+        angle_map, inputs, weights, scaled, angles, kept = residuals
+        by_angles, _ = self._simulation.engine.vjp(from_numpy(angles), (), cotangent, kept)
+        rows, columns = angle_map.pull_back(inputs, weights, scaled, _array(by_angles), by_inputs)
+        by_weights = from_numpy(columns)
+        return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+
+    def _map(self, num_inputs: int) -> MonomialAngles:
+        found = self._maps.get(num_inputs)
+        if found is None:
+            found = self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
+        return found
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor as a contiguous array, shared where they can be."""
+    array: np.ndarray = tensor.numpy(force=True)  # also of one that requires a gradient, or is negated lazily
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

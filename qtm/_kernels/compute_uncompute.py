@@ -1,0 +1,210 @@
+"""Squared overlaps of states on any sampler: prepare one state, undo the other, and count zeros.
+
+``|<phi(y)|phi(x)>|^2`` is the probability of measuring 0 on all qubits after U(x) and the inverse of U(y) (Havlicek et
+al., Nature 567, 209 (2019)). A pair of samples is one point of one circuit, whose gate angles are free parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit.exceptions import CircuitError as QiskitCircuitError
+from qiskit.passmanager import BasePassManager
+from qiskit.primitives import BaseSamplerV2
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.sampler_pub import SamplerPub
+from torch import Tensor
+
+from qtm._circuit.expressions import check_angles, compile_angles
+from qtm._circuit.shift_template import template
+from qtm._errors import CircuitError, QtmError
+from qtm._gradients.gradient_rules import ParameterShift
+from qtm._gradients.method import FirstDerivatives
+from qtm._hardware.job_splitting import Limits
+from qtm._kernels.progress import Tick, no_tick
+from qtm._primitives.job_usage import Usage
+from qtm._primitives.primitive_runner import PrimitiveRunner, text_of
+
+_SHOTS = 4096  # of IBM's service, where neither the kernel nor the sampler names a number
+
+
+def overlap_circuit(
+    feature_map: QuantumCircuit, features: Sequence[Parameter], weights: Sequence[Parameter]
+) -> tuple[QuantumCircuit, list[Parameter]]:
+    """The circuit U(x), then the inverse of U(y), and its parameters: x, y, weights.
+
+    Raises:
+        CircuitError: the feature map has no inverse.
+    """
+    map_ = feature_map.remove_final_measurements(inplace=False)
+    x, y = ParameterVector("x left", len(features)), ParameterVector("x right", len(features))
+    try:
+        left, right = (map_.assign_parameters(dict(zip(features, new, strict=True))) for new in (x, y))
+        circuit = left.compose(right.inverse())
+    except QiskitCircuitError as error:
+        raise CircuitError(
+            f"feature map {feature_map.name!r} has no inverse ({error}), which a sampler needs; use gates only, or the "
+            "exact simulator"
+        ) from error
+    return circuit, [*x, *y, *weights]
+
+
+def shots_of(sampler: Any, shots: int | None) -> int:
+    """Shots of a point: those that were asked for, or the sampler's own."""
+    options = getattr(sampler, "options", None)
+    for found in (shots, getattr(sampler, "default_shots", None), getattr(options, "default_shots", None)):
+        if isinstance(found, int | np.integer) and found > 0:
+            return int(found)
+    return _SHOTS
+
+
+class ZerosRunner(PrimitiveRunner):
+    """The share of shots that show only zeros, for one circuit at many points, from any ``BaseSamplerV2``.
+
+    Args:
+        sampler: what runs the jobs.
+        circuit: with measurements of all qubits into the register ``meas``.
+        parameters: what the coordinates of a point are bound to, in this order.
+        shots: of a point; None for the sampler's own number.
+        max_points: points of a job; at most as many as keep the executions within a job's limit.
+        pass_manager: transpiles the circuit, here and once.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSamplerV2,
+        circuit: QuantumCircuit,
+        parameters: Sequence[Parameter],
+        *,
+        shots: int | None,
+        max_points: int | None,
+        pass_manager: BasePassManager | None,
+    ) -> None:
+        limit = Limits().executions
+        assert limit is not None
+        most = max(limit // shots_of(sampler, shots), 1)
+        super().__init__(sampler, parameters, max_points=most if max_points is None else min(max_points, most))
+        self.shots = shots
+        self.tick: Tick = no_tick
+        self._take(_transpiled(circuit, pass_manager), is_isa=pass_manager is not None)
+
+    def _refresh(self) -> None:
+        pass  # a sampler of a device has no recalibration to follow
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def noise(self) -> float:
+        return 0.5 / math.sqrt(shots_of(self.primitive, self.shots))
+
+    def _pubs(self, rows: np.ndarray) -> list[SamplerPub]:
+        bindings = BindingsArray({self._bound: rows} if self._bound else {}, shape=(len(rows),))
+        return [SamplerPub(self.circuit, bindings, self.shots)]
+
+    def _run(self, pubs: list[SamplerPub]) -> Any:
+        return self.primitive.run(pubs)
+
+    def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
+        circuits = sum(pub.parameter_values.size for pub in pubs)
+        return Usage(1, len(pubs), circuits, circuits * shots_of(self.primitive, self.shots))
+
+    def _read(self, results: Any, pubs: list[SamplerPub]) -> tuple[np.ndarray, str | None]:
+        try:
+            bits = np.asarray(results[0].data.meas.array)  # (points, shots, bytes)
+        except (TypeError, AttributeError, IndexError) as error:
+            return np.empty(0), f"it has no bits of the register 'meas' ({error})"
+        points = pubs[0].parameter_values.size
+        if bits.ndim != 3 or len(bits) != points or not bits.shape[1]:
+            return np.empty(0), f"its bits have shape {bits.shape}; expected ({points}, shots, bytes)"
+        return (~bits.any(-1)).mean(-1)[:, None], None
+
+    def _collect(self, job: Any, pubs: list[SamplerPub]) -> np.ndarray:
+        values = super()._collect(job, pubs)
+        self.tick(len(values))
+        return values
+
+
+def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -> QuantumCircuit:
+    if pass_manager is None:
+        return circuit
+    try:
+        found = pass_manager.run(circuit)
+    except QtmError:
+        raise
+    except Exception as error:
+        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
+    found.global_phase = 0  # it may hold parameters, which samplers would have to be told
+    return found
+
+
+class SampledOverlap(FirstDerivatives):
+    """Squared overlaps of pairs as a gradient method: values from a sampler, derivatives by parameter shifts.
+
+    Inputs (pairs, 2 * features) are the samples of each pair, one behind the other.
+    """
+
+    num_outputs = 1
+
+    def __init__(
+        self,
+        feature_map: QuantumCircuit,
+        features: Sequence[Parameter],
+        weights: Sequence[Parameter],
+        make_runner: Callable[[QuantumCircuit, Sequence[Parameter]], ZerosRunner],
+    ) -> None:
+        circuit, parameters = overlap_circuit(feature_map, features, weights)
+        made = template(circuit)
+        measured = made.circuit.copy()
+        measured.measure_all()
+        self.runner = make_runner(measured, made.slots)
+        self._map, self._shifts, self._labels = compile_angles(made.angles, parameters), made.shifts, made.angles
+        self._groups = [range(2 * len(features)), range(2 * len(features), len(parameters))]
+        self._wanted = np.ones(len(made.angles), dtype=bool)  # (angles,)
+
+    def differentiating(self, by: tuple[bool, ...]) -> SampledOverlap:
+        """The same, which shifts no angle that depends on neither the inputs nor the weights that ``by`` chooses."""
+        view = object.__new__(SampledOverlap)
+        view.__dict__ = dict(self.__dict__)
+        chosen = [k for group, wanted in zip(self._groups, by, strict=True) if wanted for k in group]
+        view._wanted = self._map.depends_on(chosen)
+        return view
+
+    @property
+    def usage(self) -> Usage:
+        """Usage of the sampler."""
+        return self.runner.usage
+
+    def preview(self, batch: int) -> Usage:
+        """What the values of so many pairs and their derivative would use."""
+        return self.runner.preview(batch) + self.runner.preview(batch * self._rule.count)
+
+    def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
+        """Gate angles (pairs, angles)."""
+        return self._map.torch(inputs, weights, batch), ()
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        """Squared overlaps (pairs, 1)."""
+        at = angles.detach().contiguous().numpy()
+        check_angles(at, self._labels)
+        return torch.from_numpy(self.runner.values(at).astype(at.dtype)), None
+
+    def vjp(
+        self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Derivatives (pairs, angles), from the values at shifted angles."""
+        at = angles.detach().contiguous().numpy().astype(float)
+        rule = self._rule
+        gradient = rule.combine(self.runner.values(rule.points(at)), cotangent.detach().numpy().astype(float))
+        return torch.from_numpy(gradient).to(angles.dtype), None
+
+    @property
+    def _rule(self) -> ParameterShift:
+        return ParameterShift(self._shifts, self._wanted)

@@ -1,0 +1,44 @@
+"""What a circuit can and cannot learn: gradients at random starts, expressibility, entanglement, Fisher information.
+
+Every diagnostic is a function that returns numbers, and one that draws them (with matplotlib, ``pip install
+"qtm-torch[viz]"``). All random parameter values are one batch of the simulator.
+
+| function | question | drawn by |
+| --- | --- | --- |
+| `barren_plateau`, `gradient_variances` | do gradients vanish with qubits and depth? | `plot_gradient_variance` |
+| `expressibility` | how evenly do its states cover all states? | `plot_expressibility` |
+| `entangling_capability` | how entangled are its states? | `plot_entangling_capability` |
+| `fisher_information` | in how many directions does the loss bend? | `plot_fisher_spectrum` |
+| `effective_dimension` | how large is the model for so many data? | `plot_effective_dimension` |
+"""
+
+from __future__ import annotations
+
+from qtm._diagnostics.fisher import FisherInformation, effective_dimension, fisher_information
+from qtm._diagnostics.gradients import GradientVariance, barren_plateau, gradient_variances
+from qtm._diagnostics.plots import (
+    plot_effective_dimension,
+    plot_entangling_capability,
+    plot_expressibility,
+    plot_fisher_spectrum,
+    plot_gradient_variance,
+)
+from qtm._diagnostics.random_states import EntanglingCapability, Expressibility, entangling_capability, expressibility
+
+__all__ = [
+    "EntanglingCapability",
+    "Expressibility",
+    "FisherInformation",
+    "GradientVariance",
+    "barren_plateau",
+    "effective_dimension",
+    "entangling_capability",
+    "expressibility",
+    "fisher_information",
+    "gradient_variances",
+    "plot_effective_dimension",
+    "plot_entangling_capability",
+    "plot_expressibility",
+    "plot_fisher_spectrum",
+    "plot_gradient_variance",
+]
