@@ -171,6 +171,8 @@ def _training_mps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=_at_least(1), default=100, help="default 100")
     parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
     parser.add_argument("--rate", type=float, default=matrix_product_states.RATE, help="learning rate of Adam")
+    methods = matrix_product_states.OPTIMIZERS
+    parser.add_argument("--optimizer", choices=methods, default=methods[0], help=f"default {methods[0]}")
     parser.add_argument("--truncations", nargs="+", choices=names, default=names)
 
 
@@ -359,12 +361,13 @@ def _run_mps(options: argparse.Namespace) -> int:
             for seed in range(starts):
                 training = None
                 for training in matrix_product_states.train(
-                    qubits, options.ansatz, truncation, epochs, seed, options.rate
+                    qubits, options.ansatz, truncation, epochs, seed, options.rate, options.optimizer
                 ):
                     bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
                     bar.update()
                 assert training is not None
-                what = f"{options.ansatz}, {qubits} qubits, {truncation}, rate {options.rate}"
+                how = f"rate {options.rate}" if options.optimizer == "adam" else options.optimizer
+                what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}"
                 report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
                 last.append((what, seed, training))
     for what, seed, training in last:
