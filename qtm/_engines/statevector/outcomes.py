@@ -10,6 +10,7 @@ from qtm._circuit.causal_cone import Cone
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gf2 import odd_bits, parities
 from qtm._circuit.pauli_program import PauliProgram
+from qtm._engines.memory import check_room
 from qtm._engines.options import Options
 from qtm._engines.outputs import Probabilities, Samples
 from qtm._engines.statevector.column_sums import ColumnSums
@@ -52,6 +53,7 @@ class OutcomeEngine:
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, None]:
         """Probabilities (batch, outcomes)."""
+        check_room("probabilities", len(angles), self._sums.size, angles.itemsize)
         return self._sums.add_up(self._weights(angles, prepared)), None
 
     def vjp(
