@@ -43,6 +43,7 @@ from qtm._hardware.device_sampler import DeviceSampler
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
+from qtm._hardware.protocols import RandomizedBenchmarking, ReadoutAssignment
 from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
 from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
@@ -50,7 +51,7 @@ from qtm._primitives.job_usage import Usage
 
 __all__ = [
     "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "DeviceSampler", "Drift",
-    "Settings", "Usage", "connect", "find", "resume", "stop", "warn",
+    "RandomizedBenchmarking", "ReadoutAssignment", "Settings", "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
