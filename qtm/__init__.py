@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qtm.kernels import QuantumKernel
     from qtm.mitigation import MitigatedEstimator
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
+    from qtm.postselection import PostSelectedModule
     from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "ObservableError",
     "OutOfMemory",
     "ParameterError",
+    "PostSelectedModule",
     "QtmError",
     "QuantumClassifier",
     "QuantumKernel",
@@ -79,6 +81,7 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
     "QuantumKernel": "kernels",
     "QuantumKernelClassifier": "sklearn",

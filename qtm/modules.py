@@ -160,7 +160,9 @@ class QuantumModule(CircuitModule):
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
         self._methods = {}
         self._is_real = not isinstance(self._settings.output, State)
-        self._output_size = self._method(torch.get_default_dtype()).num_outputs
+        computing = self._method(torch.get_default_dtype())
+        self._output_size = computing.num_outputs
+        self._set_operator_name(isinstance(computing, EngineMethod) and computing.is_repeatable)
 
     @classmethod
     def from_parts(
@@ -219,15 +221,22 @@ class QuantumModule(CircuitModule):
         if self.trained_noise is not None:
             own.append(self.trained_noise.values().to(own[0].dtype))
         inputs, sets = same_dtype(inputs, own)
-        method, by_sets = self._method(dtype_of(sets, inputs)), [s.requires_grad for s in sets]
+        if inputs is None:
+            return self._outputs(None, sets).squeeze(0)
+        if inputs.ndim == 2:
+            return self._outputs(inputs, sets)
+        values = self._outputs(inputs.reshape(inputs.shape[:-1].numel(), self.input_size), sets)
+        return values.reshape(*inputs.shape[:-1], self._output_size)
+
+    def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
+        method = self._method(dtype_of(sets, inputs))
+        by_sets = [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
-            return (values if self._is_real else _with_phase(method, values, None, sets)).squeeze(0)
-        flat = inputs if inputs.ndim == 2 else inputs.reshape(inputs.shape[:-1].numel(), self.input_size)
-        values = expectation_values(method, flat, sets, len(flat), (flat.requires_grad, *by_sets))
-        if not self._is_real:
-            values = _with_phase(method, values, flat, sets)
-        return values if inputs.ndim == 2 else values.reshape(*inputs.shape[:-1], self._output_size)
+        else:
+            values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
+        return values if self._is_real else _with_phase(method, values, inputs, sets)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
         name = complex_name(dtype)
@@ -255,12 +264,13 @@ class QuantumModule(CircuitModule):
         at = torch.zeros(0) if inputs is None else real_tensor(inputs, self.input_size)
         return drawn(self._settings, at, self.variational_, shots, seed)
 
-    def estimate_usage(self, batch: int | Tensor) -> Usage:
-        """Forecast the usage of one training step, forward and backward, without submitting anything.
+    def estimate_usage(self, batch: int | Tensor, steps: int = 1) -> Usage:
+        """Forecast the usage of training steps, forward and backward, without submitting anything.
 
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
+            steps: number of training steps.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -273,7 +283,8 @@ class QuantumModule(CircuitModule):
         samples = _samples(batch) if inputs is None else inputs.shape[:-1].numel()
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
+        steps = checked_int(steps, "steps", "give the number of training steps")
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

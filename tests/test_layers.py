@@ -22,6 +22,7 @@ MAX_LINES = 450
 # A folder stands for everything in it. A new public file or folder gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_locks", "_machine"),
+    ("_kept_memory",),
     ("_arguments",),
     ("_executors",),
     ("_circuit", "_parts"),
@@ -32,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_gradients",),
     ("gradients", "_torch"),
     ("modules", "states"),
-    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training"),
+    ("_qnn", "_mitigation", "circuits", "_diagnostics", "training", "postselection"),
     ("diagnostics",),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,21 @@ import pytest
 import torch
 from circuit_cases import differences
 from qiskit import QuantumCircuit
-from qiskit.circuit import Clbit, ForLoopOp, IfElseOp, Measure, Reset, SwitchCaseOp
+from qiskit.circuit import Clbit, ForLoopOp, IfElseOp, Measure, Parameter, Reset, SwitchCaseOp
 from qiskit.circuit.controlflow import CASE_DEFAULT
-from qiskit.quantum_info import DensityMatrix, Kraus, Operator, SparsePauliOp, SuperOp
-from test_dynamic import CASES, PROJECTORS, bound, if_else, loops, resets
+from qiskit.quantum_info import DensityMatrix, Kraus, Operator, Pauli, SparsePauliOp, SuperOp
+from test_dynamic import (
+    CASES,
+    PROJECTORS,
+    a_bit_that_is_measured_twice,
+    bound,
+    if_else,
+    loops,
+    registers,
+    resets,
+    teleportation,
+)
+from test_dynamic import oracle as noiseless
 from test_noise_option import AerSimulator, aer_noise
 
 import qtm
@@ -180,3 +192,89 @@ def test_noisy_estimator_reads_wrong_inside_of_the_circuit() -> None:
     for text, count in counts.items():
         wanted += count / shots * (1 - 2 * np.array([int(bit) for bit in text.split()[0]]))
     np.testing.assert_allclose(result.data.evs, wanted, atol=5 / np.sqrt(shots))
+
+
+def conditional(circuit: QuantumCircuit, given: dict[int, int], noisy: bool) -> tuple[list[float], float]:
+    """Values and probability from the branches that agree."""
+    if noisy:
+        found = [b for b in oracle(circuit) if all(b[1][circuit.clbits[c]] == v for c, v in given.items())]
+    else:
+        pure = noiseless(circuit)
+        found = [(DensityMatrix(s), b) for s, b in pure if all(b[circuit.clbits[c]] == v for c, v in given.items())]
+    chance = sum(state.trace().real for state, _ in found)
+    return [sum(s.expectation_value(o).real for s, _ in found) / chance for o in observables(circuit)], chance
+
+
+@pytest.mark.parametrize("given", [{0: 0}, {0: 1, 1: 0}])
+@pytest.mark.parametrize("build", [if_else, teleportation, registers, a_bit_that_is_measured_twice])
+def test_values_given_what_bits_read(build: Callable[[], QuantumCircuit], given: dict[int, int]) -> None:
+    circuit = build()
+    given = {bit: value for bit, value in given.items() if bit < circuit.num_clbits}
+    ready, values = bound(circuit)
+    wanted, chance = conditional(ready, given, noisy=False)
+    net = qtm.PostSelectedModule(
+        circuit, None, list(circuit.parameters), given=given, observables=observables(circuit)
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        net.variational.copy_(torch.tensor(values))
+    np.testing.assert_allclose(net().detach(), wanted, atol=1e-9)
+    np.testing.assert_allclose(net.probability().detach(), chance, atol=1e-10)
+    assert net.output_size == len(wanted)
+    assert torch.autograd.gradcheck(
+        lambda w: torch.func.functional_call(net, {"variational": w}, ()), (net.variational,), atol=1e-6
+    )
+
+
+def test_values_given_what_bits_read_under_noise() -> None:
+    circuit = if_else()
+    ready, values = bound(circuit)
+    noise = model()
+    with torch.no_grad():
+        net = qtm.PostSelectedModule(
+            circuit, None, list(circuit.parameters), given={0: 1}, observables=["III"], noise=noise
+        ).double()  # fmt: skip
+        net.variational.copy_(torch.tensor(values))
+        wanted, chance = conditional(ready, {0: 1}, noisy=True)
+        np.testing.assert_allclose(net.probability(), chance, atol=1e-10)
+        plain = model(readout=False)
+        net = qtm.PostSelectedModule(
+            circuit, None, list(circuit.parameters), given={circuit.clbits[0]: 1}, observables=["XYZ", "IIZ"],
+            noise=plain,
+        ).double()  # fmt: skip
+        net.variational.copy_(torch.tensor(values))
+    found = [b for b in oracle(ready, False) if b[1][ready.clbits[0]]]
+    chance = sum(state.trace().real for state, _ in found)
+    wanted = [sum(s.expectation_value(Pauli(o)).real for s, _ in found) / chance for o in ("XYZ", "IIZ")]
+    np.testing.assert_allclose(net().detach(), wanted, atol=1e-9)
+
+
+def test_batches_of_inputs_and_a_final_measurement() -> None:
+    """A measured qubit is not what it was before: X of it vanishes, whatever its bit reads."""
+    circuit = QuantumCircuit(1, 1)
+    t = Parameter("t")
+    circuit.ry(t, 0)
+    circuit.measure(0, 0)
+    net = qtm.PostSelectedModule(circuit, [t], [], given={0: 1}, observables=["X", "Z"]).double()
+    inputs = torch.tensor([[[0.4]], [[1.3]]], dtype=torch.float64)
+    torch.testing.assert_close(net(inputs), torch.tensor([[[0.0, -1.0]]], dtype=torch.float64).expand(2, 1, 2))
+    torch.testing.assert_close(net.probability(inputs), torch.sin(inputs[..., 0] / 2) ** 2)
+
+
+def test_conditions_that_make_no_sense_are_refused() -> None:
+    circuit = QuantumCircuit(1, 2)
+    circuit.measure(0, 0)
+    build = partial(qtm.PostSelectedModule, circuit, None, [])
+    for given, message in (
+        ({}, "what bits read"),
+        ({2: 1}, "bit of the circuit"),
+        ({0: 2}, "0 or 1"),
+        ({1: 1}, "never"),
+    ):
+        with pytest.raises(qtm.ParameterError, match=message):
+            build(given=given)
+    with pytest.raises(qtm.CircuitError, match="never read"):
+        build(given={0: 1})()
+    with pytest.raises(qtm.UnsupportedError, match="estimator"):
+        build(given={0: 1}, estimator=qtm.FastEstimator())
+    with pytest.raises(qtm.UnsupportedError, match="to_noise_model"):
+        build(given={0: 1}, noise=qtm.TrainableNoise({"x": "bit_flip"}))

@@ -16,7 +16,7 @@ from typing import Any
 from qtm._bench.report import goal, number, peer_time, ratio, training_lines
 from qtm._errors import ParameterError
 
-DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/performance.md", "docs/reproducing.md")
+DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/methods.md", "docs/performance.md", "docs/reproducing.md")
 _MARKED = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /bench(?::(?P=name))? -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- bench:([\w-]+) -->")
 Results = Mapping[str, dict[str, Any]]
@@ -270,9 +270,62 @@ def _limit(what: str, most: float, found: float | None) -> list[str]:
     return [what, f"<= {most:g} ms", f"{number(found)} ms", verdict]
 
 
+# --- Which method -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A line of the table that helps to choose: a row of a benchmark, and what it stands for."""
+
+    case: str
+    method: str
+    gradient: str
+    benchmark: str
+    qubits: int
+    peer: str = "qtm"
+    differentiated: str = "reverse"
+    own: bool = True  # the time of qtm in the row, not that of what it is compared with
+
+    def line(self, measured: Results) -> list[str]:
+        """Case, qubits, samples, method, gradient, milliseconds."""
+        head = [self.case, str(self.qubits)]
+        tail = [self.method, self.gradient]
+        for row in measured[self.benchmark]["rows"]:
+            known = (row["x"], row["peer"], row["gradient"], row["mode"], row["dtype"])
+            if known == (self.qubits, self.peer, self.differentiated, "combined", "double"):
+                time = row["qtm_ms"] if self.own else row["peer_ms"]
+                return [*head, str(row["batch"]), *tail, number(time["median"]) if time else row["status"]]
+        return [*head, "", *tail, "not measured"]
+
+
+_VECTOR, _NOISELESS = "`statevector`", "qtm, without noise"
+CHOICES = (
+    *(Choice("re-uploading, depth 3", _VECTOR, "reverse", "fig1", n) for n in (4, 10, 16)),
+    *(Choice("hardware-efficient, 3 layers", _VECTOR, "reverse", "vqe", n) for n in (16, 22)),
+    *(Choice("the same", _VECTOR, "param-shift", "vqe", n, differentiated="param-shift") for n in (16, 22)),
+    *(Choice("brick, 4 layers, all bonds", _VECTOR + ", causal cones", "reverse", "wide", n, "qtm, 100 qubits")
+      for n in (100, 1000)),
+    *(Choice("1% noise, 3 layers", "`density_matrix`", "reverse", "noise", n, _NOISELESS) for n in (4, 7, 10)),
+    *(Choice("the same", "64 `trajectories`", "reverse", "noise", n, "qtm, 64 trajectories", own=False)
+      for n in (4, 7, 10)),
+    Choice("the same", "Qiskit Aer", "param-shift", "noise", 4, "qiskit-aer, parameter shift", own=False),
+    Choice("the same, without noise", _VECTOR, "reverse", "noise", 10, _NOISELESS, own=False),
+)  # fmt: skip
+
+
+def methods(measured: Results) -> str:
+    """A training step by circuit, batch, method and gradient."""
+    lines = markdown(
+        ("circuit", "qubits", "samples", "method", "gradient", "ms"), (choice.line(measured) for choice in CHOICES)
+    )
+    names = ("fig1", "vqe", "wide", "noise")
+    return lines + "".join(_where(measured[name]) for name in names)
+
+
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
     "headline": (("fig1",), headline),
     "goals": (("fig1", "vqe", "table2", "table3"), goals),
+    "methods": (("fig1", "vqe", "wide", "noise"), methods),
     "core": (("core",), core),
     "fig1": (("fig1",), partial(comparison, benchmark="fig1", mode="combined")),
     "fig1-forward": (("fig1",), partial(comparison, benchmark="fig1", mode="forward")),

@@ -84,8 +84,11 @@ def static_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> Qu
         CircuitError: it has a while loop, break or continue, or a condition on classical variables; or a gate whose
             noise is not known.
     """
-    if not is_dynamic(circuit):
-        return circuit
+    return deferred_circuit(circuit, noise) if is_dynamic(circuit) else circuit
+
+
+def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
+    """As `static_circuit`, with a fresh qubit for each bit also where all measurements are final."""
     walk = _Deferral(circuit) if noise is None else _NoisyDeferral(circuit, noise)
     walk.block(circuit, list(circuit.qubits), list(circuit.clbits), None)
     for bit, qubit in walk.holder.items():

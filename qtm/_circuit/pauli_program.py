@@ -12,10 +12,9 @@ when its cosine is divided out, and needs one real sum for its derivative instea
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import pi
 from typing import Any
 
@@ -30,7 +29,7 @@ from qtm._circuit.gates import Clifford, PauliRotation
 from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_span import LastClash
 from qtm._circuit.trained_noise import TrainedNoiseMap, with_strength_angles
-from qtm._locks import fork_safe_lock
+from qtm._kept_memory import KEPT, ByteCache
 
 _NEAR = 64  # strings and phases that are compared one by one before the trees are asked
 
@@ -196,9 +195,12 @@ def _placed(generators: Iterable[Generator]) -> list[Phase]:
     return lowering.phases
 
 
-@lru_cache(maxsize=256)
 def program_of(flat: FlatCircuit) -> PauliProgram:
     """The program of a flat circuit; made once."""
+    return _PROGRAMS.find(flat, lambda: _program_of(flat))
+
+
+def _program_of(flat: FlatCircuit) -> PauliProgram:
     frame = Frame(flat.num_qubits)
     generators: list[Generator] = []
     for operation in flat.operations:
@@ -211,9 +213,10 @@ def program_of(flat: FlatCircuit) -> PauliProgram:
     return PauliProgram(flat, tuple(generators), frame)
 
 
-_CACHE: OrderedDict[Any, FlatCircuit] = OrderedDict()
+# Flat circuits are counted in their own cache, which was used last wherever another one was.
 _CACHE_SIZE = 256
-_LOCK = fork_safe_lock()
+_PROGRAMS: ByteCache[PauliProgram] = ByteCache(_CACHE_SIZE, KEPT, shared=(FlatCircuit, NoiseMap))
+_FLAT_CIRCUITS: ByteCache[FlatCircuit] = ByteCache(_CACHE_SIZE, KEPT, shared=(NoiseMap,))
 
 
 def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
@@ -231,16 +234,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
         content = (
             flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase, flat.readout,
         )  # fmt: skip
-    key = content, noise
-    with _LOCK:
-        found = _CACHE.get(key)
-        if found is None:
-            found = _CACHE[key] = _with_noise(circuit, noise) if flat is None else flat
-            if len(_CACHE) > _CACHE_SIZE:
-                _CACHE.popitem(last=False)
-        else:
-            _CACHE.move_to_end(key)
-        return found
+    return _FLAT_CIRCUITS.find((content, noise), lambda: _with_noise(circuit, noise) if flat is None else flat)
 
 
 def _with_noise(circuit: QuantumCircuit, noise: NoiseMap | None) -> FlatCircuit:

@@ -62,7 +62,8 @@ class Simulation:
                 "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
                 "state; ask for probabilities or expectation values"
             )
-        self.engine = choose(options.method, self.flat, output, options).compile(self.flat, output, options)
+        method = choose(options.method, self.flat, output, options)
+        self.is_exact, self.engine = method.is_exact, method.compile(self.flat, output, options)
 
     def values(self, values: np.ndarray) -> np.ndarray:
         """The output (batch, outputs) at parameter values (batch, parameters), in radians.

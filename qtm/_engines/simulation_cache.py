@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
+from qtm._circuit.noise_map import NoiseMap
 from qtm._engines.options import Options
 from qtm._engines.simulation import Simulation
-from qtm._locks import fork_safe_lock
+from qtm._kept_memory import KEPT, ByteCache
 
 _CACHE_SIZE = 64
 
@@ -20,26 +20,18 @@ _CACHE_SIZE = 64
 class Simulations:
     """The simulations used last, so that what runs in a loop is lowered once. Safe to use from threads.
 
+    They are bounded by number, and by bytes together with everything else that qtm keeps.
+
     Copies and pickles start empty; copies share the executor.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._known: OrderedDict[Hashable, Simulation] = OrderedDict()
-        self._lock = fork_safe_lock()
+        self._known: ByteCache[Simulation] = ByteCache(_CACHE_SIZE, KEPT, shared=(NoiseMap,))
 
     def find(self, key: Hashable, make: Callable[[Options], Simulation]) -> Simulation:
         """The simulation known by ``key``, or a new one."""
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        made = make(self.options)
-        with self._lock:
-            self._known[key] = made
-            if len(self._known) > _CACHE_SIZE:
-                self._known.popitem(last=False)
-        return made
+        return self._known.find(key, lambda: make(self.options))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Simulations, (self.options,)

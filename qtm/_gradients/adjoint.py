@@ -33,6 +33,11 @@ class EngineMethod:
         self.simulation, self.num_outputs = simulation, num_outputs
         self.fused: FusedMethod | None = None
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether nothing is drawn at random: equal calls give equal values, and one may stand for the other."""
+        return self.simulation.is_exact
+
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
         return self
 
@@ -91,6 +96,10 @@ class IdealEstimatorMethod(EngineMethod):
         super().__init__(simulation, num_outputs)
         self._estimator = estimator
         self._real = torch.float32 if estimator.options.dtype == "complex64" else torch.float64
+
+    @property
+    def is_repeatable(self) -> bool:
+        return super().is_repeatable and not self._estimator.default_precision
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         at, given = angles.to(self._real), self._cast(prepared)
@@ -194,7 +203,7 @@ def simulation_of(settings: MethodSettings, output: Probabilities | Samples | St
     """What simulates an output of the settings' circuit.
 
     Raises:
-        UnsupportedError: an estimator that gives expectation values only stands in its place.
+        UnsupportedError: an estimator replaces the simulator and gives expectation values only.
     """
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
     if settings.estimator is not None and (own is None or own.default_precision):

@@ -77,5 +77,5 @@ class FusedMethod:
 
 def _array(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor as a contiguous array, shared where they can be."""
-    array: np.ndarray = tensor.detach().resolve_neg().contiguous().numpy()
-    return array
+    array: np.ndarray = tensor.numpy(force=True)  # also of one that requires a gradient, or is negated lazily
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -52,13 +52,13 @@ class CliffordData(Drawing):
     PUB has its own training circuits and its own fit.
 
     Args:
-        num_training_circuits: per point.
-        fraction_non_clifford: of the non-Clifford angles, kept in each training circuit.
+        num_training_circuits: number of training circuits per point.
+        fraction_non_clifford: fraction of the non-Clifford angles that each training circuit keeps.
         fit: "linear" (slope and intercept) or "proportional" (no intercept).
-        scale_factors: noise scales whose values enter the fit; (1, 3) is variable-noise CDR.
-        sigma: radians; the angles are replaced by Clifford ones at distance d with probability
+        scale_factors: noise scales used in the fit; (1, 3) is variable-noise CDR.
+        sigma: width in radians; an angle is replaced by a Clifford angle at distance d with probability
             proportional to ``exp(-(d / sigma)^2)``.
-        seed: for the choice of training circuits; every PUB draws anew.
+        seed: seed of the training circuits; every PUB draws new ones.
     """
 
     num_training_circuits: int = 20

@@ -19,11 +19,11 @@ RULES = ("xx", "yy", "xyxy")
 class Decoupling(Memoryless):
     """Digital dynamical decoupling (Das et al., arXiv:2109.05309), sequences by mitiq.
 
-    A window is a run of layers, each gate as early as it can be, in which a qubit has no gate or an ``id``.
+    Gates are scheduled as early as possible. A window is a run of layers in which a qubit has no gate, or ``id``.
 
     Args:
         rule: "xx", "yy" or "xyxy".
-        keep_raw: run the circuit without pulses too, for ``evs_unmitigated``: twice the cost.
+        keep_raw: also run the circuit without pulses, for ``evs_unmitigated``; doubles the cost.
     """
 
     rule: str = "xx"

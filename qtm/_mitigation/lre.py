@@ -19,15 +19,15 @@ logger = logging.getLogger("qtm")
 class LayerwiseRichardson(Memoryless):
     """Layer-wise Richardson extrapolation (Russo, Mari, arXiv:2402.04000), coefficients by mitiq.
 
-    It amplifies shot noise by the norm of its coefficients, which grows with ``degree`` and ``num_chunks``, and does
-    not see readout errors, which folding does not scale: with shots on FakeManila it made errors 1.35 times, and on
-    readout noise 1.66 times, as large. Mitigate the readout first, and give it many shots. A warning says where the
-    amplified shot noise is larger than the correction.
+    The method amplifies shot noise by the norm of its coefficients, which grows with ``degree`` and ``num_chunks``, and
+    does not correct readout errors, as folding does not scale them: on FakeManila it increased errors by a factor of
+    1.35 with shots, and of 1.66 under readout noise. Mitigate readout errors first, and use many shots. A warning is
+    logged where the amplified shot noise exceeds the correction.
 
     Args:
-        degree: of the polynomial in the scales of all chunks.
+        degree: degree of the polynomial in the scales of all chunks.
         fold_multiplier: step between scales, in foldings.
-        num_chunks: groups of consecutive layers that are scaled on their own; ``binomial(num_chunks + degree,
+        num_chunks: number of groups of consecutive layers that are scaled alone; ``binomial(num_chunks + degree,
             degree)`` circuits are run. Shallower circuits use one chunk per layer.
     """
 

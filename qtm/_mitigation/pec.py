@@ -30,15 +30,15 @@ Quasi = dict[str, float]
 class ErrorCancellation(Drawing):
     """Probabilistic error cancellation (Temme, Bravyi, Gambetta, arXiv:1612.02058).
 
-    Random Paulis after the gates invert the Pauli part of their noise. The circuit without any is run once
-    with its exact weight; only the others are sampled, each distinct one run once.
+    Random Paulis after the gates invert the Pauli part of their noise. The circuit without Paulis is run once
+    with its exact weight; only the others are sampled, and each distinct circuit is run once.
 
     Args:
-        noise: the gates' noise: an Aer ``NoiseModel`` or a backend (its Pauli-twirled channels), or the
+        noise: noise of the gates: an Aer ``NoiseModel`` or a backend (its Pauli-twirled channels), or the
             probability of a depolarizing error on each qubit of a gate (mitiq's ``noise_level``), one number
             or one per gate name, e.g. ``{"cx": 0.01}``.
-        num_samples: random circuits with at least one Pauli.
-        seed: for the sampling; every PUB draws anew.
+        num_samples: number of random circuits with at least one Pauli.
+        seed: seed of the sampling; every PUB draws new samples.
     """
 
     noise: float | Mapping[str, float] | NoiseModel | BackendV2
@@ -59,7 +59,7 @@ class ErrorCancellation(Drawing):
         """Run the circuit and its random variants; add up with their signs."""
         noisy = self._noisy_gates(pub.circuit)
         if not noisy:
-            raise CircuitError("the option noise gives noise to no gate of the circuit")
+            raise CircuitError("no gate of the circuit is noisy according to the option noise")
         patterns, weights = self._sample(list(noisy.values()))
         circuits = [_with_paulis(pub.circuit, noisy, pattern) for pattern in patterns]
         results = yield [with_circuit(pub, circuit) for circuit in circuits]

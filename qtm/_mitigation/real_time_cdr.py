@@ -35,20 +35,20 @@ _CANDIDATES = 4
 class RealTime:
     """Real-time mitigation with a cached linear map (qiboml, section II.E.2).
 
-    The map is fitted on near-Clifford versions of the circuit, at points drawn from the PUB that asks for it
-    (all its shifts included), and then serves forward values and shifted ones alike: every PUB with the same
-    gates and observables. There is one slope and intercept per observable. MitigationMethod: Robbiati et al.,
-    arXiv:2311.05680; like its importance sampling, circuits whose exact values differ most are preferred.
+    The map is fitted on near-Clifford versions of the circuit, at points drawn from the first PUB (including its
+    shifts), and then applied to every PUB with the same gates and observables, forward and shifted values alike.
+    There is one slope and intercept per observable. Source: Robbiati et al., arXiv:2311.05680; as in its importance
+    sampling, circuits whose exact values differ most are preferred.
 
     Args:
-        threshold: a map is renewed when it takes a reference circuit, a new near-Clifford version of the
-            current one, further than this from its exact value.
-        min_iterations: expectation values that a map serves before it is checked (one more circuit).
-        n_training_samples: circuits in a fit.
-        shots: of each training circuit and of the reference; None means the precision of the PUB.
-        fraction_non_clifford: of the angles, left as they are in a training circuit.
-        sigma: radians; how far the other angles move, as in "cdr".
-        seed: for the training circuits.
+        threshold: the map is refitted when the mitigated value of a reference circuit, a new near-Clifford version
+            of the current one, differs from its exact value by more than this.
+        min_iterations: number of expectation values between two checks (a check takes one more circuit).
+        n_training_samples: number of circuits in a fit.
+        shots: shots of each training circuit and of the reference; None means the precision of the PUB.
+        fraction_non_clifford: fraction of the non-Clifford angles that a training circuit keeps.
+        sigma: width in radians of the replacement of the other angles, as in "cdr".
+        seed: seed of the training circuits.
     """
 
     threshold: float = 0.1

@@ -34,14 +34,14 @@ Factors = dict[int, tuple[float, float]]
 class Readout:
     """Readout error mitigation: inverse confusion matrices, applied to expectation values.
 
-    A measured Pauli factor P is seen as ``a P + b``, so P is ``(seen - b) / a``; a string is expanded.
-    This equals applying the inverse of the tensored confusion matrix to the probabilities, without needing
-    them: it works around any estimator. Errors must be independent between qubits.
+    A measured Pauli factor P is read as ``a P + b``, so P is ``(read - b) / a``; Pauli strings are expanded.
+    This equals applying the inverse of the tensored confusion matrix to the probabilities, but needs only expectation
+    values, so that any estimator will do. Errors must be independent between qubits.
 
     Args:
-        confusion: qubit -> 2 x 2 matrix of ``p(seen i | prepared j)``, rows seen; None measures them with two
+        confusion: 2 x 2 matrix ``p(read i | prepared j)`` by qubit, with rows i; None measures them with two
             circuits, once for each qubit.
-        shots: of those two circuits; None means the precision of the PUB.
+        shots: shots of those two circuits; None means the precision of the PUB.
     """
 
     confusion: Mapping[int, Any] | None = None
@@ -77,7 +77,7 @@ class Readout:
         return {"factors": [[qubit, *factors] for qubit, factors in self._factors.items()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the factors of the state."""
+        """Restore the readout factors of a state."""
         self._factors.clear()
         self._factors.update({qubit: (a, b) for qubit, a, b in state_dict["factors"]})
 

@@ -42,14 +42,14 @@ class ZeroNoise(Drawing):
     """Zero-noise extrapolation (Temme, Bravyi, Gambetta, arXiv:1612.02058; Li, Benjamin, arXiv:1611.09301).
 
     Args:
-        scale_factors: noise scales, from 1 up; a scale is reached as nearly as the number of gates allows,
-            and the scale that was reached is the one extrapolated from.
-        factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq. A value to
-            which "exp" or "poly-exp" cannot be fitted is extrapolated linearly, with a warning in the log.
-        fold: "global" (the whole circuit back and forth) or "gates" (each gate, some at random in between).
-        order: of "poly" and "poly-exp".
+        scale_factors: noise scales, starting at 1. Folding reaches a scale as closely as the number of gates
+            allows, and the extrapolation uses the scale that was reached.
+        factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq. If "exp" or
+            "poly-exp" cannot be fitted, the value is extrapolated linearly, and a warning is logged.
+        fold: "global" (folds the whole circuit) or "gates" (folds each gate; a random subset for scales in between).
+        order: degree of the polynomial of "poly" and "poly-exp".
         asymptote: value at infinite noise for "exp" and "poly-exp"; None fits it.
-        seed: for the random gates.
+        seed: seed of the random subsets of gates.
     """
 
     scale_factors: Sequence[float] = (1, 3, 5)

@@ -1,4 +1,4 @@
-"""`EstimatorQNN`: expectation values behind the interface of qiskit-machine-learning."""
+"""`EstimatorQNN`: expectation values as a neural network of qiskit-machine-learning."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ DEFAULT_PRECISION = 0.015625
 
 
 class EstimatorQNN(QuantumNetwork):
-    """A network whose outputs are expectation values, one for each observable.
+    """A network that outputs one expectation value per observable.
 
-    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
-    ideal simulator (no estimator given, `FastEstimator`, or a statevector estimator of Qiskit or
-    qiskit-machine-learning) values and derivatives are exact; on any other estimator they are what it estimates, and
-    derivatives follow the parameter-shift rule.
+    Constructor, attributes, shapes and dtypes equal those of qiskit-machine-learning's class of the same name. On an
+    ideal simulator (no estimator, `FastEstimator`, or a statevector estimator of Qiskit or qiskit-machine-learning)
+    values and derivatives are exact. Any other estimator provides the values, and derivatives follow the
+    parameter-shift rule.
 
     Args:
-        circuit: any circuit, also one that was transpiled already.
+        circuit: any circuit, transpiled or not.
         estimator: None for qtm's exact simulator, or any ``BaseEstimatorV2``.
-        observables: one or several, on the qubits of the circuit; for a transpiled circuit also on the qubits that it
-            had before. None is Z on all of the qubits that the circuit had before it was transpiled.
-        input_params: parameters that inputs are bound to, in this order.
+        observables: one or several observables on the qubits of the circuit; for a transpiled circuit also on the
+            qubits before transpilation. None: Z on all qubits of the circuit before transpilation.
+        input_params: parameters to which the inputs are bound, in this order.
         weight_params: trainable parameters, in this order.
-        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
-            one, or parameter shifts where the estimator is not exact.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
+            gradient, or parameter shift if the estimator is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
-        default_precision: standard deviation to ask of an estimator that is not exact.
+        default_precision: standard deviation requested from an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no estimator is given.
-        method: how qtm simulates, where no estimator is given: see `QuantumModule`.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with an estimator.
+        method: simulation method, as for `QuantumModule`. Not with an estimator.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
@@ -108,17 +108,17 @@ class EstimatorQNN(QuantumNetwork):
 
     @property
     def observables(self) -> Any:
-        """The observables, as they were given."""
+        """The observables that were passed in."""
         return copy(self._observables)
 
     @property
     def default_precision(self) -> float:
-        """Standard deviation asked of an estimator that is not exact."""
+        """Standard deviation requested from an estimator that is not exact."""
         return self._default_precision
 
     @property
     def is_exact(self) -> bool:
-        """Whether the estimator is an ideal simulator from which no noise was asked."""
+        """Whether the estimator is an ideal simulator without noise or shots."""
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
     def _make_method(self, dtype: str) -> GradientMethod:

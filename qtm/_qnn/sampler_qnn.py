@@ -1,4 +1,4 @@
-"""`SamplerQNN`: probabilities of measured outcomes behind the interface of qiskit-machine-learning."""
+"""`SamplerQNN`: probabilities of outcomes as a neural network of qiskit-machine-learning."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def _identity(outcome: int) -> int:
 
 
 class SamplerQNN(QuantumNetwork):
-    """A network whose outputs are probabilities of what is measured, added up by ``interpret``.
+    """A network that outputs probabilities of measured outcomes, grouped by ``interpret``.
 
-    The constructor, attributes, shapes and dtypes are those of qiskit-machine-learning's class of this name. On an
-    ideal simulator (no sampler given, `FastSampler`, or a statevector sampler of Qiskit or qiskit-machine-learning)
-    probabilities and derivatives are exact; any other sampler's shots are counted, and derivatives follow the
-    parameter-shift rule.
+    Constructor, attributes, shapes and dtypes equal those of qiskit-machine-learning's class of the same name. On an
+    ideal simulator (no sampler, `FastSampler`, or a statevector sampler of Qiskit or qiskit-machine-learning)
+    probabilities and derivatives are exact. With any other sampler, probabilities are relative frequencies of its
+    shots, and derivatives follow the parameter-shift rule.
 
-    An outcome is the number that the classical bits show, the first bit being the lowest; where the circuit has no
-    classical bits, all qubits are measured, as they were before the circuit was transpiled.
+    An outcome is the integer value of the classical bits, with clbit 0 as the lowest bit. If the circuit has no
+    classical bits, all qubits of the circuit before transpilation are measured.
 
     Args:
-        circuit: any circuit, also one that was transpiled already.
+        circuit: any circuit, transpiled or not.
         sampler: None for qtm's exact simulator, or any ``BaseSamplerV2``.
-        input_params: parameters that inputs are bound to, in this order.
+        input_params: parameters to which the inputs are bound, in this order.
         weight_params: trainable parameters, in this order.
         sparse: whether outputs and gradients are sparse arrays of the package ``sparse``.
-        interpret: gives for an outcome the index, or tuple of indices, of the output that it counts for.
-        output_shape: shape of the output; needed with ``interpret``, and (2**qubits,) without.
-        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning to use in `backward`; None for the exact
-            one, or parameter shifts where the sampler is not exact.
+        interpret: function that maps an outcome to the index, or tuple of indices, of its output.
+        output_shape: shape of the output; required with ``interpret``, (2**clbits,) without.
+        gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
+            gradient, or parameter shift if the sampler is not exact.
         input_gradients: whether `backward` differentiates by the inputs as well.
         pass_manager: transpiles the circuit, once.
-        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise, where no sampler is given.
-        method: how qtm simulates, where no sampler is given: see `QuantumModule`.
+        noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with a sampler.
+        method: simulation method, as for `QuantumModule`. Not with a sampler.
 
     Raises:
         ParameterError: a parameter of the circuit is in neither list, in both, or unknown.
         ShapeError: ``interpret`` is given without a valid ``output_shape``.
-        CircuitError: the circuit has classical bits, and measures nothing.
+        CircuitError: the circuit has classical bits but measures nothing.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes, z_feature_map
@@ -145,7 +145,7 @@ class SamplerQNN(QuantumNetwork):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the sampler is an ideal simulator from which no number of shots was asked."""
+        """Whether the sampler is an ideal simulator without shots."""
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:

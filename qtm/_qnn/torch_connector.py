@@ -33,23 +33,23 @@ EXECUTIONS = ("fast", "network")
 class TorchConnector(nn.Module):
     """A quantum neural network as a torch layer, of qiskit-machine-learning or of qtm.
 
-    A drop-in for qiskit-machine-learning's class of this name. A network on an ideal simulator runs on qtm's core,
-    with exact derivatives by weights and, where they require a gradient, inputs. A network on a device, with shots
-    or noise, or of a class of your own, is asked for its own `forward` and `backward`. `execution` and the printed
-    module say which of the two it is.
+    A drop-in replacement for qiskit-machine-learning's class of the same name. A network on an ideal simulator runs on
+    qtm's simulator, with exact derivatives by weights and, if they require a gradient, by inputs. For a network on a
+    device, with shots or noise, or of another class, the connector calls its own `forward` and `backward`.
+    `execution` and the printed module show which of the two applies.
 
     The dtype follows the weights: float32 simulates in complex64, ``module.double()`` in complex128.
 
     Args:
         neural_network: the network.
-        initial_weights: first values of the weights (num_weights,); by default uniform in [-1, 1], from torch's
+        initial_weights: initial values of the weights (num_weights,); by default uniform in [-1, 1], drawn from torch's
             generator.
-        sparse: whether outputs, and the gradient of the weights, are sparse tensors; None for what the network does.
-        execution: "fast" or "network" forces one of the two ways; None chooses.
+        sparse: whether outputs and the gradient of the weights are sparse tensors; None: as in the network.
+        execution: "fast" or "network" forces one of the two; None chooses.
 
     Raises:
         ShapeError: ``initial_weights`` has the wrong size.
-        ParameterError: ``sparse`` is asked of a network that is dense, or ``execution`` is impossible.
+        ParameterError: ``sparse=True`` with a dense network, or ``execution`` is impossible.
 
     Example:
         >>> import torch

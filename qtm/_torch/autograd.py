@@ -1,20 +1,19 @@
-"""From inputs and parameter sets to the outputs of a circuit, by the shortest way that gives the derivatives asked for."""
+"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
-from qtm._torch.derivatives import Outputs, Residuals, apply_directly, in_transform
+from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+_apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
@@ -23,14 +22,21 @@ def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
     """
-    lead = inputs if inputs is not None and not any(s.numel() for s in sets) else sets[0]
+    lead = sets[0]
+    if not lead.numel() and inputs is not None and not any(s.numel() for s in sets):
+        lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for name, tensors in (("weights", sets), ("inputs", () if inputs is None else (inputs,))):
-        for tensor in tensors:
-            if not tensor.is_cpu:
-                raise DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+    for one in sets:
+        if not one.is_cpu:
+            raise _elsewhere("weights", one)
+    if inputs is not None and not inputs.is_cpu:
+        raise _elsewhere("inputs", inputs)
     return lead.dtype
+
+
+def _elsewhere(name: str, tensor: Tensor) -> DtypeError:
+    return DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
 
 
 def complex_name(dtype: torch.dtype) -> str:
@@ -75,7 +81,7 @@ def _values(
     if fused is None or torch.autograd.forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
     if torch.is_grad_enabled() and (by[0] or any(one.requires_grad and one.numel() for one in sets)):
-        return apply_directly(Fused, fused, partial(_by_angles, method, batch=batch), batch, inputs, *sets)
+        return _apply_fused(method, batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 
 
@@ -83,7 +89,8 @@ def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Ten
     """The general way: torch computes the angles, and with them whatever derivative is asked for."""
     angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
-        return Outputs.apply(method, Residuals(), angles, *prepared)
+        apply = Outputs.apply if in_transform() else _apply_outputs
+        return apply(method, Residuals(), angles, *prepared)
     return method.forward(angles, prepared, False)[0]
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
-from torch import nn
+from torch import Tensor, nn
 
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
+from qtm._torch.compiled_modules import new_name
 from qtm._torch.parameter_sets import ParameterSets
 
 
@@ -21,10 +25,37 @@ class CircuitModule(nn.Module):
     _sets: ParameterSets
     _methods: dict[str, GradientMethod]
     _output_size: int
+    _operator_name: str | None  # under which the module is an operator of compiled graphs
+    _is_real: bool
+
+    @abstractmethod
+    def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """Outputs (batch, outputs) of inputs (batch, inputs), if any, and of the parameter sets."""
+
+    def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
+        """The same as whoever traces the module has to see it."""
+        if not torch.compiler.is_compiling():
+            return self._values_at(inputs, sets)
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
+            return torch.compiler.disable(self._values_at)(inputs, sets)
+        # Imported here: to define an operator takes time, and most processes compile nothing.
+        from qtm._torch.operators import outputs
+
+        by = [False if inputs is None else inputs.requires_grad, *(s.requires_grad for s in sets)]
+        by = by if torch.is_grad_enabled() else [False] * len(by)
+        return outputs(self._operator_name, inputs, list(sets), by)[0]
+
+    def _set_operator_name(self, is_operator: bool) -> None:
+        """Whether the module may be an operator: one whose equal calls give equal values, as compilers assume."""
+        self._operator_name = new_name(self) if is_operator else None
 
     def __getstate__(self) -> dict[str, Any]:
         # Methods hold compiled plans and buffers; they are rebuilt on demand.
         return {**self.__dict__, "_methods": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_operator_name(state.get("_operator_name") is not None)
 
     def set_num_threads_forward(self, num_threads: int) -> None:
         """Set the number of threads of the forward pass; 0 means all cores."""

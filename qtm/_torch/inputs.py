@@ -22,7 +22,7 @@ def dense_tensor(inputs: Any) -> Tensor:
     """Inputs as a dense tensor of real numbers, of any shape, where sparse ones are taken too.
 
     Raises:
-        DtypeError: they are no numbers, not real, or nested, quantized or of another such kind.
+        DtypeError: they are not real numbers, or nested, quantized or the like.
         ShapeError: they are ragged.
     """
     tensor = as_numbers(inputs, "inputs")
@@ -37,7 +37,7 @@ def real_tensor(inputs: Any, width: int) -> Tensor:
     """Inputs as a dense tensor of real numbers (..., width).
 
     Raises:
-        DtypeError: they are no numbers, not real, or stored in another way than a dense tensor.
+        DtypeError: they are not real numbers, or not a dense tensor.
         ShapeError: they are ragged, or their last axis has another length.
     """
     tensor = inputs if isinstance(inputs, Tensor) else as_numbers(inputs, f"inputs (..., {width})")
@@ -59,21 +59,23 @@ def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | 
 def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
     """Inputs and parameter sets in one dtype: that of the sets, or of real inputs where the sets are empty."""
     dtype = sets[0].dtype
+    if len(sets) == 1 and (inputs is None or inputs.dtype is dtype):
+        return inputs, sets
     for one in sets:
-        if one.dtype != dtype:
+        if one.dtype is not dtype:
             dtype = torch.promote_types(dtype, one.dtype)
     if inputs is not None and inputs.is_floating_point() and not any(one.numel() for one in sets):
         dtype = inputs.dtype
-    if inputs is not None and inputs.dtype != dtype:
+    if inputs is not None and inputs.dtype is not dtype:
         inputs = inputs.to(dtype)
-    return inputs, [one if one.dtype == dtype else one.to(dtype) for one in sets]
+    return inputs, [one if one.dtype is dtype else one.to(dtype) for one in sets]
 
 
 def as_numbers(values: Any, argument: str) -> Tensor:
     """Numbers in any form that torch reads, as a tensor.
 
     Raises:
-        DtypeError: they are no numbers.
+        DtypeError: they are not numbers.
         ShapeError: lists in them have different lengths.
     """
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtm._engines.statevector.kernels import simd
-from qtm._locks import fork_safe_lock
+from qtm._kept_memory import KEPT, KeptMemory
 
 _KINDS = 4096  # kinds that are remembered, most of them without a spare buffer
 
@@ -24,54 +24,58 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class BufferPool:
-    """Spare buffers by kind, of limited size in all: what was given back longest ago goes first. Safe for threads.
+    """Spare buffers by kind, within a bound of bytes: what was given back longest ago goes first. Safe for threads.
 
     Best is a string for a kind: Python remembers its hash, and buffers are taken and given back eight times in a step.
 
     Args:
-        limit: bytes of all spare buffers together.
+        memory: the bound, which other caches may share. Spare buffers make room for what those keep.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.spare_bytes = 0
+    def __init__(self, memory: KeptMemory) -> None:
+        self.memory = memory
         self._spare: OrderedDict[Hashable, list[tuple[Any, int]]] = OrderedDict()
-        self._lock = fork_safe_lock()
+        memory.make_room_in(self.drop_oldest)
 
     def take(self, kind: Hashable) -> Any:
         """A spare buffer of this kind, which nobody else has any more; None where there is none."""
-        with self._lock:
+        memory = self.memory
+        with memory.lock:
             same = self._spare.get(kind)
             if not same:
                 return None
             buffer, size = same.pop()
-            self.spare_bytes -= size
+            memory.used -= size
             return buffer
 
     def give(self, kind: Hashable, buffer: Any, size: int) -> None:
-        """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the limit."""
-        if size > self.limit:
+        """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the bound."""
+        memory = self.memory
+        if size > memory.limit:
             return
-        with self._lock:
+        with memory.lock:
             same = self._spare.get(kind)
             if same is None:
                 same = self._spare[kind] = []
             else:
                 self._spare.move_to_end(kind)
             same.append((buffer, size))
-            self.spare_bytes += size
-            if self.spare_bytes > self.limit or len(self._spare) > _KINDS:
-                self._shrink()
+            memory.used += size
+            if memory.used > memory.limit:
+                memory.make_room()
+            while len(self._spare) > _KINDS:
+                self.drop_oldest()
 
-    def _shrink(self) -> None:
-        """Let go of what was given back longest ago, until what is left is within the limit."""
-        while self.spare_bytes > self.limit or len(self._spare) > _KINDS:
-            oldest, same = next(iter(self._spare.items()))
-            if same:
-                self.spare_bytes -= same.pop(0)[1]
-            if not same:
-                del self._spare[oldest]
+    def drop_oldest(self) -> bool:
+        """Let go of what was given back longest ago; whether there was anything. The bound's lock is held."""
+        if not self._spare:
+            return False
+        kind, same = next(iter(self._spare.items()))
+        if same:
+            self.memory.used -= same.pop(0)[1]
+        if not same:
+            del self._spare[kind]
+        return True
 
 
-# One for all circuits: a bound for each would grow with the number of circuits in use.
-POOL = BufferPool(1 << 28)
+POOL = BufferPool(KEPT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,10 +19,15 @@ from qtm._engines.statevector.cone_groups import cones_of
 from qtm._engines.statevector.expectations import ExpectationEngine
 from qtm._engines.statevector.outcomes import OutcomeEngine
 from qtm._engines.statevector.whole_state import StateEngine
+from qtm._kept_memory import KEPT, ByteCache
 
 _FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
 _STATES = 2  # of a sample that are alive together
-_cones = lru_cache(maxsize=256)(cones_of)
+_CONES: ByteCache[tuple[Cone, ...]] = ByteCache(256, KEPT, shared=(FlatCircuit,))
+
+
+def _cones(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
+    return _CONES.find((program, output), lambda: cones_of(program, output))
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ def _arrays(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_conj().contiguous().numpy()
+    array: np.ndarray = tensor.numpy(force=True)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def _arrays_of(tensors: Sequence[Tensor] | None) -> Any:

@@ -87,7 +87,6 @@ class ExpectationEngine:
                 batch.pull_back(prepared, by_rows, amplitudes)
         return total, amplitudes if by_prepared else None
 
-
     def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
         """Derivatives (batch, observables) of the values along a direction of angles and prepared amplitudes."""
         total: Any = 0.0

@@ -63,7 +63,6 @@ class StateEngine:
             self.batch.pull_back(prepared, by_rows, amplitudes)
         return gradient, amplitudes if by_prepared else None
 
-
     def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
         """Derivatives (batch, 2**qubits) along a direction of angles and prepared amplitudes."""
         point = self.batch.point(angles, direction, prepared, tangents)

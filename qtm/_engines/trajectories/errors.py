@@ -28,7 +28,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
     """Probabilities (4**qubits,) of the Pauli errors of a channel; of its twirl, if asked and it is no Pauli channel.
 
     Raises:
-        UnsupportedError: it is no mixture of Pauli errors, or a strength is a parameter.
+        UnsupportedError: it is not a mixture of Pauli errors, or a strength is a parameter.
     """
     row = CHANNELS[channel.name]
     strengths = [s for s in channel.strengths if not isinstance(s, int)]

@@ -1,0 +1,176 @@
+"""The operators that stand for a circuit in graphs of torch's compiler.
+
+`torch.compile` and `torch.export` trace a module to a graph of operators. Its arguments are tensors and plain
+values, so an operator gets the name of a module (`qtm._torch.compiled_modules`), and runs that module eagerly.
+Imported only where torch compiles: eager calls go without an operator, which takes some 50 us more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qtm._errors import UnsupportedError
+from qtm._torch.compiled_modules import module_named
+
+_KEPT = "_qtm_kept"  # attribute of a ticket: what the forward pass left for the first backward pass
+
+
+@torch.library.custom_op(
+    "qtm::outputs",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(str name, Tensor? inputs, Tensor[] sets, bool[] by) -> (Tensor, Tensor)",
+)
+def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Outputs (batch, outputs) of a module at inputs (batch, inputs) and sets, each (parameters,), and a ticket.
+
+    ``by``: whether derivatives by the inputs, and then by each set, will be asked for. The ticket carries what the
+    forward pass keeps for them.
+    """
+    module = module_named(name)
+    ticket = torch.zeros(1, dtype=torch.uint8)
+    if not any(by):
+        with torch.no_grad():
+            return module._values_at(inputs, sets), ticket
+    kept = _evaluated(name, inputs, sets, by)
+    setattr(ticket, _KEPT, kept)
+    return kept[0].detach(), ticket
+
+
+@torch.library.custom_op(
+    "qtm::pull_back",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(str name, Tensor? inputs, Tensor[] sets, bool[] by, Tensor ticket, Tensor cotangent) -> Tensor[]",
+)
+def pull_back(
+    name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool], ticket: Tensor, cotangent: Tensor
+) -> list[Tensor]:
+    """Derivatives of `outputs` by the tensors that ``by`` marks, in order; cotangent (batch, outputs)."""
+    kept = ticket.__dict__.pop(_KEPT, None)
+    if kept is None:  # used by an earlier backward pass, or left behind by the compiler
+        kept = _evaluated(name, inputs, sets, by)
+    values, wanted = kept
+    with _differentiable():
+        found = torch.autograd.grad(values, wanted, cotangent, allow_unused=True)
+    gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
+    # Those by several sets may be parts of one tensor, which an operator must not return.
+    return gradients if len(gradients) == 1 else [g.clone() for g in gradients]
+
+
+def _evaluated(
+    name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    """Outputs with their graph, and the tensors to differentiate by."""
+    module = module_named(name)
+    with _differentiable():
+        leaves = [
+            None if t is None else t.detach().requires_grad_(wanted)
+            for t, wanted in zip([inputs, *sets], by, strict=True)
+        ]
+        values = module._values_at(leaves[0], leaves[1:])
+    return values, [leaf for leaf, wanted in zip(leaves, by, strict=True) if wanted and leaf is not None]
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Autograd as outside of an operator: inside, it is switched off."""
+    include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradCPU", "AutogradOther", "ADInplaceOrView"):
+        exclude = exclude.remove(getattr(torch._C.DispatchKey, key))
+    with torch._C._ForceDispatchKeyGuard(include, exclude), torch.enable_grad():
+        yield
+
+
+# Shapes and dtypes, without values
+
+
+@outputs.register_fake
+def _fake_outputs(
+    name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    module = module_named(name)
+    batch = 1 if inputs is None else inputs.shape[0]
+    dtype = sets[0].dtype
+    if not module._is_real:
+        dtype = torch.complex64 if dtype is torch.float32 else torch.complex128
+    return sets[0].new_empty((batch, module._output_size), dtype=dtype), sets[0].new_empty(1, dtype=torch.uint8)
+
+
+@pull_back.register_fake
+def _fake_pull_back(
+    name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool], ticket: Tensor, cotangent: Tensor
+) -> list[Tensor]:
+    tensors = zip([inputs, *sets], by, strict=True)
+    return [t.new_empty(t.shape) for t, wanted in tensors if wanted and t is not None]
+
+
+# Derivatives
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.name, rows, sets, ctx.by = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(rows, *sets, output[1])
+
+
+def _backward(ctx: Any, cotangent: Tensor | None, _: Any) -> tuple[Any, ...]:
+    rows, *sets, ticket = ctx.saved_tensors
+    if cotangent is None:
+        return None, None, [None] * len(sets), None
+    found = iter(pull_back(ctx.name, rows, sets, ctx.by, ticket, cotangent))
+    by_rows, *by_sets = [next(found) if wanted else None for wanted in ctx.by]
+    return None, by_rows, by_sets, None
+
+
+def _refuse_second(ctx: Any, *cotangents: Any) -> Any:
+    raise UnsupportedError(
+        "a second derivative was asked for of a compiled module, which has first ones only; call the module itself, "
+        "not the one that torch.compile returned"
+    )
+
+
+outputs.register_autograd(_backward, setup_context=_keep)
+pull_back.register_autograd(_refuse_second)
+
+
+# Batches of `torch.vmap`
+
+
+def _slices(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The arguments of every member of a batch; lists are taken apart."""
+    for member in range(size):
+        yield [_slice(arg, dim, member) for arg, dim in zip(args, dims, strict=True)]
+
+
+def _slice(arg: Any, dim: Any, member: int) -> Any:
+    if isinstance(arg, list | tuple):
+        return [_slice(a, d, member) for a, d in zip(arg, dim, strict=True)] if isinstance(dim, list | tuple) else arg
+    return arg if dim is None else arg.select(dim, member)
+
+
+@outputs.register_vmap
+def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any) -> Any:
+    if dims[1] is not None and all(dim is None for dim in dims[2]):
+        rows = inputs.movedim(dims[1], 0)
+        values = outputs(name, rows.flatten(0, 1), sets, by)[0].unflatten(0, rows.shape[:2])
+    else:
+        each = _slices(info.batch_size, dims, (name, inputs, sets, by))
+        values = torch.stack([outputs(*arguments)[0] for arguments in each])
+    return (values, torch.zeros(1, dtype=torch.uint8)), (0, None)
+
+
+@pull_back.register_vmap
+def _pull_back_batch(
+    info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any, ticket: Tensor, cotangent: Tensor
+) -> Any:
+    given = name, inputs, sets, by, torch.zeros(1, dtype=torch.uint8), cotangent
+    found = [pull_back(*arguments) for arguments in _slices(info.batch_size, (*dims[:4], None, dims[5]), given)]
+    stacked = [torch.stack(gradients) for gradients in zip(*found, strict=True)]
+    return stacked, [0] * len(stacked)
