@@ -167,5 +167,5 @@ def train(
             module.parameters(), max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
         )
     while len(errors) < epochs:
-        steps.step(evaluate)  # type: ignore[arg-type]
+        steps.step(evaluate)
         yield Training(truncation, ansatz, seed, tuple(errors), statistics.median(seconds))
