@@ -3,14 +3,15 @@
     python examples/burgers.py             # a minute; writes burgers.png
     python examples/burgers.py --quick
 
-A circuit of position x and time t gives five expectation values, and a linear layer makes u and the slope q of them. The
-loss is the mean square of what the equations
+A circuit of position x and time t gives five expectation values, and a linear layer makes u and the slope q of them.
+The loss is the mean square of what the equations
 
     q = u_x,    u_t + u q = nu q_x
 
 leave over at random points. Its gradient is a second derivative of the circuit: by the inputs, then by the weights.
-Written with u_xx it would be a third one; the slope as an output of its own avoids that. The start u(x, 0) = -sin(pi x)
-and the ends u(-1, t) = u(1, t) = 0 are built in. At the end u_xx, a second derivative by an input, is compared with q_x.
+Written with u_xx it would be a third one; the slope as an output of its own avoids that. The start
+u(x, 0) = -sin(pi x) and the ends u(-1, t) = u(1, t) = 0 are built in. At the end u_xx, a second derivative by an
+input, is compared with q_x.
 Needs: pip install -e ".[demo]"
 """
 
@@ -107,8 +108,8 @@ def second_derivative(solution: Solution, points: torch.Tensor) -> tuple[torch.T
     """u_xx, by differentiating the circuit twice, and q_x, which it should be."""
     points = points.clone().requires_grad_()
     u, slope = solution(points)
-    twice = torch.autograd.grad(derivatives(u, points)[:, 0].sum(), points)[0][:, 0]
-    return twice, derivatives(slope, points)[:, 0].detach()
+    slope_x = derivatives(slope, points)[:, 0].detach()
+    return torch.autograd.grad(derivatives(u, points)[:, 0].sum(), points)[0][:, 0], slope_x
 
 
 def main() -> None:

@@ -39,17 +39,19 @@ from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.device_estimator import DeviceEstimator
 from qtm._hardware.device_primitive import DeviceJob
+from qtm._hardware.device_sampler import DeviceSampler
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
+from qtm._hardware.protocols import RandomizedBenchmarking, ReadoutAssignment
 from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
 from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
-    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
-    "Usage", "connect", "find", "resume", "stop", "warn",
+    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "DeviceSampler", "Drift",
+    "RandomizedBenchmarking", "ReadoutAssignment", "Settings", "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
@@ -222,6 +224,8 @@ class Connection:
     Attributes:
         backend: The backend.
         estimator: The estimator (a ``BaseEstimatorV2``) for modules, gradients and plain Qiskit.
+        sampler: The sampler (a ``BaseSamplerV2``) for `SamplerQNN` and plain Qiskit, with the same session, journal
+            and budget.
         pass_manager: Transpiles circuits for the backend with ``run(circuit)``.
         journal: The jobs of the run; ``journal.jobs()`` lists them.
         checkpoint: A `Checkpoint` beside the journal (its name with ``.pt``); None without a journal file.
@@ -233,20 +237,24 @@ class Connection:
         self._mode: Any = None
         self.pass_manager = DevicePassManager(backend, settings.optimization_level, settings.seed_transpiler, journal)
         circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)
-        self.estimator = DeviceEstimator(
-            backend, service, settings.estimator, settings.runtime_options(), self._open_mode, journal,
-            seed=settings.seed_simulator,
-            limits=Limits(circuits=circuits, depth=settings.max_depth),
-            budget=Budget(settings.max_executions, settings.max_seconds),
-            retry=Retry(settings.retries, settings.backoff),
-            dry_run=settings.dry_run,
-        )  # fmt: skip
+        shared: dict[str, Any] = {
+            "seed": settings.seed_simulator,
+            "limits": Limits(circuits=circuits, depth=settings.max_depth),
+            "budget": Budget(settings.max_executions, settings.max_seconds),
+            "retry": Retry(settings.retries, settings.backoff),
+            "dry_run": settings.dry_run,
+        }
+        where, opened = (backend, service, settings.estimator), (self._open_mode, journal)
+        self.estimator = DeviceEstimator(*where, settings.runtime_options(), *opened, **shared)
+        self.sampler = DeviceSampler(*where, settings.sampler_options(), *opened, **shared)
         self.checkpoint = None
         if journal.path is not None:
             self.checkpoint = Checkpoint(journal.path.with_name(journal.path.name + ".pt"), journal)
 
     def _open_mode(self) -> Any:
         name = MODES[self.settings.mode]
+        if self._mode is not None:  # the estimator and the sampler share it
+            return self._mode
         if name is None or self.settings.estimator == "backend":
             return self.backend
         runtime = require("qiskit_ibm_runtime", EXTRA)
@@ -326,6 +334,7 @@ class Connection:
             if self._mode is not None:
                 self._mode.close()
                 self.estimator.note_session()
+                self.sampler.note_session()
         finally:
             self._mode = None
             self.journal.close()

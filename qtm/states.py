@@ -114,7 +114,7 @@ def overlap(states: Tensor, target: Any) -> Tensor:
 
 
 def fidelity(states: Tensor, target: Any) -> Tensor:
-    """The fidelities |<target|state>|^2 (...), from 0 to 1.
+    """The fidelities ``|<target|state>|^2`` (...), from 0 to 1.
 
     Arguments and errors are those of `overlap`.
 

@@ -86,6 +86,28 @@ def make_estimator(kind: str, mode: Any, options: Any) -> BaseEstimatorV2:
         ) from error
 
 
+_SAMPLERS = {
+    "executor": ("qiskit_ibm_runtime.executor_sampler", "Sampler"),
+    "v2": ("qiskit_ibm_runtime", "SamplerV2"),
+    "backend": ("qiskit.primitives", "BackendSamplerV2"),
+}
+
+
+def make_sampler(kind: str, mode: Any, options: Any) -> Any:
+    """Return the sampler of the same kind as an estimator; raises as `make_estimator`."""
+    require("qiskit_ibm_runtime", EXTRA)
+    module, name = _SAMPLERS[kind]
+    sampler = getattr(require(module, EXTRA), name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The SamplerV2 class is deprecated", DeprecationWarning)
+            if kind == "backend":
+                return sampler(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
+            return sampler(mode=mode, options=options)
+    except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
+        raise ParameterError(f"the sampler {kind!r} refuses the options {options}: {error}; see {module}") from error
+
+
 def kind_for(backend: BackendV2) -> str:
     """Return the estimator that runs on a backend: the executor on IBM's devices and on simulators.
 
@@ -160,7 +182,7 @@ class CostModel:
             count = measured_circuits(pub) * factors
             circuits += count
             executions += count * randomizations * shots
-            seconds += count * randomizations * shots * (REPETITION_DELAY + self._duration(pub.circuit))
+            seconds += count * randomizations * shots * (REPETITION_DELAY + duration_of(pub.circuit, self.backend))
         if calibrated:
             randomizations, shots = _dealt(shots_of(pubs[0], options), options, twirled)
             asked = options["resilience"].get("measure_noise_learning", {}).get("num_randomizations", "auto")
@@ -183,13 +205,14 @@ class CostModel:
         random = gates or readout or calibrated or amplified or _said(resilience, "pec_mitigation", False)
         return factors if extrapolated else 1, random, calibrated
 
-    def _duration(self, circuit: QuantumCircuit) -> float:
-        """Seconds of one execution; 0 where the target has no durations (a simulator)."""
-        try:
-            return float(circuit.estimate_duration(self.backend.target, "s"))
-        except QiskitError as error:
-            logger.debug("no duration for %s: %s", circuit.name, error)
-            return 0.0
+
+def duration_of(circuit: QuantumCircuit, backend: BackendV2) -> float:
+    """Seconds of one execution; 0 where the target has no durations (a simulator)."""
+    try:
+        return float(circuit.estimate_duration(backend.target, "s"))
+    except QiskitError as error:
+        logger.debug("no duration for %s: %s", circuit.name, error)
+        return 0.0
 
 
 def _prepared_executions(pubs: Sequence[EstimatorPub], options: Any, backend: BackendV2) -> int:

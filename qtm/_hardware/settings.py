@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -22,6 +23,9 @@ from qtm._hardware.runtime import KINDS
 
 # Mode -> the class of the runtime that holds the jobs together.
 MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
+
+# Options of the runtime that its estimators and samplers share.
+_OF_BOTH = ("dynamical_decoupling", "twirling", "execution", "environment", "max_execution_time", "simulator")
 
 # Checks of options that are not None.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
@@ -105,6 +109,14 @@ class Settings:
                 f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
                 "connection.estimator.options instead"
             ) from error
+
+    def sampler_options(self) -> dict[str, Any]:
+        """Return the options of the sampler: shots, and what both primitives have."""
+        shared = {name: self.options[name] for name in _OF_BOTH if name in self.options}
+        shots = self.shots or (None if self.precision is None else math.ceil(self.precision**-2))
+        if self.estimator == "backend":
+            shared = {}
+        return shared if shots is None else shared | {"default_shots": shots}
 
     def runtime_options(self) -> dict[str, Any]:
         """Return the options of the estimator."""

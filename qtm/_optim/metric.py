@@ -18,7 +18,7 @@ from qtm._torch.autograd import complex_name, dtype_of
 from qtm._torch.inputs import real_tensor
 from qtm.modules import QuantumModule
 
-_DENSE = 64  # parameters up to which all products as one batch take less time than some of them in turn
+_DENSE = 64  # parameters up to which all tangents as one batch take less time than some products in turn
 
 
 class StateGeometry:
@@ -38,6 +38,18 @@ class StateGeometry:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_simulations": {}, "_linear": {}}
+
+    def prepare(self) -> None:
+        """Compile the circuit now, not in the first step.
+
+        Raises:
+            UnsupportedError: its states are too large, or trained parameters are amplitudes.
+        """
+        sets = [s.detach() for s in self.module.variational_]
+        if self.module.input_size == 0:
+            self.at(None)
+        else:
+            self._simulation(complex_name(dtype_of(sets, None)))
 
     def at(self, inputs: Tensor | None) -> Products:
         """Products with the mean metric over the inputs (..., input_size), at the module's parameters.
@@ -94,7 +106,7 @@ class Products(ABC):
         """The product (parameters,) with a direction (parameters,)."""
 
     def matrix(self) -> Tensor | None:
-        """The metric (parameters, parameters) where it is cheap: all products are one batch; otherwise None."""
+        """The metric (parameters, parameters) where it is cheap: from all tangents, as one batch; otherwise None."""
         return None
 
 
@@ -171,8 +183,11 @@ class LinearProducts(Products):
         if count > _DENSE:
             return None
         angles = self._angles.expand(count, -1).contiguous()
-        found = self._engine.metric_product(angles, self._prepared, self._jacobian.T.contiguous()) @ self._jacobian
-        return (found + found.T) / 2
+        moved = self._engine.jvp(angles, self._prepared, self._jacobian.T.contiguous())  # (parameters, amplitudes)
+        state = self._engine.forward(self._angles, self._prepared)[0][0]
+        berry = moved @ state.conj()
+        metric: Tensor = (moved @ moved.mH).real - torch.outer(berry, berry.conj()).real
+        return metric
 
 
 def metric_tensor(module: QuantumModule, inputs: Any = None) -> Tensor:

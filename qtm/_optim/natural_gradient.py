@@ -68,6 +68,7 @@ class NaturalGradient(torch.optim.Optimizer):
 
     Raises:
         ParameterError: a parameter is not one of the module's sets, or a number is unusable.
+        UnsupportedError: the states are too large to simulate, or trained parameters are amplitudes.
         ShapeError: (from ``step``) the module has inputs, and was not called.
 
     Example:
@@ -111,6 +112,7 @@ class NaturalGradient(torch.optim.Optimizer):
             checked_number(group["lr"], "lr", "give a learning rate, such as 0.05", above=0)
             checked_number(group["damping"], "damping", "give a small number, such as 1e-3", least=0)
         check_sets(self.param_groups, module)
+        self._geometry.prepare()
         self._last = LastInputs()
         module.register_forward_pre_hook(self._last)
         self.iterations = 0
@@ -182,8 +184,12 @@ class NaturalGradient(torch.optim.Optimizer):
         direction = torch.zeros_like(gradient)
         for inside in self._members(sets, options["trained"] != 0):
             block = metric[inside][:, inside] + torch.diag(options["damping"][inside])
-            # Without damping the metric may be singular: the shortest solution.
-            direction[inside] = torch.linalg.lstsq(block, gradient[inside][:, None], driver="gelsd").solution[:, 0]
+            right = gradient[inside][:, None]
+            factor, failed = torch.linalg.cholesky_ex(block)
+            if failed:  # singular without damping, up to rounding: the shortest solution
+                direction[inside] = torch.linalg.lstsq(block, right, driver="gelsd").solution[:, 0]
+            else:
+                direction[inside] = torch.cholesky_solve(right, factor)[:, 0]
         return direction
 
     def _members(self, sets: list[nn.Parameter], trained: Tensor) -> list[Tensor]:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
-from qtm._torch.derivatives import Outputs, Residuals, apply_directly, in_transform
+from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+_apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
@@ -80,7 +81,7 @@ def _values(
     if fused is None or torch.autograd.forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
     if torch.is_grad_enabled() and (by[0] or any(one.requires_grad and one.numel() for one in sets)):
-        return apply_directly(Fused, method, batch, inputs, *sets)
+        return _apply_fused(method, batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 
 
@@ -88,7 +89,8 @@ def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Ten
     """The general way: torch computes the angles, and with them whatever derivative is asked for."""
     angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
-        return Outputs.apply(method, Residuals(), angles, *prepared)
+        apply = Outputs.apply if in_transform() else _apply_outputs
+        return apply(method, Residuals(), angles, *prepared)
     return method.forward(angles, prepared, False)[0]
 
 

@@ -36,7 +36,7 @@ class CircuitModule(nn.Module):
         """The same as whoever traces the module has to see it."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
-        if self._operator_name is None:
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
             return torch.compiler.disable(self._values_at)(inputs, sets)
         # Imported here: to define an operator takes time, and most processes compile nothing.
         from qtm._torch.operators import outputs

@@ -12,7 +12,7 @@ A third derivative is refused, never silently zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,13 +42,13 @@ class Residuals:
         return content
 
 
-def apply_directly(function: type[torch.autograd.Function], *args: Any) -> Any:
+def direct_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """``function.apply`` outside of transforms, without the binding of arguments that takes 10 us a call.
 
     That step of `torch.autograd.Function.apply` only fills in defaults, and these functions have none. Holds for
     torch 2.4 to 2.13.
     """
-    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc, no-any-return]
 
 
 def in_transform() -> bool:
@@ -64,10 +64,6 @@ def _step(function: type[torch.autograd.Function]) -> Any:
 
 class Outputs(torch.autograd.Function):
     """Outputs (batch, outputs) of angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes)."""
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        return super().apply(*args) if in_transform() else apply_directly(cls, *args)
 
     @staticmethod
     def forward(method: GradientMethod, residuals: Residuals, angles: Tensor, *prepared: Tensor) -> Tensor:

@@ -138,3 +138,39 @@ def _refuse_second(ctx: Any, *cotangents: Any) -> Any:
 
 outputs.register_autograd(_backward, setup_context=_keep)
 pull_back.register_autograd(_refuse_second)
+
+
+# Batches of `torch.vmap`
+
+
+def _slices(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The arguments of every member of a batch; lists are taken apart."""
+    for member in range(size):
+        yield [_slice(arg, dim, member) for arg, dim in zip(args, dims, strict=True)]
+
+
+def _slice(arg: Any, dim: Any, member: int) -> Any:
+    if isinstance(arg, list | tuple):
+        return [_slice(a, d, member) for a, d in zip(arg, dim, strict=True)] if isinstance(dim, list | tuple) else arg
+    return arg if dim is None else arg.select(dim, member)
+
+
+@outputs.register_vmap
+def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any) -> Any:
+    if dims[1] is not None and all(dim is None for dim in dims[2]):
+        rows = inputs.movedim(dims[1], 0)
+        values = outputs(name, rows.flatten(0, 1), sets, by)[0].unflatten(0, rows.shape[:2])
+    else:
+        each = _slices(info.batch_size, dims, (name, inputs, sets, by))
+        values = torch.stack([outputs(*arguments)[0] for arguments in each])
+    return (values, torch.zeros(1, dtype=torch.uint8)), (0, None)
+
+
+@pull_back.register_vmap
+def _pull_back_batch(
+    info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any, ticket: Tensor, cotangent: Tensor
+) -> Any:
+    given = name, inputs, sets, by, torch.zeros(1, dtype=torch.uint8), cotangent
+    found = [pull_back(*arguments) for arguments in _slices(info.batch_size, (*dims[:4], None, dims[5]), given)]
+    stacked = [torch.stack(gradients) for gradients in zip(*found, strict=True)]
+    return stacked, [0] * len(stacked)
