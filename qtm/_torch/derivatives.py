@@ -48,7 +48,7 @@ def direct_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     That step of `torch.autograd.Function.apply` only fills in defaults, and these functions have none. Holds for
     torch 2.4 to 2.13.
     """
-    return super(torch.autograd.Function, function).apply  # type: ignore[misc, no-any-return]
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 def in_transform() -> bool:
