@@ -134,10 +134,16 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
 def threads(measured: Results) -> str:
     """Speed over one thread."""
     rows = [
-        [str(r["x"]), str(r["threads"]), *(number(r[who]["median"]) for who in ("peer_ms", "qtm_ms")), ratio(r)]
+        [
+            str(r["x"]),
+            str(r["batch"]),
+            str(r["threads"]),
+            *(number(r[who]["median"]) for who in ("peer_ms", "qtm_ms")),
+            ratio(r),
+        ]
         for r in measured["threads"]["rows"]
     ]
-    return markdown(("qubits", "threads", "ms on one", "ms", "speed"), rows) + _where(measured["threads"])
+    return markdown(("qubits", "batch", "threads", "ms on one", "ms", "speed"), rows) + _where(measured["threads"])
 
 
 def with_training(measured: Results, benchmark: str) -> str:
