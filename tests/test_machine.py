@@ -149,14 +149,18 @@ def test_states_that_the_container_cannot_hold_are_refused(tree, monkeypatch):
         schedule._refuse_what_cannot_fit(28)
 
 
+def _fail_while_paused() -> None:
+    assert not gc.isenabled()
+    raise KeyError
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_garbage_collection_is_paused_and_put_back(enabled):
     before = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
         with pytest.raises(KeyError), garbage_collection_paused():
-            assert not gc.isenabled()
-            raise KeyError
+            _fail_while_paused()
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()
