@@ -1,6 +1,6 @@
 """Burgers' equation u_t + u u_x = nu u_xx, solved by a quantum circuit that knows nothing but the equation.
 
-    python examples/burgers.py             # a minute; writes burgers.png
+    python examples/burgers.py             # one to two minutes on two cores; writes burgers.png
     python examples/burgers.py --quick
 
 A circuit of position x and time t gives five expectation values, and a linear layer makes u and the slope q of them.

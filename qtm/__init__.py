@@ -24,8 +24,12 @@ from qtm._errors import (
     UnsupportedError,
     WorkerError,
 )
-from qtm.modules import HybridModule, QuantumModule
-from qtm.primitives import FastEstimator, FastSampler
+from qtm._machine import garbage_collection_paused
+
+# A full collection goes through all objects of torch and qiskit, and would take a third of the import.
+with garbage_collection_paused():
+    from qtm.modules import HybridModule, QuantumModule
+    from qtm.primitives import FastEstimator, FastSampler
 
 if TYPE_CHECKING:
     from qtm import hardware, noise

@@ -10,7 +10,10 @@ of any group above the process holds for it too [1], [2].
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -119,3 +122,15 @@ def _chain(mounted: Path, top: str, path: str) -> list[Path]:
     below = inside.relative_to(top).parts if inside.is_relative_to(top) and ".." not in inside.parts else ()
     chain = [mounted.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
     return [folder for folder in chain if folder.is_dir()]
+
+
+@contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """No collection of reference cycles meanwhile; what was switched off before stays so."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

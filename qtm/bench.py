@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
-from qtm._bench.workloads import WORKLOADS, QtmRunner, Workload
+from qtm._bench.workloads import WORKLOADS, Case, QtmRunner, Workload
 from qtm._errors import ParameterError, require
 from qtm._executors import resolve_threads
 
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_run_comparison, name=name)
     threads = commands.add_parser("threads", help=_THREADS_TITLE, description=_THREADS_TITLE)
     _common(threads, repeats=15)
-    _sized(threads, WORKLOADS["fig1"])
+    _sized(threads, WORKLOADS["fig1"], several_batches=True)
     threads.set_defaults(run=_run_threads)
     second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
     _common(second_order, repeats=7)
@@ -110,9 +111,10 @@ def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
     )
 
 
-def _sized(parser: argparse.ArgumentParser, workload: Workload) -> None:
+def _sized(parser: argparse.ArgumentParser, workload: Workload, *, several_batches: bool = False) -> None:
     parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})")
+    several: dict[str, Any] = {"nargs": "+", "dest": "batches"} if several_batches else {}
+    parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})", **several)
     sizes = " ".join(map(str, workload.sizes))
     if workload.qubits:
         parser.add_argument("--qubits", type=_at_least(2), help=f"default {workload.qubits}")
@@ -231,13 +233,13 @@ def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, do
 
 def _run_threads(options: argparse.Namespace) -> int:
     workload = WORKLOADS["fig1"]
-    settings = Settings(resolve_threads(options.threads), options.repeats, batch=options.batch)
+    settings = Settings(resolve_threads(options.threads), options.repeats)
     sizes = options.sizes or (workload.quick if options.quick else workload.sizes)
     report = _report("threads", workload, options, settings, _THREADS_TITLE)
+    counts = range(2, settings.threads + 1)
     with _progress("threads") as bar:
-        for x in sizes:
-            for count in range(2, settings.threads + 1):
-                _recorder(report, bar)(_threads_row(workload, x, count, settings))
+        for x, batch, count in product(sizes, options.batches or [workload.batch], counts):
+            _recorder(report, bar)(_threads_row(workload.case(x, batch), count, settings.repeats))
     return _finish(report, options)
 
 
@@ -277,13 +279,12 @@ def _run_kernel(options: argparse.Namespace) -> int:
     return _finish(report, options)
 
 
-def _threads_row(workload: Workload, x: int, count: int, settings: Settings) -> Row:
-    case = workload.case(x, settings.batch)
+def _threads_row(case: Case, count: int, repeats: int) -> Row:
     contestants = [QtmRunner(case, "double", threads) for threads in (count, 1)]
-    many, one = alternate([partial(ours.timed, "combined") for ours in contestants], settings.repeats)
-    row = Row(x, "combined", "qtm, one thread", "double", "reverse", case.batch, count, measured=now())
+    many, one = alternate([partial(ours.timed, "combined") for ours in contestants], repeats)
+    row = Row(case.x, "combined", "qtm, one thread", "double", "reverse", case.batch, count, measured=now())
     row.qtm_ms, row.peer_ms = many.summary(), one.summary()
-    row.samples, row.repeats = case.batch, settings.repeats
+    row.samples, row.repeats = case.batch, repeats
     return row
 
 
@@ -337,7 +338,8 @@ def _recorder(report: Report, bar: Any) -> Callable[[Row], None]:
 
 def _finish(report: Report, options: argparse.Namespace) -> int:
     content = report.content
-    title = f"{content['title']}; batch {content['rows'][0]['batch']}, {content['threads']} threads"
+    batches = ", ".join(map(str, dict.fromkeys(row["batch"] for row in content["rows"])))
+    title = f"{content['title']}; batch {batches}, {content['threads']} threads"
     print(show(title, *comparison_table(content)))
     for line in training_lines(content):
         print(line)

@@ -160,9 +160,9 @@ class QuantumModule(CircuitModule):
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
         self._methods = {}
         self._is_real = not isinstance(self._settings.output, State)
-        computing = self._method(torch.get_default_dtype())
-        self._output_size = computing.num_outputs
-        self._set_operator_name(isinstance(computing, EngineMethod) and computing.is_repeatable)
+        computed = self._method(torch.get_default_dtype())
+        self._output_size = computed.num_outputs
+        self._set_operator_name(isinstance(computed, EngineMethod) and computed.is_repeatable)
 
     @classmethod
     def from_parts(

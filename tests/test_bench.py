@@ -315,6 +315,15 @@ def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.Cap
     assert content["title"][:20] in capsys.readouterr().out
 
 
+def test_threads_are_measured_over_sizes_and_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, picture = tmp_path / "out.json", tmp_path / "out.png"
+    sizes = "--qubits", "2", "3", "--batch", "1", "5", "--threads", "2", "--repeats", "1"
+    assert bench.main(["threads", *sizes, "--json", str(path), "--plot", str(picture)]) == 0
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [(row["x"], row["batch"]) for row in rows] == [(2, 1), (2, 5), (3, 1), (3, 5)]
+    assert "batch 1, 5, 2 threads" in capsys.readouterr().out
+
+
 @needs_checkout
 @pytest.mark.slow
 def test_quick_runs_beside_an_installed_peer(tmp_path: Path) -> None:
@@ -475,7 +484,7 @@ def test_tables_stand_between_their_markers() -> None:
     measured = {"threads": content("threads", row(10, "qtm, one thread", 1.0, 1.9))}
     after = filled(before, measured)
     assert after.startswith("a\n<!-- bench:threads -->\n| qubits |")
-    assert "| 10 | 2 | 1.90 | 1.00 | 1.90x |" in after
+    assert "| 10 | 48 | 2 | 1.90 | 1.00 | 1.90x |" in after
     assert after.endswith("<!-- /bench:threads -->\nb\n")
     assert "old" not in after
     assert filled(after, measured) == after

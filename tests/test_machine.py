@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from qtm._engines.statevector import schedule
 from qtm._errors import OutOfMemory
-from qtm._machine import available_cores, free_memory
+from qtm._machine import available_cores, free_memory, garbage_collection_paused
 
 GIB = 1 << 30
 V1_UNLIMITED = 9223372036854771712
@@ -146,3 +147,16 @@ def test_states_that_the_container_cannot_hold_are_refused(tree, monkeypatch):
     schedule._refuse_what_cannot_fit(27)
     with pytest.raises(OutOfMemory, match="28 qubits need 4.0 GiB .* 3.0 GiB of memory are free"):
         schedule._refuse_what_cannot_fit(28)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_paused_and_put_back(enabled):
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(KeyError), garbage_collection_paused():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -46,6 +46,8 @@ def comparison_figure(content: dict[str, Any]) -> Figure:
 
 def _name(row: dict[str, Any]) -> str:
     shown = row["peer"] if row["gradient"] == "reverse" or row["peer"] != "qtm" else f"qtm, {row['gradient']}"
+    if row["peer"] == "qtm, one thread":  # the one benchmark of several batches
+        shown = f"{shown}, batch {row['batch']}"
     return shown if row["dtype"] == "double" else f"{shown}, single"
 
 

@@ -181,12 +181,13 @@ def spread(summary: dict[str, float] | None) -> str:
 
 def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison, for `show`."""
-    header = [content["axis"], "mode", "against", "precision", "qtm ms", "", "peer ms", "", "ratio", "note"]
+    header = [content["axis"], "batch", "mode", "against", "precision", "qtm ms", "", "peer ms", "", "ratio", "note"]
     table = []
     for row in content["rows"]:
         mine = row["qtm_ms"]
         table.append([
-            str(row["x"]), row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
+            str(row["x"]), str(row["batch"]),
+            row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
             "" if row["peer"] == "qtm" else row["peer"], row["dtype"],
             number(mine["median"]) if mine else row["status"], spread(mine),
             peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row), row["note"],

@@ -49,7 +49,7 @@ class NaturalGradient(torch.optim.Optimizer):
     g is the Fubini-Study metric of the module's states, averaged over the inputs of its last call with gradients
     enabled (Stokes et al., Quantum 4, 269 (2020)), a quarter of their quantum Fisher information. The equations are
     solved by conjugate gradients, without the matrix: a product with g costs about two gradients. Only for at most 64
-    parameters of a circuit without inputs is g built, all products being one batch.
+    parameters of a circuit without inputs is g built, from all tangents in one batch.
 
     The metric is that of the ideal states, also where the module's values come from an estimator or have noise.
 

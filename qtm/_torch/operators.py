@@ -35,7 +35,7 @@ def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequen
     module = module_named(name)
     ticket = torch.zeros(1, dtype=torch.uint8)
     if not any(by):
-        with torch.no_grad():
+        with _as_outside(differentiable=False):
             return module._values_at(inputs, sets), ticket
     kept = _evaluated(name, inputs, sets, by)
     setattr(ticket, _KEPT, kept)
@@ -56,7 +56,7 @@ def pull_back(
     if kept is None:  # used by an earlier backward pass, or left behind by the compiler
         kept = _evaluated(name, inputs, sets, by)
     values, wanted = kept
-    with _differentiable():
+    with _as_outside(differentiable=True):
         found = torch.autograd.grad(values, wanted, cotangent, allow_unused=True)
     gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
     # Those by several sets may be parts of one tensor, which an operator must not return.
@@ -68,22 +68,28 @@ def _evaluated(
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs with their graph, and the tensors to differentiate by."""
     module = module_named(name)
-    with _differentiable():
-        leaves = [
-            None if t is None else t.detach().requires_grad_(wanted)
-            for t, wanted in zip([inputs, *sets], by, strict=True)
-        ]
-        values = module._values_at(leaves[0], leaves[1:])
-    return values, [leaf for leaf, wanted in zip(leaves, by, strict=True) if wanted and leaf is not None]
+    rows_wanted, *sets_wanted = by
+    with _as_outside(differentiable=True):
+        rows = None if inputs is None else inputs.detach().requires_grad_(rows_wanted)
+        own = [one.detach().requires_grad_(wanted) for one, wanted in zip(sets, sets_wanted, strict=True)]
+        values = module._values_at(rows, own)
+    return values, [leaf for leaf in (rows, *own) if leaf is not None and leaf.requires_grad]
+
+
+# What torch's dispatcher leaves out inside of an operator, or of a compiled graph, and plain torch code relies on:
+# without "Conjugate", for one, a product with the lazy conjugate of a tensor takes the tensor itself.
+_NEEDED = (
+    "AutogradFunctionality", "AutogradCPU", "AutogradOther", "ADInplaceOrView", "Conjugate", "Negative", "ZeroTensor"
+)  # fmt: skip
 
 
 @contextmanager
-def _differentiable() -> Iterator[None]:
-    """Autograd as outside of an operator: inside, it is switched off."""
+def _as_outside(*, differentiable: bool) -> Iterator[None]:
+    """Torch as it is outside of operators."""
     include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
-    for key in ("AutogradFunctionality", "AutogradCPU", "AutogradOther", "ADInplaceOrView"):
+    for key in _NEEDED:
         exclude = exclude.remove(getattr(torch._C.DispatchKey, key))
-    with torch._C._ForceDispatchKeyGuard(include, exclude), torch.enable_grad():
+    with torch._C._ForceDispatchKeyGuard(include, exclude), torch.set_grad_enabled(differentiable):
         yield
 
 
