@@ -74,10 +74,14 @@ class ConeEngine:
             pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial_gradient))
         return _joined(pieces, initial_gradient)
 
-    def probabilities(
-        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
+    def probabilities(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+        """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
+        return self.kept_probabilities(angles, initial, keep=False)[0]
+
+    def kept_probabilities(
+        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = True
     ) -> tuple[np.ndarray, Kept | None]:
-        """Squared modulus (batch, amplitudes) of every amplitude, and the final states if ``keep`` and they fit."""
+        """`probabilities`, and the final states if ``keep`` and they fit."""
         sweeps, kept, number = self.sweeps(len(angles)), None, 0
         out = np.zeros((len(angles), sweeps.tiling.amplitudes), angles.dtype)
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):

@@ -50,7 +50,7 @@ class OutcomeEngine:
     def _weights(self, angles: np.ndarray, prepared: Arrays, keep: bool = False) -> tuple[np.ndarray, Any]:
         """Squared modulus (batch, rows) of the amplitudes, and the states for one `vjp`."""
         start = self.batch.start(prepared, len(angles))
-        return self.batch.engine.probabilities(self.batch.angles(angles), start, keep=keep)
+        return self.batch.engine.kept_probabilities(self.batch.angles(angles), start, keep=keep)
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """Probabilities (batch, outcomes), and the states for one `vjp`."""
