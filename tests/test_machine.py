@@ -154,8 +154,10 @@ def test_garbage_collection_is_paused_and_put_back(enabled):
     before = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
-        with pytest.raises(KeyError), garbage_collection_paused():
+        with garbage_collection_paused():
             assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        with pytest.raises(KeyError), garbage_collection_paused():
             raise KeyError
         assert gc.isenabled() is enabled
     finally:
