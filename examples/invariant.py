@@ -67,8 +67,7 @@ def accuracy(model: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor)
 
 def with_noise(model: torch.nn.Module, build, strength: float) -> torch.nn.Module:
     """The trained weights on a circuit with depolarising noise."""
-    estimator = qtm.noisy_estimator(qtm.depolarizing_noise(strength / 10, strength))
-    noisy = build(0, estimator=estimator, gradient="param-shift")
+    noisy = build(0, noise=qtm.depolarizing_noise(strength / 10, strength))
     noisy.load_state_dict(model[0].state_dict())
     return torch.nn.Sequential(noisy, model[1])
 
@@ -92,13 +91,16 @@ def main() -> None:
                 model = train(build(seed), *samples(size, seed), steps)
                 scores[row, seed] = accuracy(model, *held_out)
             trained.append(model)
-        few = [part[:40] for part in held_out]
-        noisy = [[accuracy(with_noise(m, build, s) if s else m, *few) for m in trained[:2]] for s in strengths]
+        noisy = [[accuracy(with_noise(m, build, s) if s else m, *held_out) for m in trained] for s in strengths]
         print(f"{name}: {trained[0][0].num_trainable_parameters} angles, accuracy {scores.mean(1).round(3)}")
         left.errorbar(sizes, scores.mean(1), scores.std(1), marker="o", capsize=3, label=name)
-        right.plot(strengths, np.mean(noisy, 1), marker="o", label=name)
+        lost = noisy[0] - np.array(noisy)  # (strengths, seeds)
+        print(f"    lost under noise: {lost.mean(1).round(3)}")
+        right.errorbar(strengths, lost.mean(1), lost.std(1), marker="o", capsize=3, label=name)
     left.set(xscale="log", xlabel="training samples", ylabel="held-out accuracy", title=f"{seeds} seeds")
-    right.set(xlabel="depolarising probability of a two-qubit gate", ylabel="accuracy of 40 samples", title="Noise")
+    right.set(
+        xlabel="depolarising probability of a two-qubit gate", ylabel="accuracy lost", title="Noise after every gate"
+    )
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.legend()

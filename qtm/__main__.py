@@ -1,4 +1,4 @@
-"""The command `qtm`: train the demonstration, describe the installation, run the benchmarks."""
+"""The command `qtm`: train the demo model, describe the installation, run benchmarks and services."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     default = classifier.Settings()
     demo.add_argument("--epochs", type=_at_least(1), default=default.epochs, help="passes over the training set")
     demo.add_argument(
-        "--seed", type=_at_least(0), default=default.seed, help="of the split, the weights and the batches"
+        "--seed", type=_at_least(0), default=default.seed, help="seed of the split, the weights and the batches"
     )
-    demo.add_argument("--threads", type=_at_least(0), default=default.threads, help="0: all cores")
+    demo.add_argument("--threads", type=_at_least(0), default=default.threads, help="number of threads; 0: all cores")
     demo.add_argument("--device", choices=["cpu"], default=default.device, help="where to compute")
-    demo.add_argument("--out", type=Path, default=Path("qtm-demo"), metavar="FOLDER", help="where to write")
+    demo.add_argument("--out", type=Path, default=Path("qtm-demo"), metavar="FOLDER", help="folder for the results")
     demo.set_defaults(run=_run_demo)
-    info = commands.add_parser("info", help="versions, processor, and where compiled kernels are kept")
+    info = commands.add_parser("info", help="versions, processor and kernel cache")
     info.set_defaults(run=_run_info)
     comparison = compare_command.add_arguments(commands, _at_least)
     comparison.set_defaults(run=lambda options: compare_command.run(options, print))
     service = serve_command.add_arguments(commands, _at_least)
     service.set_defaults(run=lambda options: serve_command.run(options, print))
-    commands.add_parser("bench", help="measure, and compare with other packages (`qtm bench --help`)")
+    commands.add_parser("bench", help="time qtm and other packages (`qtm bench --help`)")
     return parser
 
 
@@ -105,14 +105,14 @@ def _run_bench(arguments: Sequence[str]) -> int:
 def _run_demo(options: argparse.Namespace) -> None:
     progress_bar = require("tqdm", "demo").tqdm
     log_above_bar = require("tqdm.contrib.logging", "demo").logging_redirect_tqdm
-    require("matplotlib", "demo")  # to fail now, not after the training
+    require("matplotlib", "demo")  # fail now, not after the training
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # its share is a softmax; threads that wait for it would take the circuit's cores
     began = time.perf_counter()
     model = classifier.Classifier(classifier.Settings(options.epochs, options.seed, options.threads, options.device))
     digits, module = model.digits, model.module
     print(
-        f"{len(digits.images)} digits to train on, {len(digits.held_out_images)} held out; "
+        f"{len(digits.images)} training digits, {len(digits.held_out_images)} held out; "
         f"{module.circuit.num_qubits} qubits, {module.num_trainable_parameters} weights, "
         f"{options.threads or available_cores()} threads"
     )

@@ -1,4 +1,4 @@
-"""Errors of qtm, and the one way in which optional packages are imported."""
+"""Errors of qtm, and the import of optional packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ObservableError(QtmError, ValueError):
 
 
 class ParameterError(QtmError, ValueError):
-    """A parameter is unknown, missing, listed twice, or its value is unusable."""
+    """A parameter is unknown, missing or listed twice, or a value is invalid."""
 
 
 class ShapeError(QtmError, ValueError):
@@ -31,11 +31,11 @@ class DtypeError(QtmError, TypeError):
 
 
 class OutOfMemory(QtmError, MemoryError):
-    """The state vectors would not fit in memory; the message says how much they need."""
+    """The states would not fit in memory; the message states the memory needed and available."""
 
 
 class UnsupportedError(QtmError, NotImplementedError):
-    """A simulation method or an output cannot do what was asked of it; the message says which can."""
+    """A simulation method or an output does not support a request; the message names one that does."""
 
 
 class WorkerError(QtmError, RuntimeError):
@@ -47,15 +47,15 @@ class JobError(QtmError, RuntimeError):
 
 
 class BudgetExceeded(QtmError, RuntimeError):
-    """The next submission would exceed the budget; the message says what was used."""
+    """The next submission would exceed the budget; the message states the usage so far."""
 
 
 class MissingPackage(QtmError, ImportError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import ``package``, or say which extra of qtm installs it.
+    """Import ``package``; if it is missing, name the extra of qtm that installs it.
 
     Raises:
         MissingPackage: ``package`` is not installed.
@@ -64,6 +64,6 @@ def require(package: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingPackage(
-            f"{package!r} is needed here and could not be imported ({error}); "
+            f"{package!r} is required here and could not be imported ({error}); "
             f'install it with: pip install "qtm-torch[{extra}]"'
         ) from error

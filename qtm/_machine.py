@@ -90,7 +90,7 @@ def _room(folder: Path) -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no such file, or it says "max"."""
+    """The number in a file; None if the file does not exist or holds "max"."""
     text = "".join(_lines(path)).strip()
     return int(text) if text.lstrip("-").isdecimal() else None
 

@@ -1,7 +1,7 @@
-"""`qtm bench`: how fast qtm is, what the machine could do, and what other packages take for the same.
+"""`qtm bench`: time qtm, compare it with the peak of the machine and with other packages.
 
-`qtm bench core` measures the kernels against the peak of the machine. The others reproduce a figure or table of
-[1] or [2] beside every peer that is there: a package of this environment, or of another one that is given with
+`qtm bench core` compares the kernels with the peak of the machine. The other benchmarks reproduce a figure or table of
+[1] or [2] beside every available peer: a package of this environment, or of another one given with
 `--peer-python NAME=PATH`. A peer's outputs are checked against qtm's before its time counts.
 
 [1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, training
+from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "qtm bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
-    core = commands.add_parser("core", help="kernels against the peak of the machine, and what lies around them")
+    core = commands.add_parser("core", help="kernels against the peak of the machine, and the overhead around them")
     _common(core, repeats=15)
     core.set_defaults(run=_run_core)
     for name, workload in WORKLOADS.items():
@@ -84,13 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"], several_batches=True)
     threads.set_defaults(run=_run_threads)
-    noisy = commands.add_parser("noise", help=noise.TITLE, description=noise.TITLE)
-    _common(noisy, repeats=7)
-    noisy.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    noisy.add_argument("--batch", type=_at_least(1), default=noise.BATCH, help=f"samples (default {noise.BATCH})")
-    noisy.add_argument("--qubits", type=_at_least(2), nargs="+", help=f"default {' '.join(map(str, noise.SIZES))}")
-    noisy.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-    noisy.set_defaults(run=_run_noise)
+    second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
+    _common(second_order, repeats=7)
+    _sized(second_order, WORKLOADS["fig1"])
+    second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    second_order.set_defaults(run=_run_second)
     mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
@@ -99,17 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     _common(kernel, repeats=7)
     _comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
-    tables = commands.add_parser("tables", help="fill the documents' tables from the JSON files")
-    tables.add_argument("--check", action="store_true", help="change nothing; fail where a table has drifted")
+    tables = commands.add_parser("tables", help="fill the tables of the documents from the JSON files")
+    tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
     parser.add_argument("--repeats", type=_at_least(1), default=repeats, help=f"rounds of timing (default {repeats})")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a short run, to check that it works")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="save here; what FILE holds and is not measured again stays in it"
+        "--json", type=Path, metavar="FILE", help="save here; results in FILE that are not measured again are kept"
     )
 
 
@@ -131,7 +129,7 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
     _sized(parser, workload)
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=[*PEERS, "all", "none"],
-        help=f"default: those of this list that are installed or given: {', '.join(workload.peers or PEERS)}",
+        help=f"default: those of this list that are installed or given: {', '.join(_peers_of(workload))}",
     )  # fmt: skip
     parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
     parser.add_argument(
@@ -175,6 +173,8 @@ def _training_mps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=_at_least(1), default=100, help="default 100")
     parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
     parser.add_argument("--rate", type=float, default=matrix_product_states.RATE, help="learning rate of Adam")
+    methods = matrix_product_states.OPTIMIZERS
+    parser.add_argument("--optimizer", choices=methods, default=methods[0], help=f"default {methods[0]}")
     parser.add_argument("--truncations", nargs="+", choices=names, default=names)
 
 
@@ -216,11 +216,19 @@ def _run_comparison(options: argparse.Namespace) -> int:
     with _progress(options.name) as bar:
         done = _recorder(report, bar)
         alone(workload, sizes, settings, done)
+        if workload.pauli:
+            _noisy_rows(workload, sizes, settings, done)
         for peer in peers:
             report.about(peer, beside(peer, workload, sizes, settings, done))
         if not options.quick and not getattr(options, "no_training", True):
             _TRAININGS[options.name](report, options, settings, bar)
     return _finish(report, options)
+
+
+def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, done: Callable[[Row], None]) -> None:
+    for x in sizes:
+        for row in noise.rows(workload.case(x, settings.batch), settings.threads, settings.repeats):
+            done(row)
 
 
 def _run_threads(options: argparse.Namespace) -> int:
@@ -235,14 +243,18 @@ def _run_threads(options: argparse.Namespace) -> int:
     return _finish(report, options)
 
 
-def _run_noise(options: argparse.Namespace) -> int:
-    threads = resolve_threads(options.threads)
-    head = {"title": noise.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
-    report = Report("noise", options.json, head)
-    with _progress("noise") as bar:
-        for num_qubits in options.qubits or (noise.QUICK if options.quick else noise.SIZES):
-            for row in noise.rows(num_qubits, options.batch, threads, 2 if options.quick else options.repeats):
-                _recorder(report, bar)(row)
+def _run_second(options: argparse.Namespace) -> int:
+    workload = WORKLOADS["fig1"]
+    repeats = min(options.repeats, 3) if options.quick else options.repeats
+    settings = Settings(resolve_threads(options.threads), repeats, dtypes=tuple(options.dtypes), batch=options.batch)
+    torch.set_num_threads(settings.threads)
+    report = _report("second", workload, options, settings, second.TITLE)
+    with _progress("second") as bar:
+        done = _recorder(report, bar)
+        for x in options.sizes or (workload.quick if options.quick else workload.sizes):
+            for dtype in settings.dtypes:
+                for row in second.rows(workload.case(x, settings.batch), dtype, settings.threads, repeats):
+                    done(row)
     return _finish(report, options)
 
 
@@ -298,8 +310,13 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
             raise ParameterError("--peers none goes with no other name")
         return []
     if "all" in named:
-        return list(PEERS)
-    return named or [name for name in workload.peers or PEERS if python_of(name, settings.pythons) is not None]
+        return _peers_of(workload)
+    return named or [name for name in _peers_of(workload) if python_of(name, settings.pythons) is not None]
+
+
+def _peers_of(workload: Workload) -> list[str]:
+    """Peers of the workload: by default those that simulate its kind of states."""
+    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.states == workload.states]
 
 
 def _report(
@@ -346,12 +363,13 @@ def _run_mps(options: argparse.Namespace) -> int:
             for seed in range(starts):
                 training = None
                 for training in matrix_product_states.train(
-                    qubits, options.ansatz, truncation, epochs, seed, options.rate
+                    qubits, options.ansatz, truncation, epochs, seed, options.rate, options.optimizer
                 ):
                     bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
                     bar.update()
                 assert training is not None
-                what = f"{options.ansatz}, {qubits} qubits, {truncation}, rate {options.rate}"
+                how = f"rate {options.rate}" if options.optimizer == "adam" else options.optimizer
+                what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}"
                 report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
                 last.append((what, seed, training))
     for what, seed, training in last:

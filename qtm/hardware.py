@@ -34,20 +34,24 @@ from qtm._arguments import (
     checked_int,
 )
 from qtm._errors import ParameterError, QtmError, require
+from qtm._hardware.budget import Budget
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
-from qtm._hardware.device_estimator import Budget, DeviceEstimator, DeviceJob
+from qtm._hardware.device_estimator import DeviceEstimator
+from qtm._hardware.device_primitive import DeviceJob
+from qtm._hardware.device_sampler import DeviceSampler
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
+from qtm._hardware.protocols import RandomizedBenchmarking, ReadoutAssignment
 from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
 from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
 
 __all__ = [
-    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "Drift", "Settings",
-    "Usage", "connect", "find", "resume", "stop", "warn",
+    "CalibrationWatch", "Checkpoint", "Connection", "DeviceEstimator", "DeviceJob", "DeviceSampler", "Drift",
+    "RandomizedBenchmarking", "ReadoutAssignment", "Settings", "Usage", "connect", "find", "resume", "stop", "warn",
 ]  # fmt: skip
 
 logger = logging.getLogger("qtm")
@@ -121,6 +125,8 @@ def connect(
     if options.get("seed_transpiler") is None:
         options["seed_transpiler"] = secrets.randbits(31)
     settings = Settings("", mode, **options)  # checked before a service is asked
+    if settings.dry_run and journal is not None:
+        raise ParameterError("a dry run has no results to resume from; leave journal= out, or dry_run=True")
     device, service = _find_backend(backend, service, settings, min_qubits)
     kind = kind_for(device) if settings.estimator == "auto" else settings.estimator
     settings = dataclasses.replace(settings, backend=device.name, estimator=kind)
@@ -218,6 +224,8 @@ class Connection:
     Attributes:
         backend: The backend.
         estimator: The estimator (a ``BaseEstimatorV2``) for modules, gradients and plain Qiskit.
+        sampler: The sampler (a ``BaseSamplerV2``) for `SamplerQNN` and plain Qiskit, with the same session, journal
+            and budget.
         pass_manager: Transpiles circuits for the backend with ``run(circuit)``.
         journal: The jobs of the run; ``journal.jobs()`` lists them.
         checkpoint: A `Checkpoint` beside the journal (its name with ``.pt``); None without a journal file.
@@ -229,19 +237,24 @@ class Connection:
         self._mode: Any = None
         self.pass_manager = DevicePassManager(backend, settings.optimization_level, settings.seed_transpiler, journal)
         circuits = settings.max_circuits_per_job or getattr(backend, "max_circuits", None)
-        self.estimator = DeviceEstimator(
-            backend, service, settings.estimator, settings.runtime_options(), self._open_mode, journal,
-            seed=settings.seed_simulator,
-            limits=Limits(circuits=circuits, depth=settings.max_depth),
-            budget=Budget(settings.max_executions, settings.max_seconds),
-            retry=Retry(settings.retries, settings.backoff),
-        )  # fmt: skip
+        shared: dict[str, Any] = {
+            "seed": settings.seed_simulator,
+            "limits": Limits(circuits=circuits, depth=settings.max_depth),
+            "budget": Budget(settings.max_executions, settings.max_seconds),
+            "retry": Retry(settings.retries, settings.backoff),
+            "dry_run": settings.dry_run,
+        }
+        where, opened = (backend, service, settings.estimator), (self._open_mode, journal)
+        self.estimator = DeviceEstimator(*where, settings.runtime_options(), *opened, **shared)
+        self.sampler = DeviceSampler(*where, settings.sampler_options(), *opened, **shared)
         self.checkpoint = None
         if journal.path is not None:
             self.checkpoint = Checkpoint(journal.path.with_name(journal.path.name + ".pt"), journal)
 
     def _open_mode(self) -> Any:
         name = MODES[self.settings.mode]
+        if self._mode is not None:  # the estimator and the sampler share it
+            return self._mode
         if name is None or self.settings.estimator == "backend":
             return self.backend
         runtime = require("qiskit_ibm_runtime", EXTRA)
@@ -279,6 +292,31 @@ class Connection:
         """
         return self.estimator.estimate_usage(pubs, precision=precision)
 
+    def check(self, forecast: Usage) -> None:
+        """Compare a forecast with what is left of the budget and of the account's plan; nothing is submitted.
+
+        A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
+
+        Args:
+            forecast: What is going to be used.
+
+        Raises:
+            BudgetExceeded: It is more than ``max_seconds`` and ``max_executions`` leave, or than the plan has left
+                (``usage_remaining_seconds`` of the service).
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> with hardware.connect("fake_manila", max_seconds=60) as device:
+            ...     ansatz = real_amplitudes(2, reps=1)
+            ...     settings = {"estimator": device.estimator, "pass_manager": device.pass_manager}
+            ...     model = QuantumModule(ansatz, None, ansatz.parameters, gradient="auto", **settings)
+            ...     device.check(model.estimate_usage(1, steps=20))
+            Traceback (most recent call last):
+            ...
+            qtm._errors.BudgetExceeded: max_seconds=60 would be exceeded: used so far 0 jobs, ...
+        """
+        self.estimator.check(forecast)
+
     def recalibrate(self) -> None:
         """Fetch the backend's latest calibration and use it from the next submission on.
 
@@ -295,6 +333,8 @@ class Connection:
         try:
             if self._mode is not None:
                 self._mode.close()
+                self.estimator.note_session()
+                self.sampler.note_session()
         finally:
             self._mode = None
             self.journal.close()

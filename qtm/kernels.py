@@ -88,7 +88,7 @@ class QuantumKernel(nn.Module):
         variational: the trained parameters, a `torch.nn.Parameter` (training parameters,).
 
     Raises:
-        CircuitError: the feature map is no circuit, cannot be simulated, or has no inverse where a sampler needs it.
+        CircuitError: the feature map is not a circuit, cannot be simulated, or lacks an inverse that a sampler needs.
         ParameterError: an argument is unusable, or belongs to the other kind of kernel.
         ShapeError: no parameter is left for features.
 
@@ -296,7 +296,7 @@ class QuantumKernel(nn.Module):
 
     @property
     def usage(self) -> Usage:
-        """What the sampler or estimator was asked for; the exact simulator counts nothing."""
+        """Usage of the sampler or estimator; the exact simulator counts nothing."""
         runner = self._sampled or self._features
         assert runner is not None
         return runner.usage

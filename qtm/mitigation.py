@@ -8,6 +8,7 @@ composes. Readout mitigation inside zero-noise extrapolation is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, fields, replace
 from numbers import Real
 from typing import Any
@@ -88,6 +89,7 @@ class MitigatedEstimator(BaseEstimatorV2):
         self.estimator = estimator
         self.method_name = method
         self.method = _made(method, options)
+        self._forecasting = False
         _follow(estimator, method, self.method)
 
     @staticmethod
@@ -102,14 +104,39 @@ class MitigatedEstimator(BaseEstimatorV2):
         its map has drifted.
         """
         coerced = estimator_pubs(pubs, precision)
-        state = self.method.state_dict()
-        wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
-        self.method.load_state_dict(state)  # restore the random sequence: a forecast draws nothing
-        if hasattr(self.estimator, "estimate_usage"):
-            return self.estimator.estimate_usage(wanted, precision=precision)
+        with self.forecast():
+            wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
+            if hasattr(self.estimator, "estimate_usage"):
+                return self.estimator.estimate_usage(wanted, precision=precision)
         noise = shot_noise(self.estimator)
         each = [simulated_usage(measured_circuits(pub), pub.precision or noise) for pub in wanted]
         return replace(sum(each, Usage()), jobs=min(1, len(each)))
+
+    @contextmanager
+    def forecast(self) -> Iterator[None]:
+        """Within it every `estimate_usage` draws what the next job would draw; at its end nothing has been drawn.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> estimator = MitigatedEstimator(FastEstimator(), "pec", noise=0.05, num_samples=20, seed=1)
+            >>> pub = (real_amplitudes(2, reps=1), "ZZ", [0.1, 0.2, 0.3, 0.4])
+            >>> with estimator.forecast():
+            ...     forecasts = [estimator.estimate_usage([pub]).pubs for _ in range(2)]
+            >>> jobs = [estimator.run([pub]).result()[0].metadata["num_circuits"] for _ in range(2)]
+            >>> forecasts == jobs
+            True
+        """
+        if self._forecasting:
+            yield
+            return
+        state, self._forecasting = self.state_dict(), True
+        inner = self.estimator.forecast() if isinstance(self.estimator, MitigatedEstimator) else nullcontext()
+        try:
+            with inner:
+                yield
+        finally:
+            self._forecasting = False
+            self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """The state besides the options: fitted maps, readout factors, positions in random sequences.

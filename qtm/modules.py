@@ -264,12 +264,13 @@ class QuantumModule(CircuitModule):
         at = torch.zeros(0) if inputs is None else real_tensor(inputs, self.input_size)
         return drawn(self._settings, at, self.variational_, shots, seed)
 
-    def estimate_usage(self, batch: int | Tensor) -> Usage:
-        """Forecast the usage of one training step, forward and backward, without submitting anything.
+    def estimate_usage(self, batch: int | Tensor, steps: int = 1) -> Usage:
+        """Forecast the usage of training steps, forward and backward, without submitting anything.
 
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
+            steps: number of training steps.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -282,7 +283,8 @@ class QuantumModule(CircuitModule):
         samples = _samples(batch) if inputs is None else inputs.shape[:-1].numel()
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples)
+        steps = checked_int(steps, "steps", "give the number of training steps")
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

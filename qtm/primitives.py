@@ -15,20 +15,21 @@ from qiskit.primitives.containers import EstimatorPubLike
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.quantum_info import SparseObservable
 
-from qtm._arguments import check_generator_seed, checked_choice, checked_int, checked_precision
+from qtm._arguments import checked_choice, checked_int, checked_precision
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import flattened
-from qtm._engines.options import Options, checked_options
+from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation
-from qtm._engines.registry import Method, simulation_method
+from qtm._engines.registry import Method
 from qtm._engines.shot_noise import SAMPLINGS
 from qtm._engines.simulation import Simulation
-from qtm._engines.simulation_cache import Simulations, parameter_rows
+from qtm._engines.simulation_cache import parameter_rows
 from qtm._errors import ParameterError
-from qtm._noise.aer_model import Noise, read_noise
-from qtm._primitives.fast_sampler import FastSampler, Seed
+from qtm._noise.aer_model import Noise
+from qtm._primitives.fast_sampler import FastSampler
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.pubs import estimator_pubs
+from qtm._primitives.simulating_primitive import Seed, SimulatingPrimitive
 
 __all__ = ["FastEstimator", "FastSampler"]
 
@@ -37,7 +38,7 @@ __all__ = ["FastEstimator", "FastSampler"]
 _CHEAP = 1 << 22
 
 
-class FastEstimator(BaseEstimatorV2):
+class FastEstimator(SimulatingPrimitive, BaseEstimatorV2):
     """Exact expectation values: a drop-in replacement for Qiskit's ``StatevectorEstimator``.
 
     If a precision is requested, normally distributed noise of that standard deviation is added; the values equal
@@ -96,10 +97,7 @@ class FastEstimator(BaseEstimatorV2):
         self._sampling = "fixed" if shots is None else "gaussian"
         if sampling is not None:
             self._sampling = checked_choice(sampling, "sampling", SAMPLINGS)
-        check_generator_seed(seed, "seed")
-        self._seed = seed
-        simulation_method(method)  # raises here, not at the first run, if the method is unknown
-        self._simulations = Simulations(checked_options(dtype, num_threads, executor, method, read_noise(noise)))
+        super().__init__(seed, dtype, num_threads, executor, noise, method)
 
     @property
     def default_precision(self) -> float:
@@ -110,16 +108,6 @@ class FastEstimator(BaseEstimatorV2):
     def sampling(self) -> str:
         """How shots become noise: "fixed", "gaussian" or "multinomial"."""
         return self._sampling
-
-    @property
-    def seed(self) -> Seed:
-        """Seed of the noise."""
-        return self._seed
-
-    @property
-    def options(self) -> Options:
-        """Dtype, workers, simulation method and noise model."""
-        return self._simulations.options
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None

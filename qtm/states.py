@@ -1,4 +1,4 @@
-"""What a loss can make of states: reduced density matrices, purity, entropy, overlap and fidelity.
+"""Functions of states for losses: reduced density matrices, purity, entropy, overlap and fidelity.
 
 Differentiable functions of torch, for the outputs of ``QuantumModule(..., outputs="state")`` or any other tensor of
 normalised amplitudes (..., 2**qubits), complex64 or complex128, in Qiskit's order: bit q of an index is qubit q.
@@ -114,7 +114,7 @@ def overlap(states: Tensor, target: Any) -> Tensor:
 
 
 def fidelity(states: Tensor, target: Any) -> Tensor:
-    """The fidelities |<target|state>|^2 (...), from 0 to 1.
+    """The fidelities ``|<target|state>|^2`` (...), from 0 to 1.
 
     Arguments and errors are those of `overlap`.
 

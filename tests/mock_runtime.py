@@ -82,7 +82,8 @@ class MockJob:
             raise RuntimeJobFailureError("Unable to retrieve job result. 1517: the device is on fire")
         program, _ = CONVERTER.decoder(CONVERTER.model(**self._record["inputs"]))
         for item in program.items:
-            item.samplex.finalize()
+            if hasattr(item, "samplex"):  # circuits that are not randomized have none
+                item.samplex.finalize()
         fake = self._service.backend("ibm_mock")._fake
         job = LocalRuntimeJob(
             run_quantum_program, fake, "executor", program, None, options=SimulatorOptions(seed_simulator=11)
@@ -103,6 +104,7 @@ class MockService:
         self.asked: list[str] = []
         self.faults: dict[str, list[Exception]] = {}
         self.failing_jobs = False
+        self.plan: dict[str, float] = {"usage_consumed_seconds": 20}  # without a limit
         self.spoil = lambda result: result
         # "accepted 3": die when the third job of this process has been accepted; or "asked 3", "waiting 3"
         self.kill = os.environ.get("MOCK_KILL", "").split()
@@ -129,12 +131,19 @@ class MockService:
         self.asked.append(f"least_busy {min_num_qubits}")
         return MockBackend(self)
 
+    def usage(self):
+        self.asked.append("usage")
+        self.fail_if("usage")
+        return self.plan
+
     def _run(self, program_id, options, inputs, **_):
         self.kill_if("asked")
         self.fail_if("submit")
+        options = options if isinstance(options, dict) else vars(options)
         record = {
             "id": f"job-{uuid.uuid4().hex[:8]}",
-            "tags": (options if isinstance(options, dict) else vars(options))["job_tags"],
+            "tags": options["job_tags"],
+            "max_execution_time": options.get("max_execution_time"),
             "program": program_id,
             "inputs": inputs,
         }

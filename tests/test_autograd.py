@@ -240,28 +240,6 @@ def test_cotangents_that_torch_negates_lazily():
     torch.testing.assert_close(made(lazy), made(-inputs))
 
 
-def test_second_derivatives_are_refused():
-    made = module()
-    inputs = inputs_of(made)
-    (first,) = torch.autograd.grad(made(inputs).sum(), inputs, create_graph=True)
-    torch.testing.assert_close(first.detach(), torch.autograd.grad(made(inputs).sum(), inputs)[0])
-    for by in (inputs, made.variational_0):
-        with pytest.raises(RuntimeError, match="first derivatives only"):
-            torch.autograd.grad(first.sum(), by, retain_graph=True)
-    scalar = lambda i: made(i).sum()  # noqa: E731
-    with pytest.raises(RuntimeError, match="first derivatives only"):
-        torch.autograd.functional.hessian(scalar, inputs)
-
-
-def test_second_derivatives_through_the_classical_part_are_refused_too():
-    """d2/dx2 of f(x)^2 holds f'(x)^2, but f''(x) as well."""
-    made = module()
-    inputs = inputs_of(made)
-    (first,) = torch.autograd.grad((made(inputs) ** 2).sum(), inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="first derivatives only"):
-        first.sum().backward()
-
-
 # torch.func
 
 MODULES = {
@@ -360,17 +338,6 @@ def test_torch_func_vjp(made):
     tracked = inputs.clone().requires_grad_()
     expected = torch.autograd.grad(run(tracked, *weights), tracked, cotangent)[0]
     torch.testing.assert_close(pull(cotangent)[0], expected)
-
-
-def test_nested_transforms_are_refused_not_wrong():
-    made = module()
-    run, weights, inputs = function_of(made), weights_of(made), inputs_of(made, 2).detach()
-    scalar = lambda i: run(i, *weights).sum()  # noqa: E731
-    for second in (lambda: grad(lambda i: grad(scalar)(i).sum())(inputs), lambda: torch.func.hessian(scalar)(inputs)):
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            second()
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        torch.func.jacfwd(scalar)(inputs)
 
 
 def test_the_older_batching_of_autograd_is_refused():

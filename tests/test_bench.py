@@ -291,9 +291,16 @@ def test_the_bar_is_not_interrupted_by_jobs(caplog: pytest.LogCaptureFixture) ->
 # --- The command ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*WORKLOADS, "threads", "noise", "kernel"])
+SECONDS = {"noise", "second", "kernel"}  # those that take more than a second
+QUICK_RUNS = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SECONDS else name
+    for name in (*WORKLOADS, "threads", "second", "kernel")
+]
+
+
+@pytest.mark.parametrize("name", QUICK_RUNS)
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = () if name in ("threads", "noise") else ("--peers", "none")
+    alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
     threads = "2" if name == "threads" else "1"
     assert bench.main([name, *QUICK, *alone, "--threads", threads, "--json", str(path), "--plot", str(picture)]) == 0
@@ -318,6 +325,7 @@ def test_threads_are_measured_over_sizes_and_batches(tmp_path: Path, capsys: pyt
 
 
 @needs_checkout
+@pytest.mark.slow
 def test_quick_runs_beside_an_installed_peer(tmp_path: Path) -> None:
     pytest.importorskip("qiskit_machine_learning")
     path = tmp_path / "out.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -11,6 +12,7 @@ from qiskit.transpiler import InstructionProperties
 from qiskit_aer import AerSimulator
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
+from qtm import hardware
 from qtm._errors import CircuitError, ParameterError
 from qtm.hardware import CalibrationWatch, stop
 
@@ -155,3 +157,78 @@ def test_the_record_plots_beside_the_loss(device, tmp_path):
     assert panels[0].lines[0].get_ydata().tolist() == [3.0, 2.0, 1.0]
     assert [panel.get_ylabel().split("\n")[0] for panel in panels] == ["loss", *CHANGES]
     assert panels[1].lines[0].get_ydata().tolist() == value(watch, "t1", 0)
+
+
+# Protocols of one's own
+
+
+class Drifting(FakeManilaV2):
+    """A device that becomes worse: every readout and every X and SX gate."""
+
+    def worsen(self, readout: float, gate: float) -> None:
+        target = copy.deepcopy(self.target)
+        for q in range(5):
+            target.update_instruction_properties("measure", (q,), InstructionProperties(1e-6, readout))
+            for name in ("sx", "x"):
+                target.update_instruction_properties(name, (q,), InstructionProperties(3.5e-8, gate))
+        self._target = target
+
+
+PROTOCOLS = (hardware.ReadoutAssignment(2000), hardware.RandomizedBenchmarking((1, 30, 100), 3, 400))
+
+
+@pytest.fixture
+def drifting():
+    backend = Drifting()
+    backend.worsen(0.02, 2e-4)
+    with hardware.connect(backend, seed_simulator=3, seed_transpiler=1) as device:
+        yield backend, device
+
+
+@pytest.mark.slow
+def test_protocols_measure_what_the_noise_is(drifting):
+    """The error of readout, and of a Clifford gate: about two pulses with depolarizing error e, so e each."""
+    backend, device = drifting
+    for readout, gate in ((0.02, 2e-3), (0.08, 6e-3)):
+        backend.worsen(readout, gate)
+        watch = hardware.CalibrationWatch(device.backend, [0, 2], protocols=PROTOCOLS, sampler=device.sampler)
+        watch(0)
+        found = {(r["quantity"], *r["qubits"]): r["value"] for r in watch.record}
+        for q in (0, 2):
+            assert found["assignment_error", q] == pytest.approx(readout, abs=0.012)
+            assert 0.5 * gate < found["clifford_error", q] < 2.5 * gate
+
+
+def test_measured_drift_stops_a_training_and_renews_the_maps(drifting, tmp_path, monkeypatch):
+    backend, device = drifting
+    renewed = []
+    monkeypatch.setattr(device, "recalibrate", lambda: renewed.append(True))
+
+    def renew(drifts):
+        device.recalibrate()
+        return hardware.stop(drifts)
+
+    watch = hardware.CalibrationWatch(
+        device.backend, [0, 1], every=2, on_drift=renew, protocols=PROTOCOLS[:1], sampler=device.sampler
+    )
+    for step in range(6):
+        if step == 3:
+            backend.worsen(0.15, 2e-4)
+        drifts = watch(step, loss=1 / (1 + step))
+        if watch.should_stop:
+            break
+    assert step == 4 and renewed == [True]
+    assert {("assignment_error", (q,)) for q in (0, 1)} <= {(d.quantity, d.qubits) for d in drifts}
+    assert device.usage.jobs == 3  # one for each record
+    assert [label for panel in watch.plot(tmp_path / "drift.png").axes for label in [panel.get_ylabel()]].count(
+        "assignment_error\n(probability)"
+    ) == 1
+
+
+def test_protocols_need_a_sampler_and_sense():
+    with pytest.raises(ParameterError, match="give connection.sampler"):
+        hardware.CalibrationWatch(FakeManilaV2(), [0], protocols=PROTOCOLS)
+    with pytest.raises(ParameterError, match="two or more different lengths"):
+        hardware.RandomizedBenchmarking(lengths=(4, 4))
+    with pytest.raises(ParameterError, match="shots"):
+        hardware.ReadoutAssignment(0)

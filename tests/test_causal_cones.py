@@ -14,7 +14,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import CouplingMap
 
 import qtm
-from qtm._bench.wide import brick, xxz
+from qtm._bench.matrix_product_states import xxz
+from qtm._bench.wide import brick
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities
@@ -71,11 +72,11 @@ def test_random_circuits_in_cones(seed):
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
 def test_bricks_in_cones(dtype):
     circuit = brick(8, 2)
-    simulation = agrees(circuit, [xxz(8), SparsePauliOp.from_sparse_list([("Z", [3], 2.0)], 8)])
+    simulation = agrees(circuit, [xxz(8, ring=False), SparsePauliOp.from_sparse_list([("Z", [3], 2.0)], 8)])
     assert len(simulation.engine.cones) > 3
-    single = simulated(circuit, [xxz(8)], dtype=dtype)
+    single = simulated(circuit, [xxz(8, ring=False)], dtype=dtype)
     at = np.random.default_rng(1).uniform(-3, 3, (17, circuit.num_parameters))
-    expected = expectation_values(circuit, list(circuit.parameters), at, [xxz(8)])
+    expected = expectation_values(circuit, list(circuit.parameters), at, [xxz(8, ring=False)])
     np.testing.assert_allclose(single.values(at), expected, atol=1e-10 if dtype == "complex128" else 1e-4)
 
 
@@ -113,7 +114,7 @@ def test_prepared_amplitudes_in_cones(seed):
 
 def test_equal_cones_share_a_schedule_and_wide_circuits_are_exact():
     circuit = brick(60, 3)
-    simulation = simulated(circuit, [xxz(60)])
+    simulation = simulated(circuit, [xxz(60, ring=False)])
     assert len(simulation.engine.arrays.batches) < 10 < len(simulation.engine.cones)
     at = np.random.default_rng(0).uniform(-3, 3, (1, circuit.num_parameters))
     # The middle bond of the long brick against a short one, cut out so that its cone fits.

@@ -310,7 +310,7 @@ def test_a_stack_of_encodings_has_no_weights() -> None:
         (lambda: stack([Part(angle_encoding(2), features=[0, 2])]), qtm.ParameterError, r"reads the features \[1\]"),
         (lambda: stack([Part(angle_encoding(2), features=[0])]), qtm.ParameterError, "each of 2 encoding"),
         (lambda: stack([Part(angle_encoding(2), qubits=[1, 1])]), qtm.CircuitError, "each of 2 qubits"),
-        (lambda: stack([Part(brick_ansatz(2), name="x")]), qtm.ParameterError, "cannot be called 'x'"),
+        (lambda: stack([Part(brick_ansatz(2), name="x")]), qtm.ParameterError, "'x' is reserved for the features"),
         (
             lambda: stack([Part(brick_ansatz(2), name="a"), Part(brick_ansatz(2, axes="y"), name="a")]),
             qtm.ParameterError,

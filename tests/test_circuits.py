@@ -140,7 +140,7 @@ def test_hardware_efficient_state() -> None:
         (reuploading_circuit, (3, 0), "depth is 0"),
         (policy_circuit, (4, -1), "depth is -1"),
         (incremental_uploading_circuit, (2, 2, 0), "num_features is 0"),
-        (incremental_uploading_circuit, (2, 2, 5), "4 at most"),
+        (incremental_uploading_circuit, (2, 2, 5), "take at most 4"),
         (hardware_efficient_circuit, (3, 0), "layers is 0"),
     ],
 )

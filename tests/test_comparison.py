@@ -33,6 +33,7 @@ def contest(quantum: list[float], *classical: list[float]) -> Comparison:
     return Comparison(("accuracy",), tuple(contenders), best.name, p_value)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_same_folds() -> None:
     result = compare_models(X, y, GOOD, {"dummy": BAD, "logistic": GOOD}, folds=3, repeats=2, seed=5)
     folds = RepeatedStratifiedKFold(n_splits=3, n_repeats=2, random_state=5)
@@ -81,6 +82,7 @@ def test_files(tmp_path: Path) -> None:
     assert image.imread(paths[2]).std() > 0.05
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "small.csv"
     np.savetxt(data, np.column_stack([X, y])[::3], delimiter=",", header="a,b,c,d,label", comments="", fmt="%g")

@@ -81,8 +81,22 @@ def test_double_is_double(package: Any) -> None:
     assert TorchConnector(network(package, "default"))(x).dtype == torch.float32
 
 
-def test_create_graph_is_refused_not_dead() -> None:
-    layer = TorchConnector(network(peer, "default"), WEIGHTS)
+def test_create_graph_gives_second_derivatives() -> None:
+    layer = TorchConnector(network(peer, "default"), WEIGHTS).double()
+
+    def penalty(x: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+        return slope.pow(2).sum()
+
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(penalty, (x,), atol=1e-6)
+    layer.zero_grad()
+    penalty(x).backward()
+    assert layer.weight.grad.abs().max() > 1e-3  # through the weights, too
+
+
+def test_create_graph_is_refused_where_the_network_computes() -> None:
+    layer = TorchConnector(network(peer, "default"), WEIGHTS, execution="network")
     x = torch.randn(3, 2, requires_grad=True)
     (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="first derivatives"):

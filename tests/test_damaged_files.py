@@ -206,7 +206,7 @@ def test_a_full_disk_stops_the_run_and_the_run_goes_on_when_there_is_room(spare,
 
 
 def test_a_run_on_a_full_disk_loses_no_job(tmp_path, monkeypatch):
-    monkeypatch.setattr("qtm._hardware.device_estimator.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("qtm._hardware.device_primitive.SETTLE_SECONDS", 0.0)
     service = MockService(tmp_path / "service")
     path = tmp_path / "run.journal"
 

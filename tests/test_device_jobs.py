@@ -12,7 +12,7 @@ from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from qtm import hardware
 from qtm._errors import JobError, ParameterError, QtmError
-from qtm._hardware import device_estimator as _jobs
+from qtm._hardware import device_primitive as _jobs
 from qtm._hardware.journal import Journal
 from qtm._primitives.job_usage import Usage
 

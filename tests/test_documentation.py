@@ -13,7 +13,17 @@ import pytest
 import qtm
 
 ROOT = Path(__file__).parent.parent
-_WITH_CODE = ("getting_started", "methods", "kernels", "diagnostics", "hardware", "performance", "faq")
+_WITH_CODE = (
+    "getting_started",
+    "methods",
+    "states",
+    "kernels",
+    "diagnostics",
+    "natural_gradient",
+    "hardware",
+    "performance",
+    "faq",
+)
 PAGES = tuple(f"docs/{page}.md" for page in _WITH_CODE)
 DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
 MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}

@@ -8,6 +8,7 @@ import operator
 import pickle
 import random
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from qiskit.circuit import Parameter, ParameterExpression, ParameterVector
 
-from qtm._circuit.expressions import compile_angles
+from qtm._circuit.expressions import _read, compile_angles
 from qtm._errors import ParameterError, ShapeError
 
 NAMES = ("a10", "a9", "a1", "θ", "φ[0]", "x y", "lambda", "pi", "I", "sin", "$\\beta$", "(q)", "a+b", "1x")
@@ -342,3 +343,15 @@ def test_bad_widths() -> None:
 def test_outside_the_real_domain_an_angle_is_nan() -> None:
     angles = compile_angles([w[0].log()], [w[0]])
     assert torch.isnan(angles.torch(None, torch.tensor([-1.0]))).all()
+
+
+@pytest.mark.parametrize("reflected", [("SUB", "RSUB"), ("DIV", "RDIV"), ("POW", "RPOW")])
+def test_both_records_of_an_operation_with_a_result_on_its_right(reflected: tuple[str, str]) -> None:
+    """Qiskit 2.3 records a - sin(b) with its left operand, later versions as reflected: the same program."""
+    a, b = Parameter("a"), Parameter("b")
+    opcode = type((a + b)._qpy_replay[0].op)
+    sine = SimpleNamespace(op=opcode.SIN, lhs=b, rhs=None)
+    older = SimpleNamespace(op=getattr(opcode, reflected[0]), lhs=a, rhs=None)
+    newer = SimpleNamespace(op=getattr(opcode, reflected[1]), lhs=None, rhs=a)
+    programs = [_read(SimpleNamespace(_qpy_replay=[sine, step]), {a: 0, b: 1}) for step in (older, newer)]
+    assert programs[0] == programs[1]

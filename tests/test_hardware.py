@@ -17,7 +17,7 @@ from qiskit_aer import AerSimulator
 
 from qtm import hardware
 from qtm._errors import BudgetExceeded, CircuitError, ParameterError, QtmError
-from qtm._hardware import device_estimator as _jobs
+from qtm._hardware import device_primitive as _jobs
 from qtm._primitives.job_usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")

@@ -97,19 +97,25 @@ def peer_operator(label: str) -> Any:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_forward_mode_is_refused_and_never_none(frozen: bool) -> None:
+def test_forward_mode_is_exact_or_refused_and_never_none(frozen: bool) -> None:
     circuit = QuantumCircuit(1)
     from qiskit.circuit import Parameter
 
     x, w = Parameter("x"), Parameter("w")
     circuit.ry(x, 0)
     circuit.rx(w, 0)
-    model = QuantumModule(circuit, [x], [w]).double()
-    model.requires_grad_(not frozen)
-    with forward_ad.dual_level():
-        inputs = forward_ad.make_dual(torch.ones(2, 1).double(), torch.ones(2, 1).double())
-        with pytest.raises(UnsupportedError, match="reverse mode"):
-            model(inputs)
+    for gradient in ("reverse", "param-shift"):
+        model = QuantumModule(circuit, [x], [w], gradient=gradient).double()
+        model.requires_grad_(not frozen)
+        with forward_ad.dual_level():
+            inputs = forward_ad.make_dual(torch.ones(2, 1).double(), torch.ones(2, 1).double())
+            if gradient == "param-shift":
+                with pytest.raises(UnsupportedError, match="reverse mode"):
+                    model(inputs)
+                continue
+            tangent = forward_ad.unpack_dual(model(inputs)).tangent
+        expected = -torch.sin(torch.ones(2, 1).double()) * torch.cos(model.variational.detach())  # <Z> = cos x cos w
+        torch.testing.assert_close(tangent, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("index", [-1, (-1,), 2, (2,), -3])

@@ -41,6 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hardware",),
     ("_kernels",),
     ("kernels",),
+    ("_optim",),
+    ("optim",),
     ("_models", "_serve"),
     ("sklearn",),
     ("comparison",),

@@ -11,13 +11,16 @@ import torch
 from circuit_cases import UNITARY, expectation_values, random_circuit, random_observables, random_values, states
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import Initialize, get_standard_gate_name_mapping
-from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.circuit.library import Initialize, PauliEvolutionGate, get_standard_gate_name_mapping
+from qiskit.quantum_info import Pauli, SparsePauliOp, Statevector
 
 from qtm import QuantumModule
+from qtm._circuit.flatten import flatten
 from qtm._circuit.observables import coerce_observables
+from qtm._engines.matrix_product_state.gate_columns import gate_columns
 from qtm._engines.matrix_product_state.method import MatrixProductState
 from qtm._engines.matrix_product_state.pauli_mpo import pauli_mpo
+from qtm._engines.matrix_product_state.predicted_cost import crossings
 from qtm._engines.matrix_product_state.readouts import Overlap
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities, Samples, State
@@ -228,8 +231,7 @@ def test_gradients_under_slight_truncation_follow_the_exact_ones():
     circuit = chain(10, 4)
     values = 0.2 * random_values(circuit, 1)
     results = []
-    # A wider adjoint state leaves the error of the truncated state itself.
-    for method in ("statevector", MatrixProductState(max_bond=8, adjoint_bond=32, tolerance=1.0)):
+    for method in ("statevector", MatrixProductState(max_bond=8, tolerance=1.0)):
         run = simulation(circuit, expectation(xxz(10), 10), method)
         output, kept = run.engine.forward(*run.arguments(values), keep=True)
         results.append(run.engine.vjp(*run.arguments(values), torch.ones_like(output), kept)[0])
@@ -395,3 +397,53 @@ def test_statevector_of_a_labelled_state():
     circuit = QuantumCircuit(3)
     circuit.x(0)
     np.testing.assert_allclose(simulate(circuit).statevector()[0], Statevector.from_label("001").data, atol=1e-15)
+
+
+def triples(seed: int) -> QuantumCircuit:
+    """Rotations of pairs, commuting and not, in both orders of the qubits, among other gates."""
+    rng = np.random.default_rng(seed)
+    circuit, t = QuantumCircuit(5), iter(ParameterVector("t", 60))
+    for _ in range(6):
+        for q in range(5):
+            circuit.ry(next(t), q)
+        a, b = rng.choice(5, 2, replace=False).tolist()
+        for letters in rng.permutation([["XX", "YY", "ZZ"], ["XX", "YZ", "ZY"], ["XY", "YX", "ZZ"], ["XX", "XY", "YY"]][
+            int(rng.integers(4))
+        ]):  # fmt: skip
+            pair = [a, b] if rng.random() < 0.5 else [b, a]
+            circuit.append(PauliEvolutionGate(Pauli(str(letters)), time=next(t)), pair)
+        if rng.random() < 0.5:
+            circuit.rzz(0.3, a, b)
+    return circuit.assign_parameters({p: rng.uniform(-2, 2) for p in list(circuit.parameters)[::4]})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_commuting_rotations_of_a_pair_are_one_gate(seed):
+    circuit, output = triples(seed), expectation(random_observables(seed, 5), 5)
+    values = np.random.default_rng(seed).uniform(-3, 3, (2, circuit.num_parameters))
+    exact = simulation(circuit, output, "statevector")
+    at = exact.arguments(values)
+    wanted, cotangent = exact.values(values), torch.ones(2, 3, dtype=torch.float64)
+    gradient = exact.engine.vjp(*at, cotangent)[0]
+    for method in (MatrixProductState(), MatrixProductState(max_bond=4, tolerance=1.0)):
+        run = simulation(circuit, output, method)
+        assert run.engine.plan(1).states
+        if method.max_bond is None:
+            np.testing.assert_allclose(run.values(values), wanted, atol=1e-10)
+            torch.testing.assert_close(run.engine.vjp(*at, cotangent)[0], gradient, atol=1e-8, rtol=0)
+        else:
+            assert np.isfinite(run.values(values)).all()
+
+
+def test_a_merged_gate_opens_four_and_not_eight():
+    circuit = QuantumCircuit(2)
+    circuit.rxx(0.1, 0, 1)
+    circuit.rzz(0.2, 1, 0)
+    circuit.ryy(0.3, 0, 1)
+    flat = flatten(circuit)
+    assert crossings(flat) == (2,)
+    columns = gate_columns(2, flat.operations, [0], 7)
+    assert [segment.growth for segment in columns.segments] == [(4,)]
+    circuit.rx(0.1, 0)
+    circuit.rxx(0.1, 0, 1)
+    assert crossings(flatten(circuit)) == (3,)

@@ -232,7 +232,7 @@ BAD_PUBS = [
         {"noise": {"cx": 0.01}},
         (_one_gate(), "ZI"),
         _errors.CircuitError,
-        "no gate of the circuit has noise",
+        "no gate of the circuit is noisy",
     ),
     ("pec", {"noise": 0.8}, (_one_gate(), "ZI"), _errors.ParameterError, "below 3/4"),
     ("rem", {}, (_one_gate(), {"0I": 1.0}), _errors.ObservableError, "projectors"),

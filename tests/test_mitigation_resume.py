@@ -18,7 +18,7 @@ from qiskit.circuit import ParameterVector
 
 from qtm import QuantumModule, hardware
 from qtm._errors import ParameterError, QtmError
-from qtm._hardware import device_estimator
+from qtm._hardware import device_primitive
 from qtm._mitigation import method
 from qtm.mitigation import MITIGATION_METHODS, MitigatedEstimator
 from qtm.noise import local_pauli_noise, noisy_estimator
@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_estimator, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(device_primitive, "SETTLE_SECONDS", 0.0)
 
 
 def test_every_method_is_killed() -> None:

@@ -220,6 +220,11 @@ def test_what_cannot_be_had():
         qtm.QuantumModule(wide, None, wide.parameters, outputs="state")
     with pytest.raises(qtm.OutOfMemory, match="50 qubits"):
         qtm.QuantumModule(wide, None, wide.parameters, outputs="probabilities")
+    idle, angle = QuantumCircuit(45), ParameterVector("t", 1)  # few amplitudes, in a state of very many
+    idle.ry(angle[0], 0)
+    for outputs in ("state", "probabilities"):
+        with pytest.raises(qtm.OutOfMemory, match="of 1 samples need"):
+            qtm.QuantumModule(idle, None, angle, outputs=outputs)()
     dynamic = QuantumCircuit(2)
     dynamic.add_register(ClassicalRegister(1))
     t = ParameterVector("t", 1)

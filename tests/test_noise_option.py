@@ -11,8 +11,8 @@ import pytest
 import torch
 from circuit_cases import differences
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import XGate
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit.library import CPhaseGate, XGate
 from qiskit.quantum_info import PTM, Kraus, Operator, Pauli, SuperOp, random_unitary
 from qiskit.transpiler import generate_preset_pass_manager
 
@@ -295,3 +295,22 @@ def test_noise_on_an_executor() -> None:
             found.append((values.detach(), given.grad, net.variational.grad))
     for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there, here, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [CPhaseGate(0.4, label="noisy"), CPhaseGate(0.4, ctrl_state=0), XGate(label="noisy").control(1, ctrl_state=0)],
+    ids=["label", "open control", "label of an open control"],
+)
+def test_errors_that_aer_finds_by_another_name_are_refused(gate):
+    """A label, or the name without the state of the controls: never simulated without the error."""
+    model = aer_noise.NoiseModel(basis_gates=["cp", "cx", "x", "rx", "ry", "rz"])
+    name = "noisy" if gate.label else "cp"
+    if gate.name.startswith("cx"):
+        name = "cx"
+    model.add_all_qubit_quantum_error(aer_noise.depolarizing_error(0.1, 2), name)
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("a"), 0)
+    circuit.append(gate, [0, 1])
+    with pytest.raises(qtm.CircuitError, match="the noise model has an error for"):
+        module(circuit, model, ["ZZ"])

@@ -81,6 +81,17 @@ def test_the_backend_is_called_and_a_resumed_run_is_answered_from_the_journal(tm
             device.estimator.run([pub_on(device)])
 
 
+def test_the_backend_itself_is_sampled() -> None:
+    vendor, circuit = VendorBackend(), ansatz()
+    circuit.measure_all()
+    with hardware.connect(vendor, shots=2000, seed_simulator=4) as device:
+        isa = device.pass_manager.run(circuit)
+        bits = device.sampler.run([(isa, [[0.3, 0.8, -0.4], [1.0, 0.2, 0.5]])]).result()[0].data.meas
+    assert vendor.asked and bits.shape == (2,) and bits.num_shots == 2000
+    exact = StatevectorEstimator().run(EXPECTED).result()[0].data.evs[:, 0]
+    np.testing.assert_allclose(bits.expectation_values("ZZ"), exact, atol=5 / np.sqrt(2000))
+
+
 def test_jobs_of_a_seeded_run_differ_and_repeat() -> None:
     def values() -> list[Any]:
         with hardware.connect(VendorBackend(), shots=200, seed_simulator=3, seed_transpiler=1) as device:

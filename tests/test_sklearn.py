@@ -199,7 +199,7 @@ def test_unusable_data() -> None:
     with pytest.raises(ValueError, match="3 features"):
         QuantumClassifier(**BRIEF).fit(X, y).predict(X[:, :3])
     blobs, groups = make_blobs(20, random_state=0)
-    with pytest.raises(qtm.ParameterError, match="too far apart to tell angles"):
+    with pytest.raises(qtm.ParameterError, match="no longer resolves angles"):
         QuantumRegressor(**{**BRIEF, "learning_rate": 1e30, "epochs": 3}).fit(blobs, groups * 1.0)
 
 

@@ -13,7 +13,7 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm import hardware
-from qtm._hardware import device_estimator as _jobs
+from qtm._hardware import device_primitive as _jobs
 
 STEPS = 4
 _jobs.SETTLE_SECONDS = 0.0

@@ -27,7 +27,9 @@ job may carry the three as nested lists. The gradient is that of `sum(cotangent 
 
 `circuit` is `{"num_qubits": n, "gates": [[name, [qubits], angle or null], ...], "observables": [...]}`: gates
 h, cx, cz, rx, ry, rz; `angle = const + scale * inputs[input] * weights[weight]` in radians, where `input` and
-`weight` may be null (a factor of 1); an observable is a list of `[coefficient, [["Z", qubit], ...]]`.
+`weight` may be null (a factor of 1); an observable is a list of `[coefficient, [["Z", qubit], ...]]`. With
+`"pauli": p`, X, Y and Z strike with probability p each after every gate, on each of its qubits; only adapters of
+mixed states take that.
 """
 
 from __future__ import annotations
@@ -112,6 +114,7 @@ class Task:
     weights: np.ndarray  # (K,)
     cotangent: np.ndarray  # (samples, M)
     dtype: str
+    pauli: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -209,6 +212,7 @@ def parse(job: dict[str, Any]) -> Task:
         weights=weights,
         cotangent=cotangent,
         dtype=job["dtype"],
+        pauli=float(circuit.get("pauli", 0.0)),
     )
     return whole.part(slice(job.get("samples") or len(inputs)))
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from _protocol import Runner, Sharded, Task, serve
 
+STANDARD = {"h": "H", "cx": "CNOT", "cz": "CZ"}
+ROTATIONS = {"rx": "parametric_RX", "ry": "parametric_RY", "rz": "parametric_RZ"}
+
 
 class QulacsRunner(Runner):
     """Samples one after the other; observables are diagonal, so values are sums over |psi|^2."""
@@ -52,16 +55,8 @@ def _circuit(task: Task) -> Any:
     import qulacs
 
     circuit = qulacs.ParametricQuantumCircuit(task.num_qubits)
-    names = {
-        "h": "H",
-        "cx": "CNOT",
-        "cz": "CZ",
-        "rx": "parametric_RX",
-        "ry": "parametric_RY",
-        "rz": "parametric_RZ",
-    }
     for gate in task.gates:
-        add = getattr(circuit, f"add_{names[gate.name]}_gate")
+        add = getattr(circuit, f"add_{(STANDARD | ROTATIONS)[gate.name]}_gate")
         add(*gate.qubits) if gate.angle is None else add(*gate.qubits, 0.0)
     return circuit
 

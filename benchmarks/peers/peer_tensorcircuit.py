@@ -20,7 +20,7 @@ class JaxRunner(Runner):
         # The default contractor stays: finding a good contraction order is what makes this library fast.
         tensorcircuit.set_backend("jax")
         tensorcircuit.set_dtype({"double": "complex128", "single": "complex64"}[task.dtype])
-        values = jax.vmap(_one_sample(task, read), in_axes=(None, 0))
+        values = jax.vmap(self.one_sample(task, read), in_axes=(None, 0))
 
         def value_and_gradient(weights, factors, cotangent):
             result, pullback = jax.vjp(lambda changed: values(changed, factors), weights)
@@ -31,6 +31,10 @@ class JaxRunner(Runner):
         self._weights = put(task.weights.astype(task.real))
         self._factors = put(task.input_factors.astype(task.real))
         self._cotangent = put(task.cotangent.astype(task.real))
+
+    def one_sample(self, task: Task, read: str):
+        """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""
+        return _one_sample(task, read)
 
     def forward(self) -> np.ndarray:
         return np.asarray(self._forward(self._weights, self._factors))
@@ -53,7 +57,7 @@ def _one_sample(task: Task, read: str):
         angles = const + factors * jnp.append(weights, 1.0)[task.weight_of]
         circuit = tensorcircuit.Circuit(task.num_qubits)
         for gate in task.gates:
-            _apply(circuit, gate, angles)
+            apply_gate(circuit, gate, angles)
         if diagonals is None:
             return jnp.stack([_expectation(circuit, terms, read == "lightcone") for terms in task.observables])
         state = circuit.state()
@@ -62,7 +66,7 @@ def _one_sample(task: Task, read: str):
     return values
 
 
-def _apply(circuit, gate: Gate, angles) -> None:
+def apply_gate(circuit, gate: Gate, angles) -> None:
     if gate.angle is None:
         getattr(circuit, gate.name)(*gate.qubits)
     else:

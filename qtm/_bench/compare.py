@@ -19,7 +19,7 @@ Summary = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """What `qtm bench NAME` was asked for; ``limit`` and ``patience`` are seconds."""
+    """Settings of `qtm bench NAME`; ``limit`` and ``patience`` are seconds."""
 
     threads: int
     repeats: int = 7
@@ -61,7 +61,7 @@ class Row:
         return self.peer_ms["median"] / self.qtm_ms["median"] if self.peer_ms and self.qtm_ms else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as it stands in a JSON file."""
+        """The row as an entry of a JSON file."""
         return asdict(self) | {"ratio": self.ratio}
 
 

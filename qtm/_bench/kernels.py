@@ -61,7 +61,7 @@ class Figure:
         return self.figure / self.goal if self.more_is_better else self.goal / max(self.figure, 1e-12)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figure as it stands in a JSON file."""
+        """The figure as an entry of a JSON file."""
         return asdict(self) | {"ratio": self.ratio}
 
 

@@ -66,6 +66,24 @@ def dimerized(num_qubits: int, layers: int = 1) -> QuantumCircuit:
     return circuit
 
 
+def staircase(num_qubits: int, layers: int = 2) -> QuantumCircuit:
+    """Every second qubit in 1, then layers of RZ and of XX, YY and ZZ rotations, from one end to the other.
+
+    One layer can prepare matrix product states of bond dimension 2, two layers some of those of 4.
+    """
+    angles = iter(ParameterVector("t", 5 * (num_qubits - 1) * layers))
+    circuit = QuantumCircuit(num_qubits)
+    circuit.x(range(1, num_qubits, 2))
+    for _ in range(layers):
+        for q in range(num_qubits - 1):
+            circuit.rz(next(angles), q)
+            circuit.rz(next(angles), q + 1)
+            circuit.rxx(next(angles), q, q + 1)
+            circuit.ryy(next(angles), q, q + 1)
+            circuit.rzz(next(angles), q, q + 1)
+    return circuit
+
+
 def ring_energy(num_qubits: int) -> float:
     """Ground-state energy of `xxz` on a ring of an even number of qubits, by the Bethe ansatz.
 
@@ -97,7 +115,7 @@ def ring_energy(num_qubits: int) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: relative error of the energy after every epoch; the median time of a step in seconds."""
+    """One training: relative error of the energy at every evaluation; the median time of one in seconds."""
 
     truncation: str
     ansatz: str
@@ -106,28 +124,48 @@ class Training:
     step_seconds: float
 
 
-ANSATZE = {"hardware-efficient": hardware_efficient, "dimerized": dimerized}
+ANSATZE = {"hardware-efficient": hardware_efficient, "dimerized": dimerized, "staircase": staircase}
+_STARTS: dict[str, Any] = {
+    "hardware-efficient": "uniform",
+    "dimerized": ("normal", {"std": 0.01}),
+    "staircase": ("normal", {"std": 0.3}),
+}
+OPTIMIZERS = ("adam", "l-bfgs")
+_ITERATIONS = 10  # of L-BFGS, before there is something to show
 
 
 def train(
-    num_qubits: int, ansatz: str, truncation: str, epochs: int, seed: int, rate: float = RATE
+    num_qubits: int, ansatz: str, truncation: str, epochs: int, seed: int, rate: float = RATE, optimizer: str = "adam"
 ) -> Iterator[Training]:
-    """Train; yields after every epoch what there is so far."""
+    """Train; yields what there is so far, after every epoch of Adam, or after some iterations of L-BFGS.
+
+    An epoch is one evaluation of the energy and its derivatives.
+    """
     circuit, exact = ANSATZE[ansatz](num_qubits), ring_energy(num_qubits)
-    uniform = ("uniform", {"b": pi}) if ansatz == "hardware-efficient" else ("normal", {"std": 0.01})
     module = QuantumModule(
-        circuit, None, list(circuit.parameters), variational_params_initial=uniform, seed_init=seed,
+        circuit, None, list(circuit.parameters), variational_params_initial=_STARTS[ansatz], seed_init=seed,
         observables=[xxz(num_qubits)],
         method=("matrix_product_state", {**TRUNCATIONS[truncation], "tolerance": 1.0}),
     ).double()  # fmt: skip
-    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
-    errors, seconds = [], []
-    for _ in range(epochs):
+    errors: list[float] = []
+    seconds: list[float] = []
+
+    def evaluate() -> torch.Tensor:
         began = time.perf_counter()
         energy = module()[0]
-        optimizer.zero_grad()
+        module.zero_grad()
         energy.backward()
-        optimizer.step()
         seconds.append(time.perf_counter() - began)
         errors.append((energy.item() - exact) / abs(exact))
+        return energy
+
+    steps: torch.optim.Optimizer
+    if optimizer == "adam":
+        steps = torch.optim.Adam(module.parameters(), lr=rate)
+    else:
+        steps = torch.optim.LBFGS(
+            module.parameters(), max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
+        )
+    while len(errors) < epochs:
+        steps.step(evaluate)
         yield Training(truncation, ansatz, seed, tuple(errors), statistics.median(seconds))

@@ -52,6 +52,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
+        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
     """
 
     adapter: str
@@ -62,6 +63,7 @@ class Peer:
     compiles: bool = False
     whole: bool = False
     tolerance: float | None = None
+    states: str = "vector"
 
 
 PEERS: dict[str, Peer] = {
@@ -88,6 +90,11 @@ PEERS: dict[str, Peer] = {
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
     "default-qubit": Peer("default_qubit", "pennylane"),
+    "default-mixed": Peer("default_mixed", "pennylane", _BOTH, compiles=True, states="mixed"),
+    "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
+    "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
+    "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
     "tensorflow-quantum": Peer("tensorflow_quantum", "tensorflow_quantum", ("single",)),
@@ -147,7 +154,7 @@ def describe(case: Case) -> dict[str, Any]:
     described: dict[str, Any] = module.describe(
         model.circuit, list(model.encoding_params), model.trainable_params, list(case.observables)
     )
-    return described
+    return described | ({"pauli": case.pauli} if case.pauli else {})
 
 
 class PeerProcess:
@@ -282,7 +289,7 @@ def parse_assignments(texts: list[str], option: str, peers: Mapping[str, Peer] =
     """``["qulacs=/path/python"]`` as a dictionary whose keys are peers.
 
     Raises:
-        ParameterError: no ``NAME=VALUE``, or the name is no peer.
+        ParameterError: it is not of the form ``NAME=VALUE``, or the name is not a peer.
     """
     pairs = dict(text.partition("=")[::2] for text in texts)
     for name, value in pairs.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.quantum_info import SparsePauliOp
 
 LAYERS = 4
 
@@ -20,9 +19,3 @@ def brick(num_qubits: int, layers: int = LAYERS) -> QuantumCircuit:
         for qubit in range(layer % 2, num_qubits - 1, 2):
             circuit.cx(qubit, qubit + 1)
     return circuit
-
-
-def xxz(num_qubits: int, anisotropy: float = 0.5) -> SparsePauliOp:
-    """The XXZ chain: XX + YY + anisotropy ZZ on every bond."""
-    bonds = [(p, [q, q + 1], c) for q in range(num_qubits - 1) for p, c in (("XX", 1), ("YY", 1), ("ZZ", anisotropy))]
-    return SparsePauliOp.from_sparse_list(bonds, num_qubits)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
-from qtm._bench.wide import brick, xxz
+from qtm._bench.matrix_product_states import hardware_efficient, xxz
+from qtm._bench.wide import brick
 from qtm._locks import cached_property
 from qtm._parts.model_circuit import as_ansatz
 from qtm.circuits import (
@@ -27,6 +30,7 @@ from qtm.circuits import (
     reuploading_circuit,
 )
 from qtm.modules import QuantumModule
+from qtm.noise import local_pauli_noise
 
 DTYPES = {"double": torch.float64, "single": torch.float32}
 MODES = ("forward", "backward", "combined")
@@ -49,12 +53,16 @@ class Case:
         model: The circuit and the roles of its parameters.
         observables: What is measured.
         batch: Samples.
+        pauli: Probability of X, of Y and of Z after every gate, on each of its qubits.
+        method: How qtm simulates.
     """
 
     x: int
     model: ModelCircuit
     observables: tuple[SparsePauliOp, ...]
     batch: int
+    pauli: float = 0.0
+    method: Any = "auto"
 
     @cached_property
     def data(self) -> Data:
@@ -81,11 +89,14 @@ class Workload:
     qubits: int = 0  # where another quantity varies
     gradients: tuple[str, ...] = ("reverse",)
     peers: tuple[str, ...] = field(default=())  # by default; none means all
+    pauli: float = 0.0
+    method: Any = "auto"
+    states: str = "vector"  # of the peers
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
         model, observables = self.build(x, qubits or self.qubits, batch or self.batch)
-        return Case(x, model, tuple(observables), batch or self.batch)
+        return Case(x, model, tuple(observables), batch or self.batch, self.pauli, self.method)
 
 
 def z_words(num_qubits: int, count: int | None = None) -> list[SparsePauliOp]:
@@ -114,6 +125,31 @@ def _wide(num_qubits: int) -> ModelCircuit:
 
 
 DEPTH = 3
+NOISE_LAYERS, NOISE = 3, 0.01
+
+
+def noisy_circuit(num_qubits: int) -> ModelCircuit:
+    """RY of the inputs, then layers of RY and RZ on every qubit and a ring of CX."""
+    inputs, weights = ParameterVector("x", num_qubits), ParameterVector("w", 2 * NOISE_LAYERS * num_qubits)
+    circuit, angles = QuantumCircuit(num_qubits), iter(weights)
+    for q in range(num_qubits):
+        circuit.ry(inputs[q], q)
+    for _ in range(NOISE_LAYERS):
+        for q in range(num_qubits):
+            circuit.ry(next(angles), q)
+            circuit.rz(next(angles), q)
+        for q in range(num_qubits if num_qubits > 2 else 1):
+            circuit.cx(q, (q + 1) % num_qubits)
+    return ModelCircuit(circuit, inputs, weights, ParameterVector("s", 0))
+
+
+def chain_circuit(num_qubits: int) -> ModelCircuit:
+    """The hardware-efficient circuit of Fig. 9 of [2]."""
+    circuit = hardware_efficient(num_qubits)
+    (vector,) = {p.vector for p in circuit.parameters}
+    return ModelCircuit(circuit, ParameterVector("x", 0), vector, ParameterVector("s", 0))
+
+
 _SLOW_PEERS = ("qiskit-machine-learning", "original")
 
 WORKLOADS: dict[str, Workload] = {
@@ -158,8 +194,20 @@ WORKLOADS: dict[str, Workload] = {
     "wide": Workload(
         "An XXZ chain after a brick of RY, RZ and CX, 4 layers: all bonds, by causal cones",
         "qubits", (20, 50, 100, 200, 500, 1000), (6, 8), 1, ("combined",),
-        lambda x, qubits, batch: (_wide(x), [xxz(x)]),
+        lambda x, qubits, batch: (_wide(x), [xxz(x, ring=False)]),
         peers=("tensorcircuit-lightcone", "quimb", "lightning"),
+    ),
+    "noise": Workload(
+        "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
+        "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
+        lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
+        pauli=NOISE / 3, states="mixed",
+    ),
+    "mps-step": Workload(
+        "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
+        "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
+        lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
+        method=("matrix_product_state", {"max_bond": 32}), states="mps",
     ),
 }  # fmt: skip
 
@@ -173,21 +221,32 @@ class QtmRunner:
         threads: Threads of the forward and the backward pass.
         gradient: Name of the gradient method.
         samples: The first samples of the batch only.
+        options: More options of the module.
     """
 
     def __init__(
-        self, case: Case, dtype: str, threads: int, gradient: str = "reverse", samples: int | None = None
+        self,
+        case: Case,
+        dtype: str,
+        threads: int,
+        gradient: str = "reverse",
+        samples: int | None = None,
+        **options: Any,
     ) -> None:
         model, data = case.model, case.data
+        if case.pauli:
+            options["noise"] = local_pauli_noise(case.pauli)
+        if "outputs" not in options:
+            options["observables"] = list(case.observables)
         self.module = QuantumModule(
             model.circuit,
             model.encoding_params,
             model.trainable_params,
-            observables=list(case.observables),
             variational_params_initial=data.weights,
             gradient=gradient,
             num_threads_forward=threads,
             num_threads_backward=threads,
+            **{"method": case.method, **options},
         ).to(DTYPES[dtype])
         with torch.no_grad():  # again, past the default dtype of torch
             self.module.variational_[0].copy_(torch.tensor(data.weights))

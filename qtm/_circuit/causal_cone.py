@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qtm._circuit.gf2 import bits_of, parities
+from qtm._circuit.gf2 import GrowingBasis, bits_of, parities
 from qtm._circuit.light_cone import Seen
 from qtm._circuit.pauli_program import Generator, PauliProgram, Phase, place
 from qtm._locks import cached_property
@@ -140,30 +140,12 @@ class Cone:
     preparations: tuple[int, ...]
 
 
-class Renumbering:
+class Renumbering(GrowingBasis):
     """Coordinates in a basis of x masks that grows: the first independent ones, in the order they are added."""
 
-    def __init__(self) -> None:
-        self.vectors: list[int] = []
-        self._reduced: dict[int, tuple[int, int]] = {}  # by leading bit: a reduced mask, and its coordinates
-
     def add(self, mask: int) -> None:
-        rest, coordinates = self._reduce(mask)
-        if rest:
-            self._reduced[rest.bit_length()] = rest, coordinates | 1 << len(self.vectors)
-            self.vectors.append(mask)
-
-    def _reduce(self, mask: int) -> tuple[int, int]:
-        coordinates = 0
-        while mask and (entry := self._reduced.get(mask.bit_length())):
-            mask ^= entry[0]
-            coordinates ^= entry[1]
-        return mask, coordinates
-
-    def coordinates(self, mask: int) -> int | None:
-        """The new mask of an x mask; None outside of the span."""
-        rest, coordinates = self._reduce(mask)
-        return None if rest else coordinates
+        """Make a mask the next vector, if it is independent of those before."""
+        self.extend(mask, mask, 1 << len(self.vectors))
 
     def parities(self, mask: int) -> int:
         """The new mask of a z mask: bit j says whether it overlaps vector j oddly."""

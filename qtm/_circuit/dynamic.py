@@ -34,8 +34,8 @@ from qiskit.circuit.controlflow import CASE_DEFAULT
 from qiskit.circuit.library import CXGate, Initialize, StatePreparation, SwapGate, XGate
 
 from qtm._circuit.conditions import assignments
-from qtm._circuit.decompositions import definition_of
 from qtm._circuit.embedded_noise import NoiseStep
+from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap, Operations
 from qtm._errors import CircuitError
 
@@ -235,7 +235,7 @@ class _NoisyDeferral(_Deferral):
             super().instruction(instruction, qubits, clbits, flag)
             places = tuple(self.number[q] for q in qubits)
             self.errors(self.noise.after(instruction, places), places, qubits, flag)
-        elif isinstance(definition := definition_of(operation), QuantumCircuit) and definition.data:
+        elif isinstance(definition := expansion_of(operation), QuantumCircuit) and definition.data:
             self.block(definition, qubits, clbits, flag)
         elif operation.name != "global_phase":
             raise CircuitError(self.noise.unknown(operation.name))

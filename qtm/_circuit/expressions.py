@@ -179,11 +179,13 @@ def _read(expression: ParameterExpression, index: dict[Parameter, int]) -> Value
     # no way in: in Qiskit 2.6 it fails on 2**a and gives a for the derivative of a*b with respect to a.
     stack: list[Value] = []
     for step in expression._qpy_replay:
-        stack.extend(_operand(value, index) for value in (step.lhs, step.rhs) if value is not None)
         if step.op in _UNARY:
-            stack.append(_unary(_UNARY[step.op], stack.pop()))
+            stack.append(_unary(_UNARY[step.op], stack.pop() if step.lhs is None else _operand(step.lhs, index)))
             continue
-        right, left = stack.pop(), stack.pop()
+        # An operand that is not recorded is a result before, the right one the latest: Qiskit 2.3 records a - sin(b) as
+        # (SUB, a, None), later versions as (RSUB, None, a).
+        right = stack.pop() if step.rhs is None else _operand(step.rhs, index)
+        left = stack.pop() if step.lhs is None else _operand(step.lhs, index)
         if step.op in _REFLECTED:
             left, right = right, left
         elif step.op not in _BINARY:

@@ -26,6 +26,42 @@ def parities(mask: int, vectors: Sequence[int]) -> int:
     return sum(((mask & vector).bit_count() & 1) << j for j, vector in enumerate(vectors))
 
 
+class GrowingBasis:
+    """Independent bit masks, and the coordinates of other masks in them.
+
+    A mask of the span is the xor of some vectors; its coordinates say of which. Vectors are reduced as they come
+    (Gaussian elimination): each reduced mask stands under its leading bit, which no other of them has as its leading
+    bit, so that the xor of those under the leading bits of a mask, from the highest on, leaves what is outside.
+    """
+
+    def __init__(self) -> None:
+        self.vectors: list[int] = []
+        self._reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (reduced mask, its coordinates)
+
+    def extend(self, mask: int, vector: int, own: int) -> bool:
+        """Add ``vector``, where ``mask`` has the coordinates ``own`` with it; False where mask is in the span."""
+        rest, coordinates = self._reduce(mask)
+        if not rest:
+            return False
+        # mask = rest + (what the coordinates stand for), so over GF(2) rest has both coordinates added.
+        self._reduced[rest.bit_length()] = rest, coordinates ^ own
+        self.vectors.append(vector)
+        return True
+
+    def coordinates(self, mask: int) -> int | None:
+        """The coordinates of a mask; None where it is outside of the span."""
+        rest, coordinates = self._reduce(mask)
+        return None if rest else coordinates
+
+    def _reduce(self, mask: int) -> tuple[int, int]:
+        """What of a mask is outside of the span, and the coordinates of the rest."""
+        coordinates = 0
+        while mask and (entry := self._reduced.get(mask.bit_length())):
+            mask ^= entry[0]
+            coordinates ^= entry[1]
+        return mask, coordinates
+
+
 def combinations(masks: Sequence[int]) -> np.ndarray:
     """The xor of every subset of the masks, subset s at position s."""
     index = np.zeros(1, np.int64)

@@ -20,7 +20,7 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
     """Add `compare` to the commands of `qtm`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "compare",
-        help="a quantum model against classical ones on your data",
+        help="compare a quantum model with classical models on your data",
         description="Train a quantum classifier, an SVM with RBF kernel, gradient boosting and an MLP on the same "
         "folds, test the difference, and say which to use.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -32,12 +32,14 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
         help=f"{', '.join(DATA_SETS)}, or a CSV file with a header, whose last column is the label",
     )
     parser.add_argument("--folds", type=at_least(2), default=10, help="folds of the cross-validation")
-    parser.add_argument("--repeats", type=at_least(1), default=1, help="how often the samples are dealt into folds")
-    parser.add_argument("--qubits", type=at_least(1), default=6, help="of the quantum classifier")
+    parser.add_argument("--repeats", type=at_least(1), default=1, help="number of different splits into folds")
+    parser.add_argument("--qubits", type=at_least(1), default=6, help="qubits of the quantum classifier")
     parser.add_argument("--layers", type=at_least(1), default=2, help="uploads of the quantum classifier")
-    parser.add_argument("--epochs", type=at_least(1), default=30, help="of the quantum classifier")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the folds and the models")
-    parser.add_argument("--out", type=Path, default=Path("qtm-compare"), metavar="FOLDER", help="where to write")
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="training epochs of the quantum classifier")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the folds and of the models")
+    parser.add_argument(
+        "--out", type=Path, default=Path("qtm-compare"), metavar="FOLDER", help="folder for the results"
+    )
     return parser
 
 

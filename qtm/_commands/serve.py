@@ -20,7 +20,7 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
     """Add `serve` to the commands of `qtm`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
-        help="models over HTTP",
+        help="serve models over HTTP",
         description="Serve models over HTTP: create them from circuits, predict, differentiate, train. The token that "
         f"requests have to carry is that of the environment variable {TOKEN}, or is made up and shown.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

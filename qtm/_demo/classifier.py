@@ -25,7 +25,7 @@ from qtm.modules import QuantumModule
 
 QUBITS, DEPTH, SIDE, BATCH = 10, 10, 10, 48
 LEARNING_RATE = 0.03
-# Expectation values lie in [-1, 1], where a softmax cannot be sure of anything; this widens them.
+# Expectation values are in [-1, 1], too narrow for a confident softmax; this scales them up.
 LOGIT_SCALE = 50.0
 HELD_OUT = 0.2
 

@@ -89,7 +89,7 @@ def checked_samples(samples: Any, least: int = 2) -> int:
     """The number of random parameter values.
 
     Raises:
-        ParameterError: it is no whole number of at least ``least``.
+        ParameterError: it is not an integer of at least ``least``.
     """
     return checked_int(samples, "samples", "give the random parameter values to average over", least=least)
 

@@ -34,7 +34,7 @@ class AnnouncedKernel:
         if not announced:
             return self._kernel(*arguments)
         _LOGGER.info(
-            "loading the kernel %r for %s; where it is new to this machine, compiling takes seconds", name, kind[0]
+            "loading the kernel %r for %s; the first time on a machine, compiling it takes seconds", name, kind[0]
         )
         before, began = sum(self._kernel.stats.cache_misses.values()), time.perf_counter()
         result = self._kernel(*arguments)

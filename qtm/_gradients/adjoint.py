@@ -203,7 +203,7 @@ def simulation_of(settings: MethodSettings, output: Probabilities | Samples | St
     """What simulates an output of the settings' circuit.
 
     Raises:
-        UnsupportedError: an estimator that gives expectation values only stands in its place.
+        UnsupportedError: an estimator replaces the simulator and gives expectation values only.
     """
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
     if settings.estimator is not None and (own is None or own.default_precision):

@@ -25,7 +25,7 @@ class GradientMethod(Protocol):
 
     @property
     def usage(self) -> Usage:
-        """What was asked of an estimator."""
+        """Usage of the estimator."""
 
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use of an execution service."""

@@ -70,14 +70,15 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the primitive was asked for."""
+        """Usage of the primitive."""
         if self._differences is self.evaluation:
             return self.evaluation.usage
         return self.evaluation.usage + self._differences.usage
 
     def preview(self, batch: int) -> Usage:
         """What the values of a batch and their derivative would use."""
-        return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
+        with self.evaluation.forecast():
+            return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
 
     def _checked(self, angles: Tensor) -> np.ndarray:
         at = _array(angles)

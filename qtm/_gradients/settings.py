@@ -57,7 +57,7 @@ class MethodSettings:
 
     @property
     def usage(self) -> Usage:
-        """What was asked of the estimator."""
+        """Usage of the estimator."""
         return sum((method.usage for method in self.on_estimator.values()), Usage())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodSettings:

@@ -14,7 +14,9 @@ from qiskit import QuantumCircuit
 from qiskit.providers import BackendV2
 from qiskit.transpiler import Target
 
+from qtm._arguments import check_method
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._hardware.protocols import CalibrationProtocol
 
 logger = logging.getLogger("qtm")
 
@@ -26,6 +28,9 @@ _QUANTITIES: dict[str, tuple[int, float, str]] = {
     "readout_error": (+1, 1.0, "probability"),
     "gate_error": (+1, 1.0, "probability"),
     "two_qubit_error": (+1, 1.0, "probability"),
+    # what `ReadoutAssignment` and `RandomizedBenchmarking` measure
+    "assignment_error": (+1, 1.0, "probability"),
+    "clifford_error": (+1, 1.0, "probability"),
 }
 
 
@@ -35,7 +40,8 @@ class Drift:
 
     Attributes:
         step: The step of the training at which it was seen.
-        quantity: "t1", "t2" (seconds), "readout_error", "gate_error" or "two_qubit_error" (probability).
+        quantity: "t1", "t2" (seconds), "readout_error", "gate_error", "two_qubit_error", "assignment_error" or
+            "clifford_error" (probability).
         qubits: The qubit, or the pair.
         before: The value that it is compared to.
         now: The value now.
@@ -69,7 +75,7 @@ class CalibrationWatch:
 
     A device changes under a long training run (Robbiati et al., "Qiboml: towards the orchestration of
     quantum-classical machine learning", section II.E.3 and Fig. 7). What is recorded is what the device
-    publishes of itself: no circuit is run.
+    publishes of itself, without running a circuit, and what ``protocols`` measure.
 
     Args:
         backend: The device; its calibration is fetched anew for every record where it offers that.
@@ -78,8 +84,11 @@ class CalibrationWatch:
         on_drift: Called with the list of `Drift` when there is any; if it returns True, ``should_stop``
             becomes true. The default logs a warning; `stop` ends the training; to re-transpile, call
             `Connection.recalibrate` and transpile in it.
+        protocols: What to measure besides, such as `ReadoutAssignment()` and `RandomizedBenchmarking()`: one job each
+            at every record, with its usage in the budget.
+        sampler: What runs them: ``connection.sampler``.
         thresholds: Relative change for the worse that counts as drift, by quantity ("t1", "t2": the
-            fraction lost; "readout_error", "gate_error", "two_qubit_error": the fraction gained), over
+            fraction lost; errors: the fraction gained), over
             the defaults 0.5 and 1.0.
 
     Raises:
@@ -103,13 +112,18 @@ class CalibrationWatch:
         every: int = 1,
         on_drift: Callable[[list[Drift]], Any] = warn,
         thresholds: Mapping[str, float] | None = None,
+        protocols: Sequence[CalibrationProtocol] = (),
+        sampler: Any = None,
     ) -> None:
         unknown = set(thresholds or ()) - _QUANTITIES.keys()
         if unknown:
             raise ParameterError(f"no threshold for {sorted(unknown)}; there are {', '.join(_QUANTITIES)}")
         if every < 1:
             raise ParameterError(f"every={every}; expected a number of steps, at least 1")
+        if protocols:
+            check_method(sampler, "sampler", "run", "a sampler", "give connection.sampler, which runs the protocols")
         self._backend, self._every, self._on_drift = backend, every, on_drift
+        self._protocols, self._sampler = tuple(protocols), sampler
         self._thresholds = {name: row[1] for name, row in _QUANTITIES.items()} | dict(thresholds or {})
         self.qubits, self.pairs = _in_use(backend, qubits)
         self.record: list[dict[str, Any]] = []
@@ -144,6 +158,8 @@ class CalibrationWatch:
         """Read the calibration, record it as rows, and return it by quantity and qubits."""
         _refresh(self._backend)
         values = dict(_calibration(self._backend.target, self.qubits, self.pairs))
+        for protocol in self._protocols:
+            values |= protocol.measure(self._sampler, self._backend, self.qubits)
         if not values:
             raise CircuitError(
                 f"{self._backend.name} publishes no calibration of qubits {self.qubits}; watch a device, a "

@@ -25,7 +25,7 @@ class Stateful(Protocol):
 
 
 class Checkpoint:
-    """Saves and restores a training run: its parts, its random states, its place in the job journal.
+    """Saves and restores a training run: its parts, its random states, its position in the job journal.
 
     The file is written whole or not at all, and it loads with ``torch.load(path, weights_only=True)``.
 
@@ -75,7 +75,7 @@ class Checkpoint:
         Plain values of the checkpoint are left in ``values``.
 
         Returns:
-            The number of finished steps: 0, with nothing changed, if there is no file yet.
+            The number of finished steps; 0, with nothing changed, if the file does not exist yet.
 
         Raises:
             QtmError: The file is not a checkpoint, or a part was not saved in it.
@@ -164,7 +164,7 @@ def _checked(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, complex, str, torch.Tensor)):
         return value
     raise QtmError(
-        f"cannot save {name!r}: a {type(value).__name__} has no state_dict and is no number, string or tensor"
+        f"cannot save {name!r}: a {type(value).__name__} has no state_dict and is not a number, string or tensor"
     )
 
 

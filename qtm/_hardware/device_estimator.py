@@ -1,101 +1,31 @@
-"""The estimator that a connection gives: a runtime estimator behind checks, a budget and a journal."""
+"""The estimator that a connection gives."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
-from qiskit.exceptions import QiskitError
-from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, PrimitiveResult
+from qiskit.primitives import BaseEstimatorV2, PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
-from qiskit.providers import BackendV2, JobStatus
+from qiskit.providers import BackendV2
 
-from qtm._errors import BudgetExceeded, JobError, QtmError
-from qtm._hardware.fingerprint import job_content
-from qtm._hardware.fractional import fold_rzz, takes_folded
-from qtm._hardware.job_splitting import Limits, Piece, check_circuits, coerce_pubs, join, split
-from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
+from qtm._hardware.device_primitive import DeviceJob, DevicePrimitive
+from qtm._hardware.fractional import check_rzz, fold_rzz, takes_folded
+from qtm._hardware.job_splitting import Piece, coerce_pubs, join
 from qtm._hardware.local_mode import on_used_qubits
 from qtm._hardware.result_codec import pack, problem_with, unpack
-from qtm._hardware.runtime import KINDS, CostModel, Retry, is_transient, make_estimator, plain_options
+from qtm._hardware.runtime import KINDS, CostModel, make_estimator
 from qtm._primitives.job_usage import Usage
-
-logger = logging.getLogger("qtm")
-
-# A job accepted by the service may take a moment to show up in its list.
-SETTLE_SECONDS = 10.0
-
-# The states in which the service says that a job will never have a result.
-_JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError", "RuntimeInvalidStateError"})
+from qtm.primitives import FastEstimator
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a run may use in all, over every process that takes part in it; None is no limit."""
-
-    executions: int | None = None
-    seconds: float | None = None
-
-    def check(self, used: Usage, asked: Usage) -> None:
-        """Raise BudgetExceeded if ``asked`` on top of ``used`` is too much."""
-        table = (("executions", self.executions), ("seconds", self.seconds))
-        for name, limit in table:
-            have, more = getattr(used, name), getattr(asked, name)
-            if limit is not None and more > 0 and have + more > limit:
-                raise BudgetExceeded(
-                    f"max_{name}={limit:g} would be exceeded: used so far {used}; the next submission needs "
-                    f"{asked}. Nothing was submitted; finished jobs and checkpoints are kept. Continue with "
-                    f"hardware.resume(journal, max_{name}=...), or ask for fewer shots"
-                )
-
-
-class DeviceEstimator(BaseEstimatorV2):
+class DeviceEstimator(DevicePrimitive, BaseEstimatorV2):
     """An estimator on a device: it checks, splits, budgets and journals what it submits.
 
     Not made directly: `hardware.connect` gives one. Its ``options`` are those of the runtime's estimator.
     """
 
-    def __init__(
-        self,
-        backend: BackendV2,
-        service: Any,
-        kind: str,
-        options: dict[str, Any],
-        open_mode: Callable[[], Any],
-        journal: Journal,
-        *,
-        seed: int | None = None,
-        limits: Limits,
-        budget: Budget,
-        retry: Retry,
-    ) -> None:
-        self.backend, self.journal, self.limits, self.budget = backend, journal, limits, budget
-        self._service, self._kind, self._open_mode, self._retry = service, kind, open_mode, retry
-        self._runtime: Any = make_estimator(kind, backend, options)
-        self._seed, self._lock, self._opened = seed, threading.RLock(), False
-        self._local = bool(getattr(service, "is_local", False))
-        self._cost = CostModel(backend, kind, KINDS[kind].mitigates_locally or not self._local)
-
-    @property
-    def options(self) -> Any:
-        """The options of the runtime's estimator; changes hold from the next submission on."""
-        return self._runtime.options
-
-    @property
-    def usage(self) -> Usage:
-        """What the run has used so far, over every process that took part in it."""
-        return self.journal.usage()
-
-    def keep_state(self, name: str, part: Kept) -> None:
-        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
-        self.journal.keep(name, part)
+    name: ClassVar[str] = "estimator"
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> DeviceJob:
         """Submit PUBs; what the journal has already is not submitted again.
@@ -107,296 +37,46 @@ class DeviceEstimator(BaseEstimatorV2):
         Raises:
             CircuitError: A PUB cannot run on this backend.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or what the plan has left; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
-        coerced = self._coerced(pubs, precision)
-        check_circuits(coerced, self.backend, self.limits)
-        with self._lock:
-            jobs = self._split(coerced)
-            contents = [self._content(pieces) for pieces in jobs]
-            self.budget.check(self._used(), self._to_pay(jobs, contents))
-            return DeviceJob(self, coerced, [self._start(*job) for job in zip(jobs, contents, strict=True)])
+        return self._submitted(self._coerced(pubs, precision))
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
         """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
-        jobs = self._split(self._coerced(pubs, precision))
-        return sum((self._usage_of(pieces) for pieces in jobs), Usage())
+        return self._estimated(self._coerced(pubs, precision))
 
     def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
         names = self.backend.target.operation_names
         coerced = coerce_pubs(pubs, precision)
-        return [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
+        folded = [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
+        if self._kind != "backend" and "rzz" in names:
+            for index, pub in enumerate(folded):
+                check_rzz(index, pub)
+        return folded
 
-    def _split(self, pubs: list[EstimatorPub]) -> list[list[Piece]]:
-        return split(pubs, self.limits, lambda part: self._cost(part, self.options))
+    def _made(self, mode: Any, options: Any) -> Any:
+        return make_estimator(self._kind, mode, options)
 
-    def _usage_of(self, pieces: list[Piece]) -> Usage:
-        return self._cost([piece.pub for piece in pieces], self.options)
+    def _cost(self, pubs: Sequence[Any], options: Any) -> Usage:
+        mitigates = KINDS[self._kind].mitigates_locally or not self._simulated
+        return CostModel(self.backend, self._kind, mitigates)(pubs, options)
 
-    def _content(self, pieces: list[Piece]) -> str:
-        setting = {
-            "backend": self.backend.name,
-            "estimator": self._kind,
-            "seed": self._seed,
-            "options": plain_options(self.options),
-        }
-        return job_content((piece.pub for piece in pieces), setting)
+    def _exact_job(self, pubs: list[Any]) -> Any:
+        pubs, _ = on_used_qubits(pubs, self.backend)
+        return FastEstimator().run([(pub.circuit, pub.observables, pub.parameter_values) for pub in pubs])
 
-    def _used(self) -> Usage:
-        """What was used, with the wall-clock time that a session is billed by where that is more."""
-        used = self.journal.usage()
-        mode = self._runtime.mode if self._opened else None
-        session_id = getattr(mode, "session_id", None)
-        if self.budget.seconds is not None and mode is not None and session_id is not None:
-            self.journal.set_setting(f"session:{session_id}", float(mode.usage() or 0.0))
-        seconds = max(used.seconds, self.journal.session_seconds())
-        return Usage(used.jobs, used.pubs, used.circuits, used.executions, seconds)
+    def _on_used_qubits(self, pubs: list[Any]) -> tuple[list[Any], BackendV2]:
+        return on_used_qubits(pubs, self.backend)
 
-    def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
-        """The usage of those jobs that the journal does not have yet."""
-        ahead: Counter[str] = Counter()
-        total = Usage()
-        for pieces, content in zip(jobs, contents, strict=True):
-            entry = self.journal.peek(content, ahead[content])
-            ahead[content] += 1
-            if entry is None or self._must_submit(entry):
-                total += self._usage_of(pieces)
-        return total
+    def pack(self, result: PrimitiveResult) -> bytes:
+        return pack(result)
 
-    def _must_submit(self, entry: Entry) -> bool:
-        # What a local job computes is lost with its process, and costs nothing.
-        return entry.state == FAILED or (self._local and entry.state != DONE)
-
-    def _start(self, pieces: list[Piece], content: str) -> Part:
-        """Return the job of these pieces: from the journal, from the service, or newly submitted."""
-        occurrence, position = self.journal.advance(content)
-        entry = self.journal.latest(content, occurrence)
-        if entry is None or self._must_submit(entry):
-            if entry is not None and entry.state != FAILED:
-                self.journal.withdraw(entry)
-            entry = self.journal.intend(content, occurrence, position, self._usage_of(pieces))
-            return self._submit(pieces, entry, recovered=False)
-        if entry.state == INTENT:
-            return self._submit(pieces, entry, recovered=True)
-        logger.info("job %s is in the journal (%s); it is not submitted again", entry.job_id, entry.state)
-        return Part(pieces, entry, None)
-
-    def _submit(self, pieces: list[Piece], entry: Entry, recovered: bool) -> Part:
-        """Submit a job; if an earlier attempt may have arrived, look for it at the service first."""
-
-        def attempt(number: int) -> Any:
-            found = self._find(entry, settle=recovered) if recovered or number else None
-            return found if found is not None else self._send(pieces, entry)
-
-        try:
-            job = self._retry("submitting a job", attempt)
-        except Exception as error:
-            raise self._not_submitted(pieces, entry, error) from error
-        self.journal.submitted(entry, job.job_id())
-        logger.info("submitted job %s to %s: %s", job.job_id(), self.backend.name, self._usage_of(pieces))
-        entry = self.journal.latest(entry.content, entry.occurrence) or entry
-        return Part(pieces, entry, job)
-
-    def _not_submitted(self, pieces: list[Piece], entry: Entry, error: Exception) -> QtmError:
-        names = ", ".join(str(piece.index) for piece in pieces[:5])
-        if is_transient(error):  # the intent stays: the job may have arrived all the same
-            return JobError(
-                f"the service could not be reached to submit PUB {names} ({_text(error)}); "
-                "hardware.resume(journal) continues the run and submits nothing twice"
-            )
-        self.journal.withdraw(entry)
-        return JobError(f"{self.backend.name} refused the job of PUB {names}: {_text(error)}")
-
-    def _find(self, entry: Entry, settle: bool) -> Any:
-        """Return the job that carries the tag of this entry at the service, or None."""
-        if self._local:
-            return None
-        tag, age = self.journal.tag(entry), time.time() - entry.created
-        jobs = self._service.jobs(limit=1, job_tags=[tag])
-        if not jobs and settle and age < SETTLE_SECONDS:
-            time.sleep(SETTLE_SECONDS - age)
-            jobs = self._service.jobs(limit=1, job_tags=[tag])
-        return jobs[0] if jobs else None
-
-    def _send(self, pieces: list[Piece], entry: Entry) -> Any:
-        pubs = [piece.pub for piece in pieces]
-        if self._kind == "backend":
-            return self._on_its_own(pubs, entry)
-        if self._local:
-            pubs, part = on_used_qubits(pubs, self.backend)
-            if part is not self.backend:
-                with self._tagged(entry):
-                    return make_estimator(self._kind, part, self.options).run(pubs)
-        if not self._opened:  # a session is opened when it is needed: a replayed run may not need one
-            self._runtime = make_estimator(self._kind, self._open_mode(), self.options)
-            self._opened = True
-        with self._tagged(entry):
-            return self._runtime.run(pubs)
-
-    def _on_its_own(self, pubs: list[EstimatorPub], entry: Entry) -> Any:
-        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
-        options = plain_options(self.options)
-        if self._seed is not None:
-            options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
-        return make_estimator(self._kind, self.backend, options).run(pubs)
-
-    @contextmanager
-    def _tagged(self, entry: Entry) -> Iterator[None]:
-        """Give the next job its tag and, in local mode, a seed of its own that a resumed run repeats."""
-        environment, simulator = self.options.environment, self.options.simulator
-        tags, seed = environment.job_tags, simulator.seed_simulator
-        environment.job_tags = [
-            *(tags if isinstance(tags, list) else []),
-            self.journal.tag(entry),
-            self.journal.run_tag,
-        ]
-        if self._seed is not None:
-            simulator.seed_simulator = job_seed(self._seed, entry.content, entry.occurrence)
-        try:
-            yield
-        finally:
-            environment.job_tags, simulator.seed_simulator = tags, seed
-
-    def collect(self, part: Part) -> PrimitiveResult:
-        """Return the checked result of one job, from the journal if it is there; wait if it is running."""
-        entry = self.journal.latest(part.entry.content, part.entry.occurrence) or part.entry
-        if entry.state == DONE and entry.result is not None:
-            return unpack(entry.result)
-        if entry.state == FAILED:
-            raise JobError(f"job {entry.job_id} failed: {entry.error}")
-        job, result = self._await(part)
-        shapes = [piece.pub.shape for piece in part.pieces]
-        if (problem := problem_with(result, shapes)) is not None:
-            self.journal.failed(entry, problem)
-            raise JobError(f"job {entry.job_id} on {self.backend.name} gave an unusable result: {problem}")
-        stored = pack(result)
-        self.journal.done(entry, stored, self._seconds_charged(job))
+    def unpack(self, stored: bytes) -> PrimitiveResult:
         return unpack(stored)
 
-    def _await(self, part: Part) -> tuple[Any, Any]:
-        def attempt(number: int) -> tuple[Any, Any]:
-            job = self.handle(part)
-            return job, job.result()
+    def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
+        return problem_with(result, [pub.shape for pub in pubs])
 
-        try:
-            return self._retry(f"waiting for job {part.entry.job_id}", attempt)
-        except Exception as error:
-            raise self._no_result(part.entry, error) from error
-
-    def handle(self, part: Part) -> Any:
-        """Return the runtime's job of this part, fetched by its id if another process submitted it."""
-        if part.job is None:
-            part.job = self._service.job(part.entry.job_id)
-        return part.job
-
-    def _no_result(self, entry: Entry, error: Exception) -> JobError:
-        what = _text(error)
-        if self._local or type(error).__name__ in _JOB_FAILURES:
-            self.journal.failed(entry, what)
-            return JobError(f"job {entry.job_id} on {self.backend.name} failed: {what}")
-        return JobError(
-            f"the result of job {entry.job_id} on {self.backend.name} could not be fetched: {what}; the job "
-            "is in the journal, and hardware.resume(journal) fetches it without submitting it again"
-        )
-
-    def _seconds_charged(self, job: Any) -> float | None:
-        """What the service charged; None (the estimate stays) in local mode and while it is counting."""
-        if self._local:
-            return None
-        try:
-            return float(self._retry("asking for the usage of a job", lambda _: job.usage())) or None
-        except (QiskitError, OSError) as error:  # the result is there: that counts more
-            logger.warning("no usage for job %s: %s", job.job_id(), type(error).__name__)
-            return None
-
-    def __copy__(self) -> DeviceEstimator:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> DeviceEstimator:
-        return self  # a copy of a model shares the connection: there is one budget and one journal
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "an estimator on a device holds an open account and is not pickled; save state_dict() instead of "
-            "the whole model, and connect (or hardware.resume) in the process that loads it"
-        )
-
-    def __repr__(self) -> str:
-        return f"<DeviceEstimator {self._kind!r} on {self.backend.name}>"
-
-
-@dataclass
-class Part:
-    """One job of the service: the pieces it holds, its journal entry, its handle if there is one."""
-
-    pieces: list[Piece]
-    entry: Entry
-    job: Any
-
-
-class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
-    """The jobs of one ``run``, as one job."""
-
-    def __init__(self, estimator: DeviceEstimator, pubs: Sequence[EstimatorPub], parts: Sequence[Part]) -> None:
-        super().__init__(",".join(part.entry.job_id or "?" for part in parts))
-        self._estimator, self._pubs, self._parts = estimator, pubs, parts
-        self._joined: PrimitiveResult | None = None
-
-    def job_ids(self) -> list[str]:
-        """Return the ids of the jobs at the service."""
-        return [part.entry.job_id or "?" for part in self._parts]
-
-    def result(self) -> PrimitiveResult:
-        """Wait for all jobs and return their results in the order and the shapes of the PUBs.
-
-        Raises:
-            JobError: A job failed, or its result has the wrong shape or NaN; the message names its id.
-        """
-        if self._joined is None:
-            results = [(part.pieces, self._estimator.collect(part)) for part in self._parts]
-            self._joined = join(self._pubs, results)
-        return self._joined
-
-    def status(self) -> JobStatus:
-        """Return the state of the least advanced job."""
-        states = {self._state(part) for part in self._parts}
-        order = (JobStatus.ERROR, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.RUNNING)
-        return next((state for state in order if state in states), JobStatus.DONE)
-
-    def _state(self, part: Part) -> JobStatus:
-        entry = self._estimator.journal.latest(part.entry.content, part.entry.occurrence)
-        known = {DONE: JobStatus.DONE, FAILED: JobStatus.ERROR}
-        if entry is not None and entry.state in known:
-            return known[entry.state]
-        status = self._estimator.handle(part).status()
-        name = status.name if isinstance(status, JobStatus) else str(status)
-        return JobStatus.__members__.get(name, JobStatus.QUEUED)
-
-    def done(self) -> bool:
-        return self.status() is JobStatus.DONE
-
-    def running(self) -> bool:
-        return self.status() is JobStatus.RUNNING
-
-    def cancelled(self) -> bool:
-        return self.status() is JobStatus.CANCELLED
-
-    def in_final_state(self) -> bool:
-        return self.status() in (JobStatus.DONE, JobStatus.CANCELLED, JobStatus.ERROR)
-
-    def cancel(self) -> None:
-        """Cancel the jobs that are not finished."""
-        for part in self._parts:
-            if self._state(part) not in (JobStatus.DONE, JobStatus.ERROR, JobStatus.CANCELLED):
-                self._estimator.handle(part).cancel()
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def job_seed(seed: int, content: str, occurrence: int) -> int:
-    """Return the simulator's seed for one job: jobs differ, a repeated run repeats (31 bits)."""
-    name = f"{seed}:{content}:{occurrence}"
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") & 0x7FFFFFFF
+    def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
+        return join(pubs, jobs)

@@ -26,12 +26,13 @@ from qiskit.circuit import (
 from qiskit.circuit.classical import expr
 from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import SparseObservable
 
 _EXPRESSION_FIELDS = ("op", "left", "right", "operand", "target", "index", "value", "type")
 
 
-def job_content(pubs: Iterable[EstimatorPub], setting: Mapping[str, Any]) -> str:
+def job_content(pubs: Iterable[EstimatorPub | SamplerPub], setting: Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of ``pubs`` and of the ``setting`` (backend, options, seeds) they run in."""
     parts = [json.dumps(setting, sort_keys=True, default=_option).encode()]
     parts += [piece for pub in pubs for piece in _pub_bytes(pub)]
@@ -63,8 +64,16 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _pub_bytes(pub: EstimatorPub) -> list[bytes]:
+def _pub_bytes(pub: EstimatorPub | SamplerPub) -> list[bytes]:
     values = pub.parameter_values.as_array(pub.circuit.parameters)  # (..., parameters)
+    if isinstance(pub, SamplerPub):
+        registers = [[r.name, [pub.circuit.find_bit(bit).index for bit in r]] for r in pub.circuit.cregs]
+        return [
+            _circuit_bytes(pub.circuit),
+            repr(values.shape).encode(),
+            np.ascontiguousarray(values, dtype="<f8").tobytes(),
+            json.dumps([registers, pub.shots]).encode(),
+        ]
     observables = [sorted(terms.items()) for terms in pub.observables.ravel().tolist()]
     return [
         _circuit_bytes(pub.circuit),

@@ -12,13 +12,14 @@ from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._circuit.expressions import compile_angles
+from qtm._errors import CircuitError
 
 # An angle outside of the range by less than this is rounding; the service allows as much.
 _SLACK = 1e-10
 
 
 def fold_rzz(pub: EstimatorPub) -> EstimatorPub:
-    """Return a PUB with the same values whose RZZ angles lie in [0, pi/2], for every parameter set.
+    """Return a PUB with the same values whose RZZ angles are in [0, pi/2], for every parameter set.
 
     Up to a phase, ``RZZ(a + pi) = RZZ(a) Z Z`` and ``RZZ(-a) = X RZZ(a) X`` with X on one qubit. So every
     gate becomes RZ(z) on both qubits, RX(x), RZZ(b), RX(x) on the first one, with z and x of 0 or pi and b in the
@@ -98,3 +99,25 @@ class _Folded:
 def takes_folded(circuit: QuantumCircuit, names: Iterable[str]) -> bool:
     """Whether a circuit has RZZ gates and a target with these instructions can fold them."""
     return "rzz" in circuit.count_ops() and {"rz", "rx", "rzz"} <= set(names)
+
+
+def check_rzz(index: int, pub: EstimatorPub) -> None:
+    """Refuse RZZ angles outside of [0, pi/2], which devices with fractional gates do not take.
+
+    Raises:
+        CircuitError: an angle is outside; the message names its gate, its qubits and its parameter set.
+    """
+    found = [item for item in pub.circuit.data if item.operation.name == "rzz"]
+    if not found or not pub.size:
+        return
+    expressions = [item.operation.params[0] for item in found]
+    values = np.asarray(pub.parameter_values.as_array(pub.circuit.parameters), dtype=float)  # (..., parameters)
+    angles = np.asarray(compile_angles(expressions, pub.circuit.parameters).numpy(values))  # (..., gates)
+    angles = np.broadcast_to(angles, (*values.shape[:-1], len(found))).reshape(-1, len(found))
+    for row, gate in np.argwhere((angles < -_SLACK) | (angles > math.pi / 2 + _SLACK)):
+        qubits = [pub.circuit.find_bit(q).index for q in found[gate].qubits]
+        raise CircuitError(
+            f"PUB {index}: rzz({expressions[gate]}) on qubits {qubits} has the angle {angles[row, gate]:.6g} in "
+            f"parameter set {row}; the device takes 0 to pi/2, and has no rx and rz to fold it with. Transpile with "
+            "connection.pass_manager, or keep the angle in that range"
+        )

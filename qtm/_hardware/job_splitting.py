@@ -11,6 +11,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import DataBin, PrimitiveResult, PubResult
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.providers import BackendV2
 
 from qtm._errors import CircuitError, ParameterError
@@ -23,7 +24,7 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit.
+    """Limits of one job; None is no limit.
 
     Attributes:
         circuits: Circuits of a job (`Usage.circuits`).
@@ -54,7 +55,7 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
     """
     coerced = estimator_pubs(pubs, precision)
     for index, pub in enumerate(coerced):
-        _check_values(index, pub)
+        check_values(index, pub)
     return [without_global_phase(pub) for pub in coerced]
 
 
@@ -76,7 +77,12 @@ def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
     return EstimatorPub(circuit, pub.observables, bindings, pub.precision, validate=False)
 
 
-def _check_values(index: int, pub: EstimatorPub) -> None:
+def check_values(index: int, pub: EstimatorPub | SamplerPub) -> None:
+    """Refuse values that are no angles.
+
+    Raises:
+        ParameterError: A parameter value is NaN or infinite, or a precision is not above 0.
+    """
     values = pub.parameter_values.as_array(pub.circuit.parameters)  # (..., parameters)
     if not np.isfinite(values).all():
         names = [
@@ -86,7 +92,7 @@ def _check_values(index: int, pub: EstimatorPub) -> None:
             f"PUB {index} has a NaN or infinite value for {', '.join(names[:5])}; expected finite angles in "
             "radians: look for a diverged optimizer or missing data"
         )
-    if pub.precision is not None and pub.precision <= 0:
+    if isinstance(pub, EstimatorPub) and pub.precision is not None and pub.precision <= 0:
         raise ParameterError(f"PUB {index} requests precision {pub.precision}; a device needs a precision above 0")
 
 
@@ -94,7 +100,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])  # (sets, parameters)
 
 
-def check_circuits(pubs: Sequence[EstimatorPub], backend: BackendV2, limits: Limits) -> None:
+def check_circuits(pubs: Sequence[Any], backend: BackendV2, limits: Limits) -> None:
     """Refuse circuits that the backend would refuse after they have waited in its queue.
 
     Raises:
@@ -160,17 +166,17 @@ class Piece:
 
     index: int
     slices: Slices
-    pub: EstimatorPub
+    pub: Any  # an EstimatorPub or a SamplerPub
 
 
-Cost = Callable[[list[EstimatorPub]], Usage]
+Cost = Callable[[list[Any]], Usage]
 
 
-def split(pubs: Sequence[EstimatorPub], limits: Limits, cost: Cost) -> list[list[Piece]]:
+def split(pubs: Sequence[Any], limits: Limits, cost: Cost) -> list[list[Piece]]:
     """Deal PUBs into as few jobs as the limits allow.
 
     A PUB is cut only along its broadcast shape, parameter sets first, so that observables stay together.
-    PUBs that ask for different precisions go into different jobs, as the runtime demands.
+    PUBs that ask for different precisions, or shots, go into different jobs, as the runtime demands.
 
     Args:
         pubs: The PUBs, checked.
@@ -181,13 +187,18 @@ def split(pubs: Sequence[EstimatorPub], limits: Limits, cost: Cost) -> list[list
         CircuitError: One parameter set with one observable is over the limits already.
     """
     jobs: list[list[Piece]] = []
-    for precision in dict.fromkeys(pub.precision for pub in pubs):
-        chosen = [_whole(i, pub) for i, pub in enumerate(pubs) if pub.precision == precision and pub.size]
+    for asked in dict.fromkeys(map(_asked, pubs)):
+        chosen = [_whole(i, pub) for i, pub in enumerate(pubs) if _asked(pub) == asked and pub.size]
         jobs += _fill_jobs(chosen, limits, cost)
     return jobs
 
 
-def _whole(index: int, pub: EstimatorPub) -> Piece:
+def _asked(pub: EstimatorPub | SamplerPub) -> float | None:
+    """What all PUBs of a job have in common: the precision, or the shots."""
+    return pub.precision if isinstance(pub, EstimatorPub) else pub.shots
+
+
+def _whole(index: int, pub: Any) -> Piece:
     return Piece(index, tuple(slice(0, length) for length in pub.shape), pub)
 
 
@@ -255,7 +266,7 @@ def _cut(piece: Piece, rows: int) -> tuple[Piece, Piece]:
     )
 
 
-def _sliced(pub: EstimatorPub, axis: int, rows: slice) -> EstimatorPub:
+def _sliced(pub: Any, axis: int, rows: slice) -> EstimatorPub:
     """Cut along one axis of the broadcast shape; an array that is broadcast along it stays whole."""
 
     def cut(array: Any) -> Any:
@@ -264,6 +275,8 @@ def _sliced(pub: EstimatorPub, axis: int, rows: slice) -> EstimatorPub:
             return array
         return array[(slice(None),) * own + (rows,)]
 
+    if isinstance(pub, SamplerPub):
+        return SamplerPub(pub.circuit, cut(pub.parameter_values), pub.shots)
     return EstimatorPub(pub.circuit, cut(pub.observables), cut(pub.parameter_values), pub.precision)
 
 

@@ -339,14 +339,19 @@ class Journal:
         self._write("DELETE FROM job WHERE id = ?", entry.id)
 
     def usage(self) -> Usage:
-        """Return what all jobs of the run, of every process that took part in it, have used."""
+        """Return what all jobs of the run, of every process that took part in it, have used.
+
+        Seconds are those of the jobs, or the wall-clock time of the sessions, by which they are billed, where that is
+        more.
+        """
         if self._closed is not None:
             return self._closed[0]
         sums = "COUNT(*), TOTAL(pubs), TOTAL(circuits), TOTAL(executions), TOTAL(seconds)"
         (jobs, pubs, circuits, executions, seconds), = self._read(
             f"SELECT {sums} FROM job WHERE job_id IS NOT NULL"
         )  # fmt: skip
-        return Usage(int(jobs), int(pubs), int(circuits), int(executions), float(seconds))
+        seconds = max(float(seconds), self.session_seconds())
+        return Usage(int(jobs), int(pubs), int(circuits), int(executions), seconds)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return every job of the run as a row (a dict), in the order of submission."""

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, QuantumRegister
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target
+
+from qtm._errors import require
 
 # Devices this narrow are simulated whole.
 _NARROW = 8
@@ -22,6 +25,7 @@ class PartOfBackend(BackendV2):
     def __init__(self, backend: BackendV2, qubits: Sequence[int]) -> None:
         super().__init__(name=backend.name)
         self._target = target_on(backend.target, qubits)
+        self._simulator: Any = None
 
     @property
     def target(self) -> Target:
@@ -38,8 +42,10 @@ class PartOfBackend(BackendV2):
         return Options()
 
     def run(self, run_input: Any, **options: Any) -> Any:
-        """Not used: primitives simulate the target with its noise."""
-        raise NotImplementedError("a part of a backend is simulated by the primitives of local mode")
+        """Simulate circuits with the noise of the target."""
+        if self._simulator is None:
+            self._simulator = require("qiskit_aer", extra="aer").AerSimulator.from_backend(self)
+        return self._simulator.run(run_input, **options)
 
 
 def target_on(target: Target, qubits: Sequence[int]) -> Target:
@@ -66,30 +72,55 @@ def on_used_qubits(pubs: Sequence[EstimatorPub], backend: BackendV2) -> tuple[li
 
     Idle qubits have no effect on expectation values, and every one of them doubles the state that is simulated.
     """
+    used = _qubits_to_keep([_used(pub) for pub in pubs], backend)
+    return (list(pubs), backend) if used is None else ([_moved(p, used) for p in pubs], PartOfBackend(backend, used))
+
+
+def sampled_on_used_qubits(pubs: Sequence[SamplerPub], backend: BackendV2) -> tuple[list[SamplerPub], BackendV2]:
+    """Return the PUBs and the backend without qubits on which no PUB has a gate or a measurement."""
+    used = _qubits_to_keep([_touched(pub.circuit) for pub in pubs], backend)
+    if used is None:
+        return list(pubs), backend
+    moved = [SamplerPub(_moved_circuit(p.circuit, used), p.parameter_values, p.shots, validate=False) for p in pubs]
+    return moved, PartOfBackend(backend, used)
+
+
+def _qubits_to_keep(used: Sequence[set[int]], backend: BackendV2) -> list[int] | None:
+    """The qubits in use, or None where all of the backend is simulated."""
     if backend.coupling_map is None:  # no device, but a simulator, which leaves idle qubits out itself
-        return list(pubs), backend
-    used = sorted(set().union(*map(_used, pubs)) or {0})
-    if (backend.num_qubits or 0) <= _NARROW or len(used) == backend.num_qubits:
-        return list(pubs), backend
-    return [_moved(pub, used) for pub in pubs], PartOfBackend(backend, used)
+        return None
+    found = sorted(set().union(*used) or {0})
+    return None if (backend.num_qubits or 0) <= _NARROW or len(found) == backend.num_qubits else found
+
+
+def _touched(circuit: QuantumCircuit) -> set[int]:
+    index = {qubit: number for number, qubit in enumerate(circuit.qubits)}
+    return {index[q] for item in circuit.data if item.operation.name != "barrier" for q in item.qubits}
 
 
 def _used(pub: EstimatorPub) -> set[int]:
-    index = {qubit: number for number, qubit in enumerate(pub.circuit.qubits)}
-    gates = {index[q] for item in pub.circuit.data if item.operation.name != "barrier" for q in item.qubits}
+    gates = _touched(pub.circuit)
     labels = {label for observable in pub.observables.ravel().tolist() for label in observable}
     return gates | {len(label) - 1 - i for label in labels for i, letter in enumerate(label) if letter != "I"}
 
 
-def _moved(pub: EstimatorPub, used: Sequence[int]) -> EstimatorPub:
-    circuit = QuantumCircuit(len(used), name=pub.circuit.name, metadata=pub.circuit.metadata)
-    place = {pub.circuit.qubits[qubit]: number for number, qubit in enumerate(used)}
-    for item in pub.circuit.data:
+def _moved_circuit(whole: QuantumCircuit, used: Sequence[int]) -> QuantumCircuit:
+    circuit = QuantumCircuit(QuantumRegister(len(used), "q"), name=whole.name, metadata=whole.metadata)
+    circuit.add_bits(whole.clbits)
+    for register in whole.cregs:
+        circuit.add_register(register)
+    place = {whole.qubits[qubit]: number for number, qubit in enumerate(used)}
+    for item in whole.data:
         qubits = [place[q] for q in item.qubits if q in place]  # a barrier may be on idle qubits as well
         if item.operation.name == "barrier":
             circuit.barrier(qubits)
         else:
-            circuit.append(item.operation, qubits)
+            circuit.append(item.operation, qubits, item.clbits)
+    return circuit
+
+
+def _moved(pub: EstimatorPub, used: Sequence[int]) -> EstimatorPub:
+    circuit = _moved_circuit(pub.circuit, used)
     observables = np.empty(pub.observables.shape, dtype=object)
     for index in np.ndindex(observables.shape):
         observables[index] = {_picked(label, used): weight for label, weight in pub.observables[index].items()}

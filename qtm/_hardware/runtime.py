@@ -86,6 +86,28 @@ def make_estimator(kind: str, mode: Any, options: Any) -> BaseEstimatorV2:
         ) from error
 
 
+_SAMPLERS = {
+    "executor": ("qiskit_ibm_runtime.executor_sampler", "Sampler"),
+    "v2": ("qiskit_ibm_runtime", "SamplerV2"),
+    "backend": ("qiskit.primitives", "BackendSamplerV2"),
+}
+
+
+def make_sampler(kind: str, mode: Any, options: Any) -> Any:
+    """Return the sampler of the same kind as an estimator; raises as `make_estimator`."""
+    require("qiskit_ibm_runtime", EXTRA)
+    module, name = _SAMPLERS[kind]
+    sampler = getattr(require(module, EXTRA), name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The SamplerV2 class is deprecated", DeprecationWarning)
+            if kind == "backend":
+                return sampler(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
+            return sampler(mode=mode, options=options)
+    except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
+        raise ParameterError(f"the sampler {kind!r} refuses the options {options}: {error}; see {module}") from error
+
+
 def kind_for(backend: BackendV2) -> str:
     """Return the estimator that runs on a backend: the executor on IBM's devices and on simulators.
 
@@ -160,7 +182,7 @@ class CostModel:
             count = measured_circuits(pub) * factors
             circuits += count
             executions += count * randomizations * shots
-            seconds += count * randomizations * shots * (REPETITION_DELAY + self._duration(pub.circuit))
+            seconds += count * randomizations * shots * (REPETITION_DELAY + duration_of(pub.circuit, self.backend))
         if calibrated:
             randomizations, shots = _dealt(shots_of(pubs[0], options), options, twirled)
             asked = options["resilience"].get("measure_noise_learning", {}).get("num_randomizations", "auto")
@@ -183,13 +205,14 @@ class CostModel:
         random = gates or readout or calibrated or amplified or _said(resilience, "pec_mitigation", False)
         return factors if extrapolated else 1, random, calibrated
 
-    def _duration(self, circuit: QuantumCircuit) -> float:
-        """Seconds of one execution; 0 where the target has no durations (a simulator)."""
-        try:
-            return float(circuit.estimate_duration(self.backend.target, "s"))
-        except QiskitError as error:
-            logger.debug("no duration for %s: %s", circuit.name, error)
-            return 0.0
+
+def duration_of(circuit: QuantumCircuit, backend: BackendV2) -> float:
+    """Seconds of one execution; 0 where the target has no durations (a simulator)."""
+    try:
+        return float(circuit.estimate_duration(backend.target, "s"))
+    except QiskitError as error:
+        logger.debug("no duration for %s: %s", circuit.name, error)
+        return 0.0
 
 
 def _prepared_executions(pubs: Sequence[EstimatorPub], options: Any, backend: BackendV2) -> int:
@@ -232,6 +255,15 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+# What the service answers while as many jobs wait as the plan allows (qiskit-ibm-runtime issue 1124).
+_QUEUE_IS_FULL = ("3458", "pending jobs")
+
+
+def is_queue_full(error: BaseException) -> bool:
+    """Say whether the service took no job because too many of the account's jobs are waiting."""
+    return any(text in str(error) for text in _QUEUE_IS_FULL)
+
+
 def _from_requests(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("requests.")}
     return bool(names & {"ConnectionError", "Timeout", "ChunkedEncodingError"})
@@ -250,14 +282,20 @@ class Retry:
     backoff: float = 1.0
 
     def __call__(self, what: str, action: Callable[[int], T]) -> T:
-        """Return ``action(attempt)``; an error that is not transient, or the last one, is raised."""
-        for attempt in range(self.times + 1):
+        """Return ``action(attempt)``; an error that is not transient, or the last one, is raised.
+
+        While the account's queue of pending jobs is full it waits, however long that takes.
+        """
+        failures = waits = 0
+        while True:
             try:
-                return action(attempt)
+                return action(failures + waits)
             except Exception as error:
-                if attempt == self.times or not is_transient(error):
+                full = is_queue_full(error)
+                if not full and (failures == self.times or not is_transient(error)):
                     raise
-                wait = min(60.0, self.backoff * 2**attempt)
-                logger.warning("%s: %s; trying again in %.1f s", what, type(error).__name__, wait)
+                wait = min(60.0, self.backoff * 2 ** (waits if full else failures))
+                why = "as many jobs are pending as the plan allows" if full else type(error).__name__
+                logger.warning("%s: %s; trying again in %.1f s", what, why, wait)
+                waits, failures = waits + full, failures + (not full)
                 time.sleep(wait)
-        raise AssertionError("unreachable")

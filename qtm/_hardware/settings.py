@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -23,6 +24,9 @@ from qtm._hardware.runtime import KINDS
 # Mode -> the class of the runtime that holds the jobs together.
 MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
 
+# Options of the runtime that its estimators and samplers share.
+_OF_BOTH = ("dynamical_decoupling", "twirling", "execution", "environment", "max_execution_time", "simulator")
+
 # Checks of options that are not None.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("shots", "max_executions", "max_depth", "max_circuits_per_job"), partial(
@@ -32,7 +36,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("max_seconds", "backoff"), partial(checked_number, advice="give seconds", least=0)),
     "optimization_level": partial(checked_int, advice="give a level of Qiskit's pass managers", most=3),
     **dict.fromkeys(("seed_transpiler", "seed_simulator"), checked_seed),
-    "use_fractional_gates": checked_flag,
+    **dict.fromkeys(("use_fractional_gates", "dry_run"), checked_flag),
     "instance": partial(
         check_type, kinds=str, expected="the name or CRN of an instance", advice="give None for the account's own"),
 }  # fmt: skip
@@ -62,12 +66,15 @@ class Settings:
             into [0, pi/2], the range of the device, for every parameter set.
         instance: The instance (CRN or name) of the account.
         max_executions: Budget of circuit executions for the whole run (see `Usage`).
-        max_seconds: Budget of quantum seconds for the whole run; also the maximum time of a session.
+        max_seconds: Budget of quantum seconds for the whole run; a session, and every job, ends after as many seconds
+            as are left of it.
         max_depth: Maximum depth of a circuit; deeper circuits raise an error.
         max_circuits_per_job: Maximum number of circuits in a job; larger submissions are split. None: the limit
             of the backend.
         retries: Number of retries after a transient failure (network, busy server).
         backoff: Seconds before the first retry; doubled for each one after it.
+        dry_run: Submit nothing: circuits, limits and budgets are checked, what would be used is counted in `usage`, and
+            values are exact ones of qtm's simulator. The script runs as it will, for nothing.
     """
 
     backend: str
@@ -87,6 +94,7 @@ class Settings:
     max_circuits_per_job: int | None = None
     retries: int = 5
     backoff: float = 1.0
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         checked_choice(self.mode, "mode", MODES)
@@ -101,6 +109,14 @@ class Settings:
                 f"options= must be plain values, so that a run can be resumed ({error}); set objects on "
                 "connection.estimator.options instead"
             ) from error
+
+    def sampler_options(self) -> dict[str, Any]:
+        """Return the options of the sampler: shots, and what both primitives have."""
+        shared = {name: self.options[name] for name in _OF_BOTH if name in self.options}
+        shots = self.shots or (None if self.precision is None else math.ceil(self.precision**-2))
+        if self.estimator == "backend":
+            shared = {}
+        return shared if shots is None else shared | {"default_shots": shots}
 
     def runtime_options(self) -> dict[str, Any]:
         """Return the options of the estimator."""

@@ -179,7 +179,7 @@ class SampledOverlap(FirstDerivatives):
 
     @property
     def usage(self) -> Usage:
-        """What the sampler was asked for."""
+        """Usage of the sampler."""
         return self.runner.usage
 
     def preview(self, batch: int) -> Usage:

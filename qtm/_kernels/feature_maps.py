@@ -58,7 +58,7 @@ class Features:
 
     @property
     def usage(self) -> Usage:
-        """What the estimator was asked for."""
+        """Usage of the estimator."""
         return self.module.usage
 
 
@@ -66,7 +66,7 @@ def read_feature_map(feature_map: Any, training_parameters: Any) -> FeatureMap:
     """The circuit, the parameters of the features, and those to train.
 
     Raises:
-        CircuitError: the feature map is no circuit.
+        CircuitError: the feature map is not a circuit.
         ParameterError: a parameter to train is not in the circuit, or listed twice.
         ShapeError: no parameter is left for features.
     """

@@ -52,7 +52,7 @@ class PairSampler:
 
     @property
     def usage(self) -> Usage:
-        """What the sampler was asked for."""
+        """Usage of the sampler."""
         return self._method.usage
 
     def preview(self, pairs: int) -> Usage:

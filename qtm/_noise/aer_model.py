@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import CircuitInstruction, Delay
+from qiskit.circuit import CircuitInstruction, ControlledGate, Delay
 from qiskit.circuit.library import UnitaryGate
 from qiskit.exceptions import QiskitError
 from qiskit.providers import BackendV2
@@ -220,11 +220,17 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
     if isinstance(noise, EmbeddedNoise):
         return circuit
     for item in _instructions(circuit):
-        label = getattr(item.operation, "label", None)
-        if label is not None and label != item.operation.name and noise.knows(label):
+        name, label = item.operation.name, getattr(item.operation, "label", None)
+        if label is not None and label != name and label in noise.noisy:
             raise CircuitError(
-                f"the noise model has an error for the label {label!r} of a {item.operation.name!r} gate, and errors "
-                "of labels are not simulated; name the gate so, or use qtm.noisy_estimator"
+                f"the noise model has an error for the label {label!r} of a {name!r} gate, and errors of labels are "
+                "not simulated; name the gate so, or use qtm.noisy_estimator"
+            )
+        closed = name.split("_o")[0] if isinstance(item.operation, ControlledGate) else name
+        if closed != name and closed in noise.noisy:
+            raise CircuitError(
+                f"the noise model has an error for {closed!r}, which Aer lets follow {name!r} (open controls) as well; "
+                f"write X gates around a {closed!r}, or use qtm.noisy_estimator"
             )
     names = {item.name for item in _instructions(circuit)}
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:

@@ -16,7 +16,7 @@ class ModelCircuit(NamedTuple):
 
     Attributes:
         circuit: The circuit, without measurements.
-        encoding_params: Parameters that inputs are bound to, `(features,)`; empty where there is no data.
+        encoding_params: Parameters to which the features are bound, `(features,)`; empty without data.
         variational_params: Trainable rotation angles in radians, in circuit order.
         scaling_params: Trainable factors of the inputs, in circuit order; empty where inputs are not scaled.
     """

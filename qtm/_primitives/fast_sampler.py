@@ -14,29 +14,27 @@ from qiskit.primitives.containers import SamplerPubLike
 from qiskit.primitives.containers.bindings_array import BindingsArrayLike
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from qtm._arguments import check_generator_seed, checked_int
+from qtm._arguments import checked_int
 from qtm._circuit.dynamic import static_circuit
 from qtm._circuit.pauli_program import flattened
-from qtm._engines.options import Options, checked_options
 from qtm._engines.outputs import Probabilities
-from qtm._engines.registry import Method, simulation_method
+from qtm._engines.registry import Method
 from qtm._engines.simulation import Simulation
-from qtm._engines.simulation_cache import Simulations, parameter_rows
+from qtm._engines.simulation_cache import parameter_rows
 from qtm._errors import CircuitError, OutOfMemory
 from qtm._machine import free_memory
-from qtm._noise.aer_model import Noise, in_known_gates, read_noise
+from qtm._noise.aer_model import Noise, in_known_gates
 from qtm._primitives.finished_job import FinishedJob
 from qtm._primitives.pubs import sampler_pubs
 from qtm._primitives.readout import Readout
-
-Seed = np.random.Generator | int | None
+from qtm._primitives.simulating_primitive import Seed, SimulatingPrimitive
 
 # Probabilities held at a time while shots are drawn.
 _PROBABILITIES = 1 << 24
 
 
-class FastSampler(BaseSamplerV2):
-    """Shots from the exact distribution, wherever Qiskit's ``StatevectorSampler`` can stand.
+class FastSampler(SimulatingPrimitive, BaseSamplerV2):
+    """Shots from the exact distribution: a drop-in replacement for Qiskit's ``StatevectorSampler``.
 
     The same shots as ``StatevectorSampler``'s for the same seed. Qubits may be measured
     into any bits of any registers, and bits that nothing is measured into are 0. Mid-circuit measurement, reset,
@@ -77,25 +75,12 @@ class FastSampler(BaseSamplerV2):
     ) -> None:
         advice = "give the number of outcomes to draw for each parameter set"
         self._default_shots = checked_int(default_shots, "default_shots", advice, least=1)
-        check_generator_seed(seed, "seed")
-        self._seed = seed
-        simulation_method(method)  # raises here, not at the first run, if the method is unknown
-        self._simulations = Simulations(checked_options(dtype, num_threads, None, method, read_noise(noise)))
+        super().__init__(seed, dtype, num_threads, None, noise, method)
 
     @property
     def default_shots(self) -> int:
         """Number of shots of PUBs that specify none."""
         return self._default_shots
-
-    @property
-    def seed(self) -> Seed:
-        """Seed of the shots."""
-        return self._seed
-
-    @property
-    def options(self) -> Options:
-        """Dtype, workers, simulation method and noise model."""
-        return self._simulations.options
 
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None

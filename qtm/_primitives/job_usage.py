@@ -45,6 +45,11 @@ class Usage:
             return NotImplemented
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def __mul__(self, times: int) -> Usage:
+        if not isinstance(times, int):
+            return NotImplemented
+        return Usage(*(getattr(self, f.name) * times for f in fields(self)))
+
     def __str__(self) -> str:
         names = {"jobs": "job", "pubs": "PUB", "circuits": "circuit", "executions": "execution"}
         counts = ((getattr(self, name), word) for name, word in names.items())

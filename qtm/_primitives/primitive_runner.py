@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class PrimitiveRunner(ABC):
         A circuit that depends on none of the coordinates is run at one point, for all.
 
         Raises:
-            JobError: the primitive failed, or its result is not what it was asked for; names the job.
+            JobError: the primitive failed or returned an unusable result; names the job.
         """
         self._refresh()
         shape = (*points.shape[:-1], self.num_outputs)
@@ -103,6 +104,10 @@ class PrimitiveRunner(ABC):
             return np.zeros(shape)
         found = np.concatenate(parts)  # (points, outputs)
         return found.reshape(shape) if self._bound else np.broadcast_to(found[0], shape).copy()
+
+    def forecast(self) -> AbstractContextManager[None]:
+        """Within it previews follow each other, as the jobs would: a mitigation method goes on drawing."""
+        return self.primitive.forecast() if hasattr(self.primitive, "forecast") else nullcontext()
 
     def preview(self, points: int) -> Usage:
         """What ``values`` of so many points would use; nothing is submitted."""

@@ -165,7 +165,7 @@ class QuantumNetwork(ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the primitive was asked for by `forward` and `backward`, but not by a ``gradient`` of the user's."""
+        """Usage of the primitive by `forward` and `backward`; a user's ``gradient`` is not counted."""
         return Usage() if self._on_primitive is None else self._on_primitive.usage
 
     def _values(self, rows: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ class SamplerQNN(QuantumNetwork):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the sampler is an ideal simulator from which no number of shots was asked."""
+        """Whether the sampler is an ideal simulator without shots."""
         return is_exact_sampler(self.sampler)
 
     def _make_method(self, dtype: str) -> GradientMethod:

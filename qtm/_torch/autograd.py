@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,7 +81,7 @@ def _values(
     if fused is None or torch.autograd.forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
     if torch.is_grad_enabled() and (by[0] or any(one.requires_grad and one.numel() for one in sets)):
-        return _apply_fused(fused, partial(_by_angles, method, batch=batch), batch, inputs, *sets)
+        return _apply_fused(method, batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 
 

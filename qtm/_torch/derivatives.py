@@ -188,12 +188,8 @@ class Pushforward(torch.autograd.Function):
         by_tangent, *others = _filled(tangents[1:], (tangent, angles, *rest))
         along, (prepared_along, moving_along) = others[0], _halves(others[1:])
         linear = Pushforward.apply(ctx.method, by_tangent, angles, *prepared, *moving_along)
-        columns = []
-        for unit in _units(linear):
-            gradient = Curvature.apply(ctx.method, bool(prepared), unit, tangent, angles, *prepared, *moving)
-            pairs = zip(gradient, (along, *prepared_along), strict=True)
-            columns.append(sum((g.conj() * t).real.sum(1) for g, t in pairs))
-        return linear + _assembled(columns, linear)
+        second = _bilinear(ctx.method, linear, (tangent, *moving), (along, *prepared_along), angles, prepared)
+        return linear + second
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, method: GradientMethod, *tensors: Tensor) -> Any:
@@ -216,15 +212,46 @@ class Curvature(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        pass
+        ctx.method, ctx.by_prepared, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise UnsupportedError(_THIRD)
+        """By the cotangent and the tangent, in which it is linear."""
+        cotangent, tangent, angles, *rest = ctx.saved_tensors
+        prepared, moving = _halves(rest)
+        count, by = len(prepared), ctx.needs_input_grad
+        if _any_wanted(ctx, range(2, 3 + count)):
+            raise UnsupportedError(_THIRD)
+        along, *prepared_along = cotangents
+        if not ctx.by_prepared:
+            prepared_along = [torch.zeros_like(p) for p in prepared]
+        by_cotangent = by_tangent = by_moving = None
+        if by[2]:
+            arguments = (tangent, *moving), (along, *prepared_along), angles, prepared
+            by_cotangent = _bilinear(ctx.method, cotangent, *arguments)
+        if by[3] or any(by[5 + count :]):
+            by_prepared = any(by[5 + count :])
+            by_tangent, *by_moving = _step(Curvature)(
+                ctx.method, by_prepared, cotangent, along, angles, *prepared, *prepared_along
+            )
+        return None, None, by_cotangent, by_tangent, *[None] * (1 + count), *_padded(by_moving, count)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise UnsupportedError(_THIRD)
+        """Along the cotangent and the tangent, in which it is linear."""
+        cotangent, tangent, angles, *rest = ctx.saved_tensors
+        prepared, moving = _halves(rest)
+        count = len(prepared)
+        if any(t is not None for t in tangents[4 : 5 + count]):
+            raise UnsupportedError(_THIRD)
+        along, *prepared_along = _filled((tangents[3], *tangents[5 + count :]), (tangent, *moving))
+        found = Curvature.apply(ctx.method, ctx.by_prepared, cotangent, along, angles, *prepared, *prepared_along)
+        if tangents[2] is None:
+            return found
+        more = Curvature.apply(ctx.method, ctx.by_prepared, tangents[2], tangent, angles, *prepared, *moving)
+        return tuple(a + b for a, b in zip(found, more, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, method: GradientMethod, by_prepared: bool, *tensors: Tensor) -> Any:
@@ -251,6 +278,38 @@ def _halves(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 def _padded(found: Sequence[Any] | None, count: int) -> list[Any]:
     return list(found) if found else [None] * count
+
+
+def _any_wanted(ctx: Any, places: Sequence[int]) -> bool:
+    """Whether a backward pass goes on to any of the tensors that a function got at these places."""
+    functions = getattr(ctx, "next_functions", None)
+    if functions is None:  # in a transform, which asks for all
+        return any(ctx.needs_input_grad[2 + place] for place in places)
+    return any(node is not None and _is_visited(node) for node, _ in (functions[place] for place in places))
+
+
+def _is_visited(node: Any) -> bool:
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # a leaf that `torch.autograd.grad` may have been asked for: torch does not tell
+        return True
+
+
+def _bilinear(
+    method: GradientMethod,
+    outputs: Tensor,
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    angles: Tensor,
+    prepared: Sequence[Tensor],
+) -> Tensor:
+    """The second derivatives of the outputs, shaped like ``outputs``, along two tangents of angles and amplitudes."""
+    tangent, *moving = first
+    columns = []
+    for unit in _units(outputs):
+        gradient = Curvature.apply(method, bool(prepared), unit, tangent, angles, *prepared, *moving)
+        columns.append(sum((g.conj() * t).real.sum(1) for g, t in zip(gradient, second, strict=True)))
+    return _assembled(columns, outputs)
 
 
 def _units(outputs: Tensor) -> list[Tensor]:

@@ -22,7 +22,7 @@ def dense_tensor(inputs: Any) -> Tensor:
     """Inputs as a dense tensor of real numbers, of any shape, where sparse ones are taken too.
 
     Raises:
-        DtypeError: they are no numbers, not real, or nested, quantized or of another such kind.
+        DtypeError: they are not real numbers, or nested, quantized or the like.
         ShapeError: they are ragged.
     """
     tensor = as_numbers(inputs, "inputs")
@@ -37,7 +37,7 @@ def real_tensor(inputs: Any, width: int) -> Tensor:
     """Inputs as a dense tensor of real numbers (..., width).
 
     Raises:
-        DtypeError: they are no numbers, not real, or stored in another way than a dense tensor.
+        DtypeError: they are not real numbers, or not a dense tensor.
         ShapeError: they are ragged, or their last axis has another length.
     """
     tensor = inputs if isinstance(inputs, Tensor) else as_numbers(inputs, f"inputs (..., {width})")
@@ -75,7 +75,7 @@ def as_numbers(values: Any, argument: str) -> Tensor:
     """Numbers in any form that torch reads, as a tensor.
 
     Raises:
-        DtypeError: they are no numbers.
+        DtypeError: they are not numbers.
         ShapeError: lists in them have different lengths.
     """
     try:

@@ -26,7 +26,7 @@ _INITIALISERS: dict[str, tuple[dict[str, float], Callable[..., Tensor]]] = {
 
 
 class ParameterSets:
-    """Checked parameter lists: every circuit parameter stands in exactly one of them.
+    """Checked parameter lists: every circuit parameter is in exactly one of them.
 
     Raises:
         ParameterError: a parameter is unknown, missing or listed twice, or names do not fit the sets.

@@ -15,7 +15,7 @@ class Matrices:
     """The matrices of all blocks for a batch of angles, and what their derivatives need.
 
     Attributes:
-        blocks: (batch, blocks, 2, 2, 2); the first 2 is the index of the bond that opens, closes or passes.
+        blocks: (batch, blocks, terms, 2, 2); terms, 2 or 4, is the index of the bond that opens, closes or passes.
         before: products of the factors before each, (batch, blocks, 2, 2), one for every factor and one for all.
         factors: (batch, blocks, factors, 2, 2).
         cos: cosines of half angles, (batch, rotations + 1); the last is 1.
@@ -45,7 +45,8 @@ class BlockMatrices:
         none = len(table.offsets)  # the entry of `Matrices.cos` and `sin` that stands for no rotation
         self.factor_slots = torch.where(factor_slots < 0, none, factor_slots)
         self.pair_slots = torch.where(pair_slots < 0, none, pair_slots)
-        self.weighted = (pair_slots >= 0)[:, None]
+        self.weighted = (pair_slots[:, 0] >= 0)[:, None]
+        self.signs = torch.as_tensor(table.signs, dtype=real, device=device)
 
     def forward(self, angles: Tensor) -> Matrices:
         """The matrices at angles (batch, angles)."""
@@ -63,20 +64,45 @@ class BlockMatrices:
         return Matrices(blocks, tuple(before), factors, cos, sin)
 
     def _weights(self, cos: Tensor, sin: Tensor) -> Tensor:
-        """Weights (batch, blocks, 2) of the two matrices of each pair."""
-        both = torch.stack([cos[:, self.pair_slots].to(sin.dtype), sin[:, self.pair_slots]], -1)
-        return torch.where(self.weighted, both, torch.ones_like(both))
+        """Weights (batch, blocks, terms) of the matrices of each block."""
+        found = self._products(
+            list(cos[:, self.pair_slots].to(sin.dtype).unbind(2)), list(sin[:, self.pair_slots].unbind(2))
+        )
+        return torch.where(self.weighted, found, torch.ones_like(found))
+
+    def _products(self, c: list[Tensor], s: list[Tensor]) -> Tensor:
+        """The product of (c + s G) over the rotations of a block, as coefficients of 1 and each G.
+
+        With two matrices there is one rotation; with four there are three, where G1 G2 = sign * G3.
+        """
+        if self.pairs.shape[1] == 2:
+            return torch.stack([c[0], s[0]], -1)
+        sign = self.signs
+        return torch.stack(
+            [
+                c[0] * c[1] * c[2] + sign * s[0] * s[1] * s[2],
+                s[0] * c[1] * c[2] + sign * c[0] * s[1] * s[2],
+                c[0] * s[1] * c[2] + sign * s[0] * c[1] * s[2],
+                c[0] * c[1] * s[2] + sign * s[0] * s[1] * c[2],
+            ],
+            -1,
+        )
 
     def vjp(self, matrices: Matrices, gradient: Tensor, num_angles: int) -> Tensor:
-        """Derivatives by the angles (batch, angles), from those by the blocks (batch, blocks, 2, 2, 2)."""
+        """Derivatives by the angles (batch, angles), from those by the blocks (batch, blocks, terms, 2, 2)."""
         batch, count = gradient.shape[0], matrices.cos.shape[1]
         by_turn = gradient.real.new_zeros(batch, count)
         product = self.pairs @ matrices.before[-1][:, :, None]
-        by_weight = (product.conj() * gradient).sum((-2, -1))  # (batch, blocks, 2)
-        # cos' = -sin = Im(-i sin), (-i sin)' = -i cos
-        cos, sin = matrices.cos[:, self.pair_slots], matrices.sin[:, self.pair_slots]
-        by_pair = sin.imag * by_weight[..., 0].real - cos * by_weight[..., 1].imag
-        by_turn.index_add_(1, self.pair_slots, torch.where(self.weighted[:, 0], by_pair, 0.0))
+        by_weight = (product.conj() * gradient).sum((-2, -1))  # (batch, blocks, terms)
+        cos = list(matrices.cos[:, self.pair_slots].to(gradient.dtype).unbind(2))
+        sin = list(matrices.sin[:, self.pair_slots].unbind(2))
+        for place in range(1 if self.pairs.shape[1] == 2 else 3):
+            c, s = cos.copy(), sin.copy()
+            # cos' = -sin = Im(-i sin), (-i sin)' = -i cos
+            c[place], s[place] = sin[place].imag.to(gradient.dtype), -1j * cos[place]
+            along = (by_weight.conj() * self._products(c, s)).sum(-1).real
+            slots = self.pair_slots[:, place]
+            by_turn.index_add_(1, slots, torch.where(self.weighted[:, 0], along, 0.0))
         weights = self._weights(matrices.cos, matrices.sin)
         after = ((weights.conj()[..., None, None] * self.pairs.mH) @ gradient).sum(2)  # (batch, blocks, 2, 2)
         for j in reversed(range(matrices.factors.shape[2])):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qtm._engines.matrix_product_state.gate_columns import CLOSE, OPEN, PASS, ROTATE, ColumnGroup, Segment
+from qtm._engines.matrix_product_state.gate_columns import CLOSE, OPEN, PASS, ROTATE, WIDE, ColumnGroup, Segment
 
 Tensors = list[Tensor]
 
@@ -27,7 +27,7 @@ class Trace:
 
 
 def apply(segment: Segment, blocks: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensors, list[Trace]]:
-    """Apply a segment to site tensors; ``blocks`` are (batch, blocks, 2, 2, 2)."""
+    """Apply a segment to site tensors; ``blocks`` are (batch, blocks, 2 or 4, 2, 2)."""
     result, traces = _expanded(tensors, len(blocks)), []
     for group, members, stack in _stacks(segment, tensors, len(blocks)):
         before = []
@@ -47,7 +47,7 @@ def apply_adjoint(segment: Segment, blocks: Tensor, tensors: Sequence[Tensor]) -
         rows = group.blocks[list(members)]
         for j in reversed(range(len(group.kinds))):
             kind = group.kinds[j]
-            picked = blocks[:, rows[:, j]][:, :, : 1 if kind == ROTATE else 2].mH  # (batch, sites, 1 or 2, 2, 2)
+            picked = blocks[:, rows[:, j]][:, :, : _terms(kind)].mH  # (batch, sites, terms, 2, 2)
             stack = _put(kind, picked.flatten(2, 3) @ stack.flatten(3), stack.shape)
         _unstack(result, group, members, stack)
     return result
@@ -66,7 +66,7 @@ def pull_back(traces: Sequence[Trace], blocks: Tensor, gradients: Sequence[Tenso
         for j in reversed(range(len(group.kinds))):
             kind, before = group.kinds[j], trace.before[j]
             products = _take(kind, stack, before.shape)
-            by_block = products @ before.flatten(3).mH  # (batch, sites, 2 or 4, 2)
+            by_block = products @ before.flatten(3).mH  # (batch, sites, terms * 2, 2)
             count = by_block.shape[2] // 2
             by_blocks[:, rows[:, j], :count] = by_block.unflatten(2, (count, 2))
             stack = (_pick(blocks, rows[:, j], kind).mH @ products).reshape(before.shape)
@@ -97,25 +97,31 @@ def _unstack(result: Tensors, group: ColumnGroup, members: Sequence[int], stack:
 
 
 def _pick(blocks: Tensor, rows: object, kind: str) -> Tensor:
-    """The matrices of one block of every site, below each other: (batch, sites, 2 or 4, 2)."""
-    picked = blocks[:, rows]  # type: ignore[index]
-    return picked[:, :, 0] if kind == ROTATE else picked.flatten(2, 3)
+    """The matrices of one block of every site, below each other: (batch, sites, terms * 2, 2)."""
+    return blocks[:, rows][:, :, : _terms(kind)].flatten(2, 3)  # type: ignore[index]
+
+
+def _terms(kind: str) -> int:
+    """Matrices of a block: the dimension of the bond that it opens, closes or passes."""
+    return 1 if kind == ROTATE else 4 if kind.endswith(WIDE) else 2
 
 
 def _put(kind: str, products: Tensor, shape: torch.Size) -> Tensor:
-    """Products (batch, sites, 2 or 4, left * right), the bond index first, as the stack after the block."""
+    """Products (batch, sites, terms * 2, left * right), the bond index first, as the stack after the block."""
     batch, sites, _, left, right = shape
     if kind == ROTATE:
         return products.view(shape)
-    products = products.view(batch, sites, 2, 2, left, right)  # bond index, qubit
-    if kind == OPEN:
-        return products.permute(0, 1, 3, 4, 5, 2).reshape(batch, sites, 2, left, 2 * right)
-    if kind == CLOSE:
-        return products.permute(0, 1, 3, 4, 2, 5).reshape(batch, sites, 2, 2 * left, right)
-    assert kind == PASS
-    stack = products.new_zeros(batch, sites, 2, left, 2, right, 2)
-    stack[..., 0, :, 0], stack[..., 1, :, 1] = products[:, :, 0], products[:, :, 1]
-    return stack.view(batch, sites, 2, 2 * left, 2 * right)
+    terms = _terms(kind)
+    products = products.view(batch, sites, terms, 2, left, right)  # bond index, qubit
+    if kind.startswith(OPEN):
+        return products.permute(0, 1, 3, 4, 5, 2).reshape(batch, sites, 2, left, terms * right)
+    if kind.startswith(CLOSE):
+        return products.permute(0, 1, 3, 4, 2, 5).reshape(batch, sites, 2, terms * left, right)
+    assert kind.startswith(PASS)
+    stack = products.new_zeros(batch, sites, 2, left, terms, right, terms)
+    for term in range(terms):
+        stack[..., term, :, term] = products[:, :, term]
+    return stack.view(batch, sites, 2, terms * left, terms * right)
 
 
 def _take(kind: str, stack: Tensor, shape: torch.Size) -> Tensor:
@@ -123,11 +129,12 @@ def _take(kind: str, stack: Tensor, shape: torch.Size) -> Tensor:
     batch, sites, _, left, right = shape
     if kind == ROTATE:
         return stack.reshape(batch, sites, 2, left * right)
-    if kind == OPEN:
-        products = stack.reshape(batch, sites, 2, left, right, 2).permute(0, 1, 5, 2, 3, 4)
-    elif kind == CLOSE:
-        products = stack.reshape(batch, sites, 2, left, 2, right).permute(0, 1, 4, 2, 3, 5)
+    terms = _terms(kind)
+    if kind.startswith(OPEN):
+        products = stack.reshape(batch, sites, 2, left, right, terms).permute(0, 1, 5, 2, 3, 4)
+    elif kind.startswith(CLOSE):
+        products = stack.reshape(batch, sites, 2, left, terms, right).permute(0, 1, 4, 2, 3, 5)
     else:
-        split = stack.reshape(batch, sites, 2, left, 2, right, 2)
-        products = torch.stack([split[..., 0, :, 0], split[..., 1, :, 1]], 2)
-    return products.reshape(batch, sites, 4, left * right)
+        split = stack.reshape(batch, sites, 2, left, terms, right, terms)
+        products = torch.stack([split[..., term, :, term] for term in range(terms)], 2)
+    return products.reshape(batch, sites, terms * 2, left * right)

@@ -12,19 +12,24 @@ bond opens to the right, closes to the left, or passes through:
     CLOSE    (left * 2, 2, right)
     PASS     (left * 2, 2, right * 2)      block-diagonal in the new index
 
+Three rotations of one pair that commute are one gate of bond dimension 4 (`merged_gates`): its kinds end in 4, and
+open, close and pass four times as much.
+
 A segment is what is applied before the bonds are truncated. Circuits whose bonds stay within the limit are one segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qtm._circuit.gates import Clifford, PauliRotation, Primitive
+from qtm._engines.matrix_product_state.merged_gates import Triple, merged
 
 ROTATE, OPEN, CLOSE, PASS = "rotate", "open", "close", "pass"
+WIDE = "4"  # at the end of a kind: of bond dimension 4
 
 _I = np.eye(2, dtype=complex)
 PAULIS = {
@@ -50,12 +55,16 @@ class _Factor:
 
 @dataclass(slots=True)
 class _Block:
-    """One-qubit gates in time order, then a pair of matrices; ``slot``: weigh the pair by cos and -i sin."""
+    """One-qubit gates in time order, then matrices numbered by the bond index.
+
+    ``slots``: rotations whose cosines and sines weigh the matrices (`BlockMatrices`), with the sign of a triple.
+    """
 
     kind: str
     factors: list[_Factor]
-    pair: tuple[np.ndarray, np.ndarray]
-    slot: int = _NO_ROTATION
+    matrices: tuple[np.ndarray, ...]
+    slots: tuple[int, ...] = ()
+    sign: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,9 @@ class BlockTable:
     constants: np.ndarray  # (blocks, factors, 2, 2)
     generators: np.ndarray  # (blocks, factors, 2, 2)
     factor_slots: np.ndarray  # (blocks, factors)
-    pairs: np.ndarray  # (blocks, 2, 2, 2)
-    pair_slots: np.ndarray  # (blocks,)
+    pairs: np.ndarray  # (blocks, 2 or 4, 2, 2)
+    pair_slots: np.ndarray  # (blocks, 3)
+    signs: np.ndarray  # (blocks,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +150,11 @@ class _Builder:
         self.open_gates.append([[] for _ in range(self.num_sites)])
         self.crossings.append([0] * (self.num_sites - 1))
 
-    def add(self, operation: Primitive) -> None:
+    def add(self, operation: Primitive | Triple) -> None:
         sites = [self.site_of[q] for q in operation.qubits]
-        if isinstance(operation, PauliRotation):
+        if isinstance(operation, Triple):
+            self.triple(operation, sites)
+        elif isinstance(operation, PauliRotation):
             self.rotate(operation, sites)
         elif operation.name == "swap" and not self.rename:
             a, b = operation.qubits
@@ -153,25 +165,35 @@ class _Builder:
             self.site_of[a], self.site_of[b] = sites[1], sites[0]
         elif operation.name in _CONTROLLED:
             target = PAULIS[_CONTROLLED[operation.name]]
-            self.product({sites[0]: (_ZERO, _ONE), sites[1]: (_I, target)}, _NO_ROTATION)
+            self.product({sites[0]: (_ZERO, _ONE), sites[1]: (_I, target)})
         else:
             self.one_qubit(sites[0], _Factor(_ONE_QUBIT[operation.name]))
 
     def rotate(self, gate: PauliRotation, sites: list[int]) -> None:
         paulis = {site: PAULIS[letter] for site, letter in zip(sites, gate.pauli, strict=True)}
-        slot, scale = _NO_ROTATION, (np.cos(gate.offset / 2), -1j * np.sin(gate.offset / 2))
+        slots: tuple[int, ...] = ()
+        scale = (np.cos(gate.offset / 2), -1j * np.sin(gate.offset / 2))
         if gate.terms:
-            slot, scale = len(self.rotations), (1.0, 1.0)
+            slots, scale = (len(self.rotations),), (1.0, 1.0)
             self.rotations.append(gate)
         first = min(sites, default=0)
         if len(sites) > 1:
             pairs = {site: (_I, pauli) for site, pauli in paulis.items()}
             pairs[first] = (scale[0] * _I, scale[1] * paulis[first])
-            self.product(pairs, slot)
+            self.product(pairs, slots)
         elif sites and gate.terms:
-            self.one_qubit(first, _Factor(_I, paulis[first], slot))
+            self.one_qubit(first, _Factor(_I, paulis[first], slots[0]))
         elif sites:
             self.one_qubit(first, _Factor(scale[0] * _I + scale[1] * paulis[first]))
+
+    def triple(self, gate: Triple, sites: list[int]) -> None:
+        slots = tuple(range(len(self.rotations), len(self.rotations) + 3))
+        self.rotations += gate.rotations
+        letters = zip(*gate.paulis, strict=True)
+        self.product(
+            {site: (_I, *(PAULIS[letter] for letter in own)) for site, own in zip(sites, letters, strict=True)},
+            slots, gate.sign,
+        )  # fmt: skip
 
     def one_qubit(self, site: int, factor: _Factor) -> None:
         gates = self.open_gates[self.latest[site]][site]
@@ -180,35 +202,38 @@ class _Builder:
         else:
             gates.append(factor)
 
-    def product(self, pairs: dict[int, tuple[np.ndarray, np.ndarray]], slot: int) -> None:
-        """Add a sum of two products of matrices on sites; rotation ``slot`` weighs the first site's."""
+    def product(self, pairs: Mapping[int, tuple[np.ndarray, ...]], slots: tuple[int, ...] = (), sign: int = 1) -> None:
+        """Add a sum of two or four products of matrices on sites; rotations ``slots`` weigh the first site's."""
         first, last = min(pairs), max(pairs)
-        segment = self.place(max(self.latest[site] for site in pairs), first, last)
+        terms = len(pairs[first])
+        bits = terms.bit_length() - 1
+        segment = self.place(max(self.latest[site] for site in pairs), first, last, bits)
         for site in range(first, last + 1):
             kind = OPEN if site == first else CLOSE if site == last else PASS
             if site in pairs:
                 self.latest[site] = segment
-            block = _Block(kind, self.open_gates[segment][site], pairs.get(site, (_I, _I)))
+            kind += WIDE if terms == 4 else ""
+            block = _Block(kind, self.open_gates[segment][site], pairs.get(site, (_I,) * terms))
             if site == first:
-                block.slot = slot
+                block.slots, block.sign = slots, sign
             self.open_gates[segment][site] = []
             self.columns[segment][site].append(block)
         for bond in range(first, last):
-            self.crossings[segment][bond] += 1
+            self.crossings[segment][bond] += bits
 
-    def place(self, segment: int, first: int, last: int) -> int:
+    def place(self, segment: int, first: int, last: int, bits: int) -> int:
         """The earliest segment, from ``segment`` on, in which every crossed bond has room."""
-        while not all(self.has_room(segment, bond) for bond in range(first, last)):
+        while not all(self.has_room(segment, bond, bits) for bond in range(first, last)):
             segment += 1
             if segment == len(self.columns):
                 self.add_segment()
         return segment
 
-    def has_room(self, segment: int, bond: int) -> bool:
+    def has_room(self, segment: int, bond: int, bits: int) -> bool:
         """A bond takes gates up to the limit, and one gate where it is at the limit already."""
         entering = self.entering_bits[bond] + sum(counts[bond] for counts in self.crossings[:segment])
         here = self.crossings[segment][bond]
-        return here == 0 or min(entering, self.limit_bits) + here + 1 <= self.limit_bits
+        return here == 0 or min(entering, self.limit_bits) + here + bits <= self.limit_bits
 
     def flush(self) -> None:
         for columns, gates in zip(self.columns, self.open_gates, strict=True):
@@ -235,7 +260,7 @@ def gate_columns(
         rename: swaps rename sites; otherwise they are applied, and qubit q ends on site q.
     """
     builder = _Builder(num_qubits, initial_bits, limit_bits, rename)
-    for operation in operations:
+    for operation in merged(operations):
         builder.add(operation)
     builder.flush()
     blocks: list[_Block] = []
@@ -265,7 +290,9 @@ def _table(blocks: list[_Block], rotations: list[PauliRotation]) -> BlockTable:
     constants = np.tile(_I, (len(blocks), width, 1, 1))
     generators = np.zeros_like(constants)
     slots = np.full((len(blocks), width), _NO_ROTATION)
+    pairs = np.zeros((len(blocks), max((len(block.matrices) for block in blocks), default=2), 2, 2), complex)
     for row, block in enumerate(blocks):
+        pairs[row, : len(block.matrices)] = block.matrices
         for column, factor in enumerate(block.factors):
             constants[row, column], slots[row, column] = factor.constant, factor.slot
             if factor.generator is not None:
@@ -278,6 +305,11 @@ def _table(blocks: list[_Block], rotations: list[PauliRotation]) -> BlockTable:
         constants,
         generators,
         slots,
-        np.array([block.pair for block in blocks], dtype=complex).reshape(-1, 2, 2, 2),
-        np.array([block.slot for block in blocks], dtype=np.int64),
+        pairs,
+        np.array([_three(block.slots) for block in blocks], np.int64).reshape(-1, 3),
+        np.array([block.sign for block in blocks], dtype=float),
     )
+
+
+def _three(slots: tuple[int, ...]) -> tuple[int, ...]:
+    return (*slots, *[_NO_ROTATION] * (3 - len(slots)))

@@ -50,7 +50,8 @@ class MatrixProductState(SimulationMethod):
     Args:
         max_bond: the largest bond dimension to keep; None for as many as the circuit needs.
         cutoff: where a bond is truncated, singular values below this share of its largest are discarded too.
-        adjoint_bond: the largest bond dimension of the adjoint state of a derivative; by default twice ``max_bond``.
+        adjoint_bond: the largest bond dimension of the adjoint state of a derivative; by default three times
+            ``max_bond``, from where on the truncation of the state itself is what is left of the error.
         tolerance: warn (`TruncationWarning`) if the discarded weight of a sample exceeds this.
         initial: the state to start from instead of all zeros; a batch of one.
 
@@ -142,7 +143,7 @@ class MatrixProductState(SimulationMethod):
     def _truncation(self, count: int, dtype: torch.dtype) -> Truncation:
         cutoff = max(self.cutoff, _SINGLE_CUTOFF if dtype == torch.complex64 else 0.0)
         free = 2 ** self._free_bits(count)
-        adjoint = self.adjoint_bond or (None if self.max_bond is None else 2 * self.max_bond)
+        adjoint = self.adjoint_bond or (None if self.max_bond is None else 3 * self.max_bond)
         state = Limits(self.max_bond, self.max_bond or free, cutoff)
         return Truncation(state, Limits(adjoint, adjoint or free, cutoff), self.tolerance)
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from qtm._circuit.channels import Channel
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gates import Clifford
 from qtm._engines.matrix_product_state.initial_chain import Register, initial_bits
+from qtm._engines.matrix_product_state.merged_gates import Triple, merged
 from qtm._engines.outputs import Expectation, Output, Probabilities
 
 # Measured: a QR decomposition and a singular value decomposition of an n x n matrix take as long as about this many
@@ -37,18 +39,20 @@ class Prediction:
 
 
 def crossings(circuit: FlatCircuit) -> tuple[int, ...]:
-    """How many gates cross each bond, (qubits - 1,); swaps rename sites."""
+    """How many gates cross each bond, (qubits - 1,), three that are merged as two; swaps rename sites."""
     site_of = list(range(circuit.num_qubits))
     change = [0] * (circuit.num_qubits + 1)  # differences of the counts
-    for operation in circuit.operations:
+    gates = (operation for operation in circuit.operations if not isinstance(operation, Channel))
+    for operation in merged(gates):
         if len(operation.qubits) > 1:
             sites = [site_of[q] for q in operation.qubits]
             if isinstance(operation, Clifford) and operation.name == "swap":
                 a, b = operation.qubits
                 site_of[a], site_of[b] = sites[1], sites[0]
             else:
-                change[min(sites)] += 1
-                change[max(sites)] -= 1
+                bits = 2 if isinstance(operation, Triple) else 1
+                change[min(sites)] += bits
+                change[max(sites)] -= bits
     counts, total = [], 0
     for difference in change[: circuit.num_qubits - 1]:
         total += difference

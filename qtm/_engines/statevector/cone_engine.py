@@ -74,14 +74,17 @@ class ConeEngine:
             pieces.append(sweeps.reverse(angles[part], cotangent[part], states, None, initial_gradient))
         return _joined(pieces, initial_gradient)
 
-    def probabilities(self, angles: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
-        """Squared modulus (batch, amplitudes) of every amplitude of the final states."""
-        sweeps = self.sweeps(len(angles))
+    def probabilities(
+        self, angles: np.ndarray, initial: np.ndarray | None = None, *, keep: bool = False
+    ) -> tuple[np.ndarray, Kept | None]:
+        """Squared modulus (batch, amplitudes) of every amplitude, and the final states if ``keep`` and they fit."""
+        sweeps, kept, number = self.sweeps(len(angles)), None, 0
         out = np.zeros((len(angles), sweeps.tiling.amplitudes), angles.dtype)
         for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
             kept = sweeps.forward(angles[part], start, True)[1]
             out[part] = sweeps.probabilities(kept, len(angles[part]))
-        return out
+            number += 1
+        return out, kept if keep and number == 1 else None
 
     def probabilities_vjp(
         self,
@@ -89,15 +92,16 @@ class ConeEngine:
         cotangent: np.ndarray,
         initial: np.ndarray | None = None,
         *,
+        kept: Kept | None = None,
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Derivative of ``sum(cotangent * probabilities)``, cotangent (batch, amplitudes), in one sweep."""
-        sweeps = self.sweeps(len(angles))
-        pieces = []
-        for part, start in sweeps.chunks(len(angles), sweeps.start(initial)):
-            kept = sweeps.forward(angles[part], start, True)[1]
-            seeds = sweeps.seeds(kept, cotangent[part])
-            pieces.append(sweeps.reverse(angles[part], cotangent[part], kept, seeds, initial_gradient))
+        sweeps = self.sweeps(len(angles)) if kept is None else kept.sweeps
+        start, pieces = sweeps.start(initial), []
+        for part, begin in sweeps.chunks(len(angles), start) if kept is None else [(slice(None), start)]:
+            states = kept or sweeps.forward(angles[part], begin, True)[1]
+            seeds = sweeps.seeds(states, cotangent[part])
+            pieces.append(sweeps.reverse(angles[part], cotangent[part], states, seeds, initial_gradient))
         if not pieces:
             return np.zeros_like(angles), np.zeros((0, sweeps.tiling.numbers), self.real) if initial_gradient else None
         return _joined(pieces, initial_gradient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from qtm._circuit.causal_cone import Cone
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gf2 import odd_bits, parities
 from qtm._circuit.pauli_program import PauliProgram
+from qtm._engines.memory import check_room
 from qtm._engines.options import Options
 from qtm._engines.outputs import Probabilities, Samples
 from qtm._engines.statevector.column_sums import ColumnSums
@@ -45,17 +47,19 @@ class OutcomeEngine:
         bits: np.ndarray = odd_bits(rows, np.int64(self._masks[place])).astype(np.int64) ^ self._flips[place]
         return bits
 
-    def _weights(self, angles: np.ndarray, prepared: Arrays) -> np.ndarray:
-        """Squared modulus (batch, rows) of the amplitudes."""
+    def _weights(self, angles: np.ndarray, prepared: Arrays, keep: bool = False) -> tuple[np.ndarray, Any]:
+        """Squared modulus (batch, rows) of the amplitudes, and the states for one `vjp`."""
         start = self.batch.start(prepared, len(angles))
-        return self.batch.engine.probabilities(self.batch.angles(angles), start)
+        return self.batch.engine.probabilities(self.batch.angles(angles), start, keep=keep)
 
-    def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, None]:
-        """Probabilities (batch, outcomes)."""
-        return self._sums.add_up(self._weights(angles, prepared)), None
+    def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
+        """Probabilities (batch, outcomes), and the states for one `vjp`."""
+        check_room("probabilities", len(angles), self._sums.size, angles.itemsize)
+        weights, kept = self._weights(angles, prepared, keep)
+        return self._sums.add_up(weights), kept
 
     def vjp(
-        self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: None, by_prepared: bool
+        self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Derivatives by angles (batch, angles), and by the prepared amplitudes, in one sweep for all outcomes."""
         start = self.batch.start(prepared, len(angles))
@@ -63,6 +67,7 @@ class OutcomeEngine:
             self.batch.angles(angles),
             self._sums.pull_back(cotangent),
             start,
+            kept=kept,
             initial_gradient=by_prepared and start is not None,
         )
         amplitudes = [np.zeros_like(p) for p in prepared]
@@ -99,7 +104,7 @@ class OutcomeEngine:
         bits = np.zeros((len(angles), shots, len(self._masks)), bool)
         for sample in range(len(angles)):
             own = [p if len(p) == 1 else p[sample : sample + 1] for p in prepared]
-            weights = self._weights(angles[sample : sample + 1], own)[0].astype(float)
+            weights = self._weights(angles[sample : sample + 1], own)[0][0].astype(float)
             rows = generator.choice(len(weights), p=weights / weights.sum(), size=shots)
             for place in range(len(self._masks)):
                 bits[sample, :, place] = self._bit(rows, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtm._circuit.gf2 import odd_bits, parities
+from qtm._circuit.gf2 import GrowingBasis, odd_bits, parities
 
 TABLE_BITS = 8  # masks in one table of phases or parities
 
@@ -26,38 +26,18 @@ def _mixed(bit: int) -> int:
     return near | (1 << 8 + bit % 4 if bit >= 12 else 0)
 
 
-class Basis:
+class Basis(GrowingBasis):
     """Masks of the program's amplitudes as masks of the kernels' amplitudes."""
-
-    def __init__(self) -> None:
-        self.reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (mask, its coordinates)
-        self.vectors: list[int] = []
-
-    def coordinates(self, mask: int) -> int | None:
-        """The row mask of ``mask``; None where it is outside the span."""
-        total = 0
-        while mask:
-            entry = self.reduced.get(mask.bit_length())
-            if entry is None:
-                return None
-            mask ^= entry[0]
-            total ^= entry[1]
-        return total
 
     def add(self, mask: int) -> int:
         """Make an independent mask the next row bit (with some lower ones); return its row mask."""
         bit = len(self.vectors)
         own = 1 << bit | _mixed(bit)
-        vector = mask
+        vector = mask  # = mask + the vectors of the lower bits of own: so that own are the coordinates of mask
         for j in range(bit):
             if own >> j & 1:
                 vector ^= self.vectors[j]
-        self.vectors.append(vector)
-        rest, total = mask, own
-        while (entry := self.reduced.get(rest.bit_length())) is not None:
-            rest ^= entry[0]
-            total ^= entry[1]
-        self.reduced[rest.bit_length()] = rest, total
+        self.extend(mask, vector, own)
         return own
 
     def functional(self, mask: int, bits: int | None = None) -> int:

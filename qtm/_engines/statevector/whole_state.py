@@ -17,6 +17,7 @@ from qtm._circuit.clifford_frame import act_on_basis
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gates import Clifford
 from qtm._circuit.pauli_program import PauliProgram, Slot, dropped_signs
+from qtm._engines.memory import check_room
 from qtm._engines.options import Options
 from qtm._engines.phase_factor import PhaseFactor
 from qtm._engines.statevector.cone_batch import ConeBatch
@@ -41,6 +42,7 @@ class StateEngine:
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """States (batch, 2**qubits), and the kernels' states for one `vjp`."""
+        check_room("states", len(angles), self.size, self.complex.itemsize)
         whole = len(self.view.place) == self.size
         found = (np.empty if whole else np.zeros)((len(angles), self.size), self.complex)
         start, turn = self.batch.start(prepared, len(angles)), self.factor.values(angles)
@@ -66,6 +68,7 @@ class StateEngine:
     def jvp(self, angles: np.ndarray, prepared: Arrays, direction: np.ndarray, tangents: Arrays | None) -> np.ndarray:
         """Derivatives (batch, 2**qubits) along a direction of angles and prepared amplitudes."""
         point = self.batch.point(angles, direction, prepared, tangents)
+        check_room("states", len(angles), self.size, self.complex.itemsize)
         out = np.zeros((len(angles), self.size), self.complex)
         turn, moving = self.factor.values(angles), self.factor.along(direction)
         ConeTangents(self.batch.engine).states(point, self.view, turn, moving, out)

@@ -19,7 +19,7 @@ from qtm._engines.engine import VALUES, VJP, Cost, Engine, Plan, SimulationMetho
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output
 from qtm._engines.statevector.engine import StateVector
-from qtm._engines.trajectories.errors import draw, errors_of, pauli_chances, without_errors
+from qtm._engines.trajectories.errors import ErrorTable, draw, errors_of, pauli_chances, without_errors
 from qtm._engines.trajectories.rotation_angles import rotation_angles, slots_of
 from qtm._errors import ParameterError, UnsupportedError
 
@@ -90,6 +90,7 @@ class TrajectoryEngine(Engine):
         low = (1 << n) - 1
         masks = [(string >> n, string & low) for string in strings]
         self.errors = errors_of(circuit, masks, method.twirl)
+        self._table: ErrorTable | None = None
         self.count = method.count if self.errors else 1  # without channels all are the same
         rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
         self.rotations, self.angle_slots = len(rotations), slots_of(rotations)
@@ -150,7 +151,9 @@ class TrajectoryEngine(Engine):
         if seed is None:
             seed = int(torch.randint(2**62, (1,)))
         signs = self.rotations + len(self.weights)
-        return torch.from_numpy(draw(self.errors, batch * self.count, signs, np.random.default_rng(seed)))
+        if self._table is None:
+            self._table = ErrorTable.of(self.errors, signs)
+        return torch.from_numpy(draw(self._table, batch * self.count, np.random.default_rng(seed)))
 
     def _angles(self, angles: Tensor, signs: Tensor) -> Tensor:
         rotations = torch.from_numpy(rotation_angles(angles.detach().double().numpy(), self.angle_slots))

@@ -28,7 +28,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
     """Probabilities (4**qubits,) of the Pauli errors of a channel; of its twirl, if asked and it is no Pauli channel.
 
     Raises:
-        UnsupportedError: it is no mixture of Pauli errors, or a strength is a parameter.
+        UnsupportedError: it is not a mixture of Pauli errors, or a strength is a parameter.
     """
     row = CHANNELS[channel.name]
     strengths = [s for s in channel.strengths if not isinstance(s, int)]
@@ -100,11 +100,43 @@ def _clash(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return bool(((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1)
 
 
-def draw(errors: Sequence[Errors], rows: int, signs: int, generator: np.random.Generator) -> np.ndarray:
+@dataclass(frozen=True, eq=False, slots=True)
+class ErrorTable:
+    """The errors of all channels below each other, to be drawn together.
+
+    Attributes:
+        hit: probability that a channel does anything, (channels,).
+        shares: for each channel, running sums of its errors' shares of that probability, its number added: ascending.
+        flips: what every error flips, (errors, signs) bool.
+    """
+
+    hit: np.ndarray
+    shares: np.ndarray
+    flips: np.ndarray
+
+    @classmethod
+    def of(cls, errors: Sequence[Errors], signs: int) -> ErrorTable:
+        """Put the channels together; those without errors are left out."""
+        some = [error for error in errors if error.chances[1:].sum() > 0]
+        hit = np.array([error.chances[1:].sum() for error in some])
+        shares = [number + _running_shares(error.chances[1:]) for number, error in enumerate(some)]
+        flips = [error.flips[1:] for error in some]
+        empty = np.zeros((0, signs), bool)
+        return cls(hit, np.concatenate([*shares, np.zeros(0)]), np.concatenate([*flips, empty]))
+
+
+def _running_shares(chances: np.ndarray) -> np.ndarray:
+    found = np.cumsum(chances)
+    return found / found[-1]  # the last one is 1 exactly
+
+
+def draw(table: ErrorTable, rows: int, generator: np.random.Generator) -> np.ndarray:
     """Signs (rows, signs) float of as many trajectories: +1, or -1 where the errors drawn flip it."""
-    flipped = np.zeros((rows, signs), bool)
-    for error in errors:
-        drawn = generator.choice(len(error.chances), rows, p=error.chances)
-        hit = np.flatnonzero(drawn)  # mostly, there is no error
-        flipped[hit] ^= error.flips[drawn[hit]]
-    return np.where(flipped, -1.0, 1.0)
+    drawn = generator.random((len(table.hit), rows))
+    channel, row = np.nonzero(drawn < table.hit[:, None])  # mostly, there is no error
+    # Given that there is one, the number drawn is uniform below its probability: it also says which.
+    share = channel + drawn[channel, row] / table.hit[channel]
+    error = np.searchsorted(table.shares, share, side="right").clip(max=max(len(table.shares) - 1, 0))
+    flipped = np.zeros((rows, table.flips.shape[1]), np.uint8)
+    np.add.at(flipped, row, table.flips[error].view(np.uint8))
+    return 1.0 - 2.0 * (flipped & 1)

@@ -147,6 +147,78 @@ def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, me
     )  # fmt: skip
 
 
+def _turn_by(e: Emit, factors: Rows, entries: list, target: list, source: list) -> list:
+    """target + i f source, f being the sum of the row's entries of ``factors``."""
+    f = factors.load(entries[0])
+    if len(entries) == 2:
+        f = e.add(f, factors.load(entries[1]))
+    return [e.fnma(f, source[1], target[0]), e.fma(f, source[0], target[1])]
+
+
+@intrinsic(prefer_literal=True)
+def phase_rows_tangent(typing, state, tangent, bits, table, factors, index, member, team, first, second, base, two):
+    """`phase_rows` of state p and tangent d, then d <- d + i f p; f is the sum of the row's entries of ``factors``."""
+
+    def emit(e: Emit, state: Rows, tangent: Rows, bits: Any, table: Rows, factors: Rows, index: Any, member: Any,
+             team: Any, *lookup: Any) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            phase = _phase(e, table, entries)
+            p, d = (e.cmul(phase, _pair(e, rows, row)) for rows in (state, tangent))
+            _store(e, state, row, p)
+            _store(e, tangent, row, _turn_by(e, factors, entries, d, p))
+
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
+
+    return step(
+        emit, state, tangent, bits, table, factors, index, member, team, first, second, base, two,
+        variants=_TABLE_VARIANTS,
+    )  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def phase_rows_tangent_adjoint(
+    typing,
+    state,
+    tangent,
+    cotangent,
+    dual,
+    bits,
+    table,
+    factors,
+    weights,
+    index,
+    member,
+    team,
+    first,
+    second,
+    base,
+    two,
+):
+    """Undo `phase_rows_tangent` on state p and tangent d, and on cotangent q and its tangent m (``dual``).
+
+    Adds Im(conj(m) p + conj(q) d) to ``weights``; ``factors`` are of minus the direction.
+    """
+
+    def emit(e: Emit, state: Rows, tangent: Rows, cotangent: Rows, dual: Rows, bits: Any, table: Rows, factors: Rows,
+             weights: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:  # fmt: skip
+        def body(row: Any, entries: list, copy: Any) -> None:
+            phase = _phase(e, table, entries)
+            p, d, q, m = (_pair(e, rows, row) for rows in (state, tangent, cotangent, dual))
+            weight = e.fnma(m[1], p[0], e.mul(m[0], p[1]))
+            weight = e.add(weight, e.fnma(q[1], d[0], e.mul(q[0], d[1])))
+            _add_at(e, weights, entries, copy, weight)
+            d, m = _turn_by(e, factors, entries, d, p), _turn_by(e, factors, entries, m, q)
+            for rows, values in ((state, p), (tangent, d), (cotangent, q), (dual, m)):
+                _store(e, rows, row, e.conj_mul(phase, values))
+
+        _Lookup(e, index, bits, *lookup).each(body, member, team)
+
+    return step(
+        emit, state, tangent, cotangent, dual, bits, table, factors, weights, index, member, team, first, second, base,
+        two, variants=_TABLE_VARIANTS,
+    )  # fmt: skip
+
+
 # --- Observables ------------------------------------------------------------------------------------------------
 
 

@@ -154,27 +154,109 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
 
 
-@intrinsic(prefer_literal=True)
-def add_generators(typing, target, source, op, half, base, index, count, parts, permute):
-    """q0, q1 <- q0 - h p1, q1 + h p0 for ``count`` generators: what turning p by small angles 2 h adds."""
+def _turn(e: Emit, rows: list, t: list, back: bool = False) -> None:
+    """Rotate the rows of a coset about every generator, or undo that."""
+    for b in reversed(range(len(t))) if back else range(len(t)):
+        for lo, hi in _pairs(len(t), b):
+            if back:
+                rows[lo], rows[hi] = e.fma(t[b], rows[hi], rows[lo]), e.fnma(t[b], rows[lo], rows[hi])
+            else:
+                rows[lo], rows[hi] = e.fnma(t[b], rows[hi], rows[lo]), e.fma(t[b], rows[lo], rows[hi])
 
-    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, base: Any, index: Any, count: int, parts: int,
-             permute: int) -> None:  # fmt: skip
+
+def _add(e: Emit, target: list, source: list, h: list) -> None:
+    """q0, q1 <- q0 - h p1, q1 + h p0: what turning p by small angles 2 h adds."""
+    for b in range(len(h)):
+        for lo, hi in _pairs(len(h), b):
+            target[lo] = e.fnma(h[b], source[hi], target[lo])
+            target[hi] = e.fma(h[b], source[lo], target[hi])
+
+
+@intrinsic(prefer_literal=True)
+def rotate_tangent(typing, state, tangent, op, tan, half, base, index, count, parts, permute):
+    """`rotate` state p and tangent d, and add to d what turning p by small angles 2 h adds."""
+
+    def emit(e: Emit, state: Rows, tangent: Rows, op: Any, tan: Rows, half: Rows, base: Any, index: Any, count: int,
+             parts: int, permute: int) -> None:  # fmt: skip
         group = _Group(e, op, base, index, count, permute)
-        halves = [half.load(e.plus(group.slot, b)) for b in range(count)]
+        plain = [[rows.load(e.plus(group.slot, b)) for b in range(count)] for rows in (tan, half)]
         with e.loop(group.cosets) as loop:
             rows, odd = group.rows(loop.index)
-            h = [e.mul(v, e.sign(o, v.type)) for v, o in zip(halves, odd, strict=True)] if permute else halves
+            t, h = (_signed(e, values, odd, permute) for values in plain)
             for part in range(parts):
                 where = [e.vector_index(r, parts, part) for r in rows]
-                p, q = group.aligned(source, where), group.aligned(target, where)
-                for b in range(count):
-                    for lo, hi in _pairs(count, b):
-                        q[lo], q[hi] = e.fnma(h[b], p[hi], q[lo]), e.fma(h[b], p[lo], q[hi])
+                p, d = group.aligned(state, where), group.aligned(tangent, where)
+                _turn(e, p, t)
+                _turn(e, d, t)
+                _add(e, d, p, h)
                 for s, i in enumerate(where):
-                    target.store(group.turn(q[s], s), i)
+                    state.store(group.turn(p[s], s), i)
+                    tangent.store(group.turn(d[s], s), i)
+                e.fence()
 
-    return step(emit, target, source, op, half, base, index, count, parts, permute, variants=_PASS_VARIANTS)
+    return step(emit, state, tangent, op, tan, half, base, index, count, parts, permute, variants=_PASS_VARIANTS)
+
+
+def _signed(e: Emit, values: list, odd: list, permute: int) -> list:
+    return [e.mul(v, e.sign(o, v.type)) for v, o in zip(values, odd, strict=True)] if permute else values
+
+
+def _add_sums(e: Emit, total: list, p: list, q: list) -> None:
+    """Add <q|(-iQ)|p> of each generator Q."""
+    for b in range(len(total)):
+        for lo, hi in _pairs(len(total), b):
+            total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
+
+
+@intrinsic(prefer_literal=True)
+def rotate_tangent_adjoint(
+    typing, state, tangent, cotangent, dual, op, tan, half, sums, base, index, count, parts, permute
+):
+    """Undo `rotate_tangent` on state p with tangent d, and on cotangent q with tangent m (``dual``); h is negative.
+
+    The sums <m|(-iQ)|p> + <q|(-iQ)|d> of all generators are taken before any is undone, because all rows together do
+    not fit the registers. Undoing a generator multiplies the sums of those before it by 1 + t^2.
+    """
+
+    def emit(e: Emit, state: Rows, tangent: Rows, cotangent: Rows, dual: Rows, op: Any, tan: Rows, half: Rows,
+             sums: Rows, base: Any, index: Any, count: int, parts: int, permute: int) -> None:  # fmt: skip
+        group = _Group(e, op, base, index, count, permute)
+        slots = [e.plus(group.slot, b) for b in range(count)]
+        plain = [[rows.load(slot) for slot in slots] for rows in (tan, half)]
+        grown = [e.splat(state.type, 1.0)] * count
+        for b in reversed(range(count - 1)):
+            later = plain[0][b + 1]
+            grown[b] = e.fma(e.mul(later, later), grown[b + 1], grown[b + 1])
+        held = [e.accumulator(e.splat(state.type, 0.0)) for _ in slots]
+        with e.loop(group.cosets) as loop:
+            rows, odd = group.rows(loop.index)
+            signs = [e.sign(o, state.type) for o in odd]
+            t, h = (_signed(e, values, odd, permute) for values in plain)
+            for part in range(parts):
+                where = [e.vector_index(r, parts, part) for r in rows]
+                p, d = group.aligned(state, where), group.aligned(tangent, where)
+                total = [e.splat(state.type, 0.0)] * count
+                _add_sums(e, total, p, group.aligned(dual, where))
+                _add_sums(e, total, d, group.aligned(cotangent, where))
+                for b in range(count):
+                    value = held[b].get()
+                    held[b].set(e.fma(total[b], signs[b], value) if permute else e.add(total[b], value))
+                for first, second in ((state, tangent), (cotangent, dual)):
+                    p, d = (p, d) if first is state else (group.aligned(first, where), group.aligned(second, where))
+                    _add(e, d, p, h)
+                    _turn(e, p, t, back=True)
+                    _turn(e, d, t, back=True)
+                    for s, i in enumerate(where):
+                        first.store(group.turn(p[s], s), i)
+                        second.store(group.turn(d[s], s), i)
+                    e.fence()
+        for accumulator, slot, factor in zip(held, slots, grown, strict=True):
+            sums.store(e.fma(accumulator.get(), factor, sums.load(slot)), slot)
+
+    return step(
+        emit, state, tangent, cotangent, dual, op, tan, half, sums, base, index, count, parts, permute,
+        variants=_PASS_VARIANTS,
+    )  # fmt: skip
 
 
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------

@@ -113,15 +113,6 @@ def _build_phase_direction(op: Any, along: Direction, lanes: int) -> None:
 
 
 @inlined
-def _add_phase(target: Any, source: Any, op: Any, index: Any, along: Direction, team: Team) -> None:
-    """target -= i (sum_j +-h_j) source on every row."""
-    tables.observe_rows(
-        source, target, op[BITS], 0, 0, along.table, index, team.member, team.size, op[FIRST_INDEX],
-        op[SECOND_INDEX], 1 << op[COUNT], 2, 1, 0,
-    )  # fmt: skip
-
-
-@inlined
 def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: Any, team: Team) -> None:
     if op[KIND] == ROTATE_LANES:
         rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
@@ -143,10 +134,7 @@ def _pass_forward(
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            moved = lanes_move(op)
-            rotations.rotate(state, op, tan, base, index, op[COUNT], parts, moved)
-            rotations.rotate(tangent, op, tan, base, index, op[COUNT], parts, moved)
-            rotations.add_generators(tangent, state, op, along.half, base, index, op[COUNT], parts, moved)
+            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_move(op))
     simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
@@ -169,11 +157,10 @@ def _pass_reverse(
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            count, moved = op[COUNT], lanes_move(op)
-            rotations.add_generators(tangent, state, op, along.half, base, index, count, parts, moved)
-            rotations.add_generators(cotangent_tangent, cotangent, op, along.half, base, index, count, parts, moved)
-            rotations.rotate_adjoint(state, cotangent_tangent, op, tan, sums, base, index, count, parts, moved)
-            rotations.rotate_adjoint(tangent, cotangent, op, tan, sums, base, index, count, parts, moved)
+            rotations.rotate_tangent_adjoint(
+                state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT], parts,
+                lanes_move(op),
+            )  # fmt: skip
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 
 
@@ -184,10 +171,10 @@ def _phase_forward(
     build_phases(op, work)
     _build_phase_direction(op, along, work.scale.size)
     second_table, two = 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
-    first, second, member, size = op[FIRST_INDEX], op[SECOND_INDEX], team.member, team.size
-    tables.phase_rows(state, op[BITS], work.table, index, member, size, first, second, second_table, two)
-    tables.phase_rows(tangent, op[BITS], work.table, index, member, size, first, second, second_table, two)
-    _add_phase(tangent, state, op, index, along, team)
+    tables.phase_rows_tangent(
+        state, tangent, op[BITS], work.table, along.table, index, team.member, team.size, op[FIRST_INDEX],
+        op[SECOND_INDEX], second_table, two,
+    )  # fmt: skip
 
 
 @inlined
@@ -208,15 +195,9 @@ def _phase_reverse(
     simd.square_row(work.square, work.scale)
     build_phases(op, work)
     _build_phase_direction(op, along, work.scale.size)
-    _add_phase(tangent, state, op, index, along, team)
-    _add_phase(cotangent_tangent, cotangent, op, index, along, team)
-    tables.phase_rows_adjoint(
-        state, cotangent_tangent, op[BITS], work.table, weights, index, team.member, team.size, op[FIRST_INDEX],
-        op[SECOND_INDEX], second_table, int(second > 0),
-    )  # fmt: skip
-    tables.phase_rows_adjoint(
-        tangent, cotangent, op[BITS], work.table, weights, index, team.member, team.size, op[FIRST_INDEX],
-        op[SECOND_INDEX], second_table, int(second > 0),
+    tables.phase_rows_tangent_adjoint(
+        state, tangent, cotangent, cotangent_tangent, op[BITS], work.table, along.table, weights, index, team.member,
+        team.size, op[FIRST_INDEX], op[SECOND_INDEX], second_table, int(second > 0),
     )  # fmt: skip
     reduce_weights(work.sums[op[SLOT] * work.scale.size :], weights, first, second)
     simd.scale_rows(work.sums, op[SLOT], first + second, work.square, 0)

@@ -1,0 +1,422 @@
+"""What a connection's estimator and sampler share: a primitive of the runtime behind checks, a budget and a journal."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import BasePrimitiveJob, PrimitiveResult
+from qiskit.providers import BackendV2, JobStatus
+
+from qtm._errors import JobError, QtmError
+from qtm._hardware.budget import LONGEST_JOB, Budget, PlanLimit
+from qtm._hardware.fingerprint import job_content
+from qtm._hardware.job_splitting import Limits, Piece, check_circuits, split
+from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
+from qtm._hardware.runtime import Retry, is_transient, plain_options
+from qtm._primitives.job_usage import Usage
+
+logger = logging.getLogger("qtm")
+
+# A job accepted by the service may take a moment to show up in its list.
+SETTLE_SECONDS = 10.0
+
+# The states in which the service says that a job will never have a result.
+_JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError", "RuntimeInvalidStateError"})
+
+
+class DevicePrimitive(ABC):
+    """A primitive on a device: it checks, splits, budgets and journals what it submits.
+
+    A subclass says what its PUBs and results are; its ``name`` is the key of its kind in the content of jobs.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        backend: BackendV2,
+        service: Any,
+        kind: str,
+        options: dict[str, Any],
+        open_mode: Callable[[], Any],
+        journal: Journal,
+        *,
+        seed: int | None = None,
+        limits: Limits,
+        budget: Budget,
+        retry: Retry,
+        dry_run: bool = False,
+    ) -> None:
+        self.backend, self.journal, self.limits, self.budget = backend, journal, limits, budget
+        self._service, self._kind, self._open_mode, self._retry = service, kind, open_mode, retry
+        self._runtime: Any = self._made(backend, options)
+        self._seed, self._lock, self._opened = seed, threading.RLock(), False
+        self._simulated = bool(getattr(service, "is_local", False))
+        self._local, self._dry_run = dry_run or self._simulated, dry_run
+        self._plan = None if self._simulated else PlanLimit(service, retry)
+
+    @abstractmethod
+    def _made(self, mode: Any, options: Any) -> Any:
+        """The runtime's primitive, in a session, a batch or on a backend."""
+
+    @abstractmethod
+    def _cost(self, pubs: Sequence[Any], options: Any) -> Usage:
+        """What a job of these PUBs uses."""
+
+    @abstractmethod
+    def _exact_job(self, pubs: list[Any]) -> Any:
+        """A job of exact values, where nothing is to be submitted."""
+
+    @abstractmethod
+    def _on_used_qubits(self, pubs: list[Any]) -> tuple[list[Any], BackendV2]:
+        """The PUBs, and the part of the backend that they are on, for local mode."""
+
+    @abstractmethod
+    def pack(self, result: PrimitiveResult) -> bytes:
+        """A result as bytes."""
+
+    @abstractmethod
+    def unpack(self, stored: bytes) -> PrimitiveResult:
+        """A result from its bytes."""
+
+    @abstractmethod
+    def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
+        """What is wrong with a result of these PUBs, or None."""
+
+    @abstractmethod
+    def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
+        """The results of jobs in the order and the shapes of the PUBs."""
+
+    @property
+    def options(self) -> Any:
+        """The options of the runtime's estimator; changes hold from the next submission on."""
+        return self._runtime.options
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has used so far, over every process that took part in it."""
+        return self.journal.usage()
+
+    def note_session(self) -> None:
+        """Write down the wall-clock time of the session, by which it is billed; asks the service."""
+        mode = self._runtime.mode if self._opened else None
+        session_id = getattr(mode, "session_id", None)
+        if mode is not None and session_id is not None:
+            seconds = self._retry("asking for the time of the session", lambda _: mode.usage())
+            self.journal.set_setting(f"session:{session_id}", float(seconds or 0.0))
+
+    def check(self, usage: Usage) -> None:
+        """Refuse what would exceed the budget, or what the account's plan has left.
+
+        Raises:
+            BudgetExceeded: It would.
+        """
+        self.budget.check(self._used(), usage)
+        if self._plan is not None:
+            self._plan.check(usage)
+
+    def keep_state(self, name: str, part: Kept) -> None:
+        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
+        self.journal.keep(name, part)
+
+    def _submitted(self, pubs: list[Any]) -> DeviceJob:
+        check_circuits(pubs, self.backend, self.limits)
+        with self._lock:
+            jobs = self._split(pubs)
+            contents = [self._content(pieces) for pieces in jobs]
+            self._check_first(self._to_pay(jobs, contents))
+            return DeviceJob(self, pubs, [self._start(*job) for job in zip(jobs, contents, strict=True)])
+
+    def _estimated(self, pubs: list[Any]) -> Usage:
+        return sum((self._usage_of(pieces) for pieces in self._split(pubs)), Usage())
+
+    def _split(self, pubs: list[Any]) -> list[list[Piece]]:
+        return split(pubs, self.limits, lambda part: self._cost(part, self.options))
+
+    def _usage_of(self, pieces: list[Piece]) -> Usage:
+        return self._cost([piece.pub for piece in pieces], self.options)
+
+    def _content(self, pieces: list[Piece]) -> str:
+        setting = {
+            "backend": self.backend.name,
+            self.name: self._kind,
+            "seed": self._seed,
+            "options": plain_options(self.options),
+        }
+        return job_content((piece.pub for piece in pieces), setting)
+
+    def _check_first(self, asked: Usage) -> None:
+        """Before the first submission of a process the plan is asked, too: each time would be a request more."""
+        if asked.jobs and not self._opened:
+            self.check(asked)
+        else:
+            self.budget.check(self._used(), asked)
+
+    def _used(self) -> Usage:
+        if self.budget.seconds is not None:
+            self.note_session()
+        return self.journal.usage()
+
+    def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
+        """The usage of those jobs that the journal does not have yet."""
+        ahead: Counter[str] = Counter()
+        total = Usage()
+        for pieces, content in zip(jobs, contents, strict=True):
+            entry = self.journal.peek(content, ahead[content])
+            ahead[content] += 1
+            if entry is None or self._must_submit(entry):
+                total += self._usage_of(pieces)
+        return total
+
+    def _must_submit(self, entry: Entry) -> bool:
+        # What a local job computes is lost with its process, and costs nothing.
+        return entry.state == FAILED or (self._local and entry.state != DONE)
+
+    def _start(self, pieces: list[Piece], content: str) -> Part:
+        """Return the job of these pieces: from the journal, from the service, or newly submitted."""
+        occurrence, position = self.journal.advance(content)
+        entry = self.journal.latest(content, occurrence)
+        if entry is None or self._must_submit(entry):
+            if entry is not None and entry.state != FAILED:
+                self.journal.withdraw(entry)
+            entry = self.journal.intend(content, occurrence, position, self._usage_of(pieces))
+            return self._submit(pieces, entry, recovered=False)
+        if entry.state == INTENT:
+            return self._submit(pieces, entry, recovered=True)
+        logger.info("job %s is in the journal (%s); it is not submitted again", entry.job_id, entry.state)
+        return Part(pieces, entry, None)
+
+    def _submit(self, pieces: list[Piece], entry: Entry, recovered: bool) -> Part:
+        """Submit a job; if an earlier attempt may have arrived, look for it at the service first."""
+
+        def attempt(number: int) -> Any:
+            found = self._find(entry, settle=recovered) if recovered or number else None
+            return found if found is not None else self._send(pieces, entry)
+
+        try:
+            job = self._retry("submitting a job", attempt)
+        except Exception as error:
+            raise self._not_submitted(pieces, entry, error) from error
+        self.journal.submitted(entry, job.job_id())
+        logger.info("submitted job %s to %s: %s", job.job_id(), self.backend.name, self._usage_of(pieces))
+        entry = self.journal.latest(entry.content, entry.occurrence) or entry
+        return Part(pieces, entry, job)
+
+    def _not_submitted(self, pieces: list[Piece], entry: Entry, error: Exception) -> QtmError:
+        names = ", ".join(str(piece.index) for piece in pieces[:5])
+        if is_transient(error):  # the intent stays: the job may have arrived all the same
+            return JobError(
+                f"the service could not be reached to submit PUB {names} ({_text(error)}); "
+                "hardware.resume(journal) continues the run and submits nothing twice"
+            )
+        self.journal.withdraw(entry)
+        return JobError(f"{self.backend.name} refused the job of PUB {names}: {_text(error)}")
+
+    def _find(self, entry: Entry, settle: bool) -> Any:
+        """Return the job that carries the tag of this entry at the service, or None."""
+        if self._local:
+            return None
+        tag, age = self.journal.tag(entry), time.time() - entry.created
+        jobs = self._service.jobs(limit=1, job_tags=[tag])
+        if not jobs and settle and age < SETTLE_SECONDS:
+            time.sleep(SETTLE_SECONDS - age)
+            jobs = self._service.jobs(limit=1, job_tags=[tag])
+        return jobs[0] if jobs else None
+
+    def _send(self, pieces: list[Piece], entry: Entry) -> Any:
+        pubs = [piece.pub for piece in pieces]
+        if self._dry_run:
+            return self._exact_job(pubs)
+        if self._kind == "backend":
+            return self._on_its_own(pubs, entry)
+        if self._local:
+            pubs, part = self._on_used_qubits(pubs)
+            if part is not self.backend:
+                with self._tagged(entry):
+                    return self._made(part, self.options).run(pubs)
+        if not self._opened:  # a session is opened when it is needed: a replayed run may not need one
+            self._runtime = self._made(self._open_mode(), self.options)
+            self._opened = True
+        with self._tagged(entry):
+            return self._runtime.run(pubs)
+
+    def _on_its_own(self, pubs: list[Any], entry: Entry) -> Any:
+        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
+        options = plain_options(self.options)
+        if self._seed is not None:
+            options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
+        return self._made(self.backend, options).run(pubs)
+
+    @contextmanager
+    def _tagged(self, entry: Entry) -> Iterator[None]:
+        """Give the next job its tag and, in local mode, a seed of its own that a resumed run repeats."""
+        environment, simulator = self.options.environment, self.options.simulator
+        tags, seed, longest = environment.job_tags, simulator.seed_simulator, self.options.max_execution_time
+        environment.job_tags = [
+            *(tags if isinstance(tags, list) else []),
+            self.journal.tag(entry),
+            self.journal.run_tag,
+        ]
+        if self._seed is not None:
+            simulator.seed_simulator = job_seed(self._seed, entry.content, entry.occurrence)
+        if self.budget.seconds is not None and not isinstance(longest, int) and not self._local:
+            left = self.budget.seconds - self.journal.usage().seconds
+            self.options.max_execution_time = min(max(math.ceil(left), 1), LONGEST_JOB)
+        try:
+            yield
+        finally:
+            environment.job_tags, simulator.seed_simulator = tags, seed
+            self.options.max_execution_time = longest
+
+    def collect(self, part: Part) -> PrimitiveResult:
+        """Return the checked result of one job, from the journal if it is there; wait if it is running."""
+        entry = self.journal.latest(part.entry.content, part.entry.occurrence) or part.entry
+        if entry.state == DONE and entry.result is not None:
+            return self.unpack(entry.result)
+        if entry.state == FAILED:
+            raise JobError(f"job {entry.job_id} failed: {entry.error}")
+        job, result = self._await(part)
+        if (problem := self.problem_with(result, [piece.pub for piece in part.pieces])) is not None:
+            self.journal.failed(entry, problem)
+            raise JobError(f"job {entry.job_id} on {self.backend.name} gave an unusable result: {problem}")
+        stored = self.pack(result)
+        self.journal.done(entry, stored, self._seconds_charged(job))
+        return self.unpack(stored)
+
+    def _await(self, part: Part) -> tuple[Any, Any]:
+        def attempt(number: int) -> tuple[Any, Any]:
+            job = self.handle(part)
+            return job, job.result()
+
+        try:
+            return self._retry(f"waiting for job {part.entry.job_id}", attempt)
+        except Exception as error:
+            raise self._no_result(part.entry, error) from error
+
+    def handle(self, part: Part) -> Any:
+        """Return the runtime's job of this part, fetched by its id if another process submitted it."""
+        if part.job is None:
+            part.job = self._service.job(part.entry.job_id)
+        return part.job
+
+    def _no_result(self, entry: Entry, error: Exception) -> JobError:
+        what = _text(error)
+        if self._local or type(error).__name__ in _JOB_FAILURES:
+            self.journal.failed(entry, what)
+            return JobError(f"job {entry.job_id} on {self.backend.name} failed: {what}")
+        return JobError(
+            f"the result of job {entry.job_id} on {self.backend.name} could not be fetched: {what}; the job "
+            "is in the journal, and hardware.resume(journal) fetches it without submitting it again"
+        )
+
+    def _seconds_charged(self, job: Any) -> float | None:
+        """What the service charged; None (the estimate stays) in local mode and while it is counting."""
+        if self._local:
+            return None
+        try:
+            return float(self._retry("asking for the usage of a job", lambda _: job.usage())) or None
+        except (QiskitError, OSError) as error:  # the result is there: that counts more
+            logger.warning("no usage for job %s: %s", job.job_id(), type(error).__name__)
+            return None
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a copy of a model shares the connection: there is one budget and one journal
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a primitive on a device holds an open account and is not pickled; save state_dict() instead of "
+            "the whole model, and connect (or hardware.resume) in the process that loads it"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._kind!r} on {self.backend.name}>"
+
+
+@dataclass
+class Part:
+    """One job of the service: the pieces it holds, its journal entry, its handle if there is one."""
+
+    pieces: list[Piece]
+    entry: Entry
+    job: Any
+
+
+class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
+    """The jobs of one ``run``, as one job."""
+
+    def __init__(self, primitive: DevicePrimitive, pubs: Sequence[Any], parts: Sequence[Part]) -> None:
+        super().__init__(",".join(part.entry.job_id or "?" for part in parts))
+        self._primitive, self._pubs, self._parts = primitive, pubs, parts
+        self._joined: PrimitiveResult | None = None
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of the jobs at the service."""
+        return [part.entry.job_id or "?" for part in self._parts]
+
+    def result(self) -> PrimitiveResult:
+        """Wait for all jobs and return their results in the order and the shapes of the PUBs.
+
+        Raises:
+            JobError: A job failed, or its result has the wrong shape or NaN; the message names its id.
+        """
+        if self._joined is None:
+            results = [(part.pieces, self._primitive.collect(part)) for part in self._parts]
+            self._joined = self._primitive.join(self._pubs, results)
+        return self._joined
+
+    def status(self) -> JobStatus:
+        """Return the state of the least advanced job."""
+        states = {self._state(part) for part in self._parts}
+        order = (JobStatus.ERROR, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.RUNNING)
+        return next((state for state in order if state in states), JobStatus.DONE)
+
+    def _state(self, part: Part) -> JobStatus:
+        entry = self._primitive.journal.latest(part.entry.content, part.entry.occurrence)
+        known = {DONE: JobStatus.DONE, FAILED: JobStatus.ERROR}
+        if entry is not None and entry.state in known:
+            return known[entry.state]
+        status = self._primitive.handle(part).status()
+        name = status.name if isinstance(status, JobStatus) else str(status)
+        return JobStatus.__members__.get(name, JobStatus.QUEUED)
+
+    def done(self) -> bool:
+        return self.status() is JobStatus.DONE
+
+    def running(self) -> bool:
+        return self.status() is JobStatus.RUNNING
+
+    def cancelled(self) -> bool:
+        return self.status() is JobStatus.CANCELLED
+
+    def in_final_state(self) -> bool:
+        return self.status() in (JobStatus.DONE, JobStatus.CANCELLED, JobStatus.ERROR)
+
+    def cancel(self) -> None:
+        """Cancel the jobs that are not finished."""
+        for part in self._parts:
+            if self._state(part) not in (JobStatus.DONE, JobStatus.ERROR, JobStatus.CANCELLED):
+                self._primitive.handle(part).cancel()
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def job_seed(seed: int, content: str, occurrence: int) -> int:
+    """Return the simulator's seed for one job: jobs differ, a repeated run repeats (31 bits)."""
+    name = f"{seed}:{content}:{occurrence}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") & 0x7FFFFFFF

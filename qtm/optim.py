@@ -1,0 +1,17 @@
+"""Optimizers in the geometry of quantum states, for `torch` training loops.
+
+| optimizer | a step takes | use it |
+| --- | --- | --- |
+| `NaturalGradient` | a gradient, and products with the metric (two gradients each) | on the exact simulator |
+| `QNSPSA` | two values of the loss and four fidelities | on estimators and devices |
+
+`metric_tensor` gives the dense metric, to look at.
+"""
+
+from __future__ import annotations
+
+from qtm._optim.metric import metric_tensor
+from qtm._optim.natural_gradient import NaturalGradient
+from qtm._optim.qn_spsa import QNSPSA
+
+__all__ = ["QNSPSA", "NaturalGradient", "metric_tensor"]
