@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import mock_runtime
 import numpy as np
 import pytest
 import requests
@@ -9,6 +12,7 @@ from device_cases import MANILA, POINTS, UNMITIGATED, ansatz, on_mock, pub_for
 from mock_runtime import MockService, with_nan, wrong_shape
 from qiskit.transpiler import InstructionProperties
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
+from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
 from qtm import hardware
 from qtm._errors import JobError, ParameterError, QtmError
@@ -208,8 +212,10 @@ def test_a_journal_is_continued_on_purpose_only(tmp_path, service):
         Journal(tmp_path / "text")
 
 
-def test_a_resumed_run_keeps_its_layout_until_it_is_recalibrated(service, tmp_path):
+def test_a_resumed_run_keeps_its_layout_until_it_is_recalibrated(service, tmp_path, monkeypatch):
     """A device that is calibrated anew would be laid out anew, and every job would be another one."""
+    # A device of its own: its calibration is changed, and the mock's is one for all tests.
+    monkeypatch.setattr(mock_runtime, "manila", cache(FakeManilaV2))
     journal = tmp_path / "run.journal"
 
     def layout(circuit):
