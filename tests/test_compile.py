@@ -13,9 +13,11 @@ import pytest
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
+from qiskit.circuit.library import real_amplitudes
 from torch import Tensor, nn
 
 from qtm import FastEstimator, HybridModule, QuantumModule, TrainableNoise, UnsupportedError, depolarizing_noise
+from qtm._engines.statevector.buffer_pool import POOL
 from qtm._torch.compiled_modules import module_named
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -309,3 +311,19 @@ def test_importing_does_not_import_the_compiler():
     script = "import sys, qtm; print('torch._dynamo' in sys.modules, 'qtm._torch.operators' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "False"]
+
+
+def test_the_compiler_does_not_trace_the_arrays_of_an_engine():
+    """It read views of NumPy arrays as tensors of other sizes, and kernels wrote beyond them."""
+    made = real_amplitudes(2, reps=1)
+    module = QuantumModule(made, list(made.parameters[:1]), list(made.parameters[1:]), seed_init=0).double()
+    inputs, tangent = torch.rand(3, 1, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+
+    def pushed(x):
+        return torch.func.jvp(module, (x,), (tangent,))[1]
+
+    torch.testing.assert_close(torch.compile(pushed, backend="eager")(inputs), pushed(inputs), atol=1e-12, rtol=0)
+    for kind, spare in POOL._spare.items():
+        if str(kind).startswith("states"):
+            _, tiles, numbers, _ = kind.split()
+            assert {buffer.shape for buffer, _ in spare} <= {(int(tiles), int(numbers))}

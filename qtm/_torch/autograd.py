@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
-from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform
+from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform, untraced
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
@@ -91,7 +91,8 @@ def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Ten
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         apply = Outputs.apply if in_transform() else _apply_outputs
         return apply(method, Residuals(), angles, *prepared)
-    return method.forward(angles, prepared, False)[0]
+    values: Tensor = untraced(method.forward, angles, prepared, False)[0]
+    return values
 
 
 def _may_be_differentiated() -> bool:

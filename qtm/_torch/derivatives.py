@@ -12,6 +12,7 @@ A third derivative is refused, never silently zero.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,15 @@ def in_transform() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def untraced(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a method, whose arrays torch's compiler must not see: it would trace NumPy's views as tensors of other sizes.
+
+    Outside of what it compiles it follows Python that runs between two graphs, a transform's derivatives for one.
+    """
+    compiler = sys.modules.get("torch._dynamo")  # not imported for this: that takes longer than importing torch
+    return compute(*arguments) if compiler is None else compiler.disable(compute)(*arguments)
+
+
 def _step(function: type[torch.autograd.Function]) -> Any:
     """How a derivative calls a function: seen by autograd only where a further derivative may be asked for."""
     seen = torch.is_grad_enabled() or in_transform() or torch.autograd.forward_ad._current_level >= 0
@@ -67,7 +77,7 @@ class Outputs(torch.autograd.Function):
 
     @staticmethod
     def forward(method: GradientMethod, residuals: Residuals, angles: Tensor, *prepared: Tensor) -> Tensor:
-        values, residuals.content = method.forward(angles, prepared, True)
+        values, residuals.content = untraced(method.forward, angles, prepared, True)
         return values
 
     @staticmethod
@@ -106,8 +116,8 @@ class Pullback(torch.autograd.Function):
         angles: Tensor,
         *prepared: Tensor,
     ) -> tuple[Tensor, ...]:
-        by_angles, by_amplitudes = method.vjp(
-            angles.detach(), prepared, _weights(cotangent, angles), residuals.take(), by_prepared
+        by_angles, by_amplitudes = untraced(
+            method.vjp, angles.detach(), prepared, _weights(cotangent, angles), residuals.take(), by_prepared
         )
         return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
 
@@ -157,7 +167,8 @@ class Pushforward(torch.autograd.Function):
     @staticmethod
     def forward(method: GradientMethod, tangent: Tensor, angles: Tensor, *rest: Tensor) -> Tensor:
         prepared, moving = _halves(rest)
-        return method.jvp(angles.detach(), prepared, tangent, moving)
+        pushed: Tensor = untraced(method.jvp, angles.detach(), prepared, tangent, moving)
+        return pushed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
@@ -205,8 +216,8 @@ class Curvature(torch.autograd.Function):
         method: GradientMethod, by_prepared: bool, cotangent: Tensor, tangent: Tensor, angles: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         prepared, moving = _halves(rest)
-        by_angles, by_amplitudes = method.second(
-            angles.detach(), prepared, _weights(cotangent, angles), tangent, moving, by_prepared
+        by_angles, by_amplitudes = untraced(
+            method.second, angles.detach(), prepared, _weights(cotangent, angles), tangent, moving, by_prepared
         )
         return (by_angles,) if by_amplitudes is None else (by_angles, *by_amplitudes)
 

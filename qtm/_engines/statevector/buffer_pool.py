@@ -20,7 +20,10 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = prod(shape) * np.dtype(dtype).itemsize
     raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
     start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
-    return raw[start : start + size].view(dtype).reshape(shape)
+    array = raw[start : start + size].view(dtype).reshape(shape)
+    if array.shape != shape:  # a compiler that traces NumPy has read the view otherwise: kernels would write beyond it
+        raise RuntimeError(f"an array of shape {shape} has shape {array.shape}: do not trace qtm with torch.compile")
+    return array
 
 
 class BufferPool:
