@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,10 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
+from qtm._bench import ground_states, kernel_matrices, kernels, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
-from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
+from qtm._bench.report import Report, comparison_table, core_table, ground_state_lines, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
 from qtm._bench.workloads import WORKLOADS, Case, QtmRunner, Workload
@@ -38,8 +39,6 @@ logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
-
-_MPS_TITLE = "Fig. 9 of [2]: XXZ ring trained as a matrix product state"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _sized(second_order, WORKLOADS["fig1"])
     second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
     second_order.set_defaults(run=_run_second)
-    mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
+    mps = commands.add_parser("mps", help=ground_states.TITLE, description=ground_states.TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
@@ -168,14 +167,15 @@ def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
 
 
 def _training_mps(parser: argparse.ArgumentParser) -> None:
-    names, ansatze = list(matrix_product_states.TRUNCATIONS), list(matrix_product_states.ANSATZE)
+    names, ansatze = list(ground_states.TRUNCATIONS), list(ground_states.ANSATZE)
     parser.add_argument("--qubits", type=_at_least(4), default=50, help="an even number (default 50)")
     parser.add_argument("--epochs", type=_at_least(1), default=100, help="default 100")
     parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
-    parser.add_argument("--rate", type=float, default=matrix_product_states.RATE, help="learning rate of Adam")
-    methods = matrix_product_states.OPTIMIZERS
+    parser.add_argument("--rate", type=float, default=ground_states.RATE, help="learning rate of Adam")
+    methods = ground_states.OPTIMIZERS
     parser.add_argument("--optimizer", choices=methods, default=methods[0], help=f"default {methods[0]}")
     parser.add_argument("--truncations", nargs="+", choices=names, default=names)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="save the errors over the epochs as a picture here")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -346,35 +346,43 @@ def _finish(report: Report, options: argparse.Namespace) -> int:
     if options.plot:
         from qtm._bench.plots import comparison_figure
 
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
-        comparison_figure(content).savefig(options.plot, dpi=150)
-        print(f"wrote {options.plot}")
+        _save(comparison_figure(content), options.plot)
     return 0
 
 
 def _run_mps(options: argparse.Namespace) -> int:
     """Trainings from ``repeats`` starts with each truncation."""
     qubits, epochs, starts = (8, 2, 1) if options.quick else (options.qubits, options.epochs, options.repeats)
-    head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
+    head = {
+        "title": ground_states.TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads(),
+    }  # fmt: skip
     report = Report("mps", options.json, head)
-    last = []
-    with _progress("mps", "epoch") as bar:
+    how = f"adam, rate {options.rate}" if options.optimizer == "adam" else options.optimizer
+    with _progress("mps", "update") as bar:
         for truncation in options.truncations:
-            for seed in range(starts):
-                training = None
-                for training in matrix_product_states.train(
-                    qubits, options.ansatz, truncation, epochs, seed, options.rate, options.optimizer
-                ):
-                    bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
-                    bar.update()
-                assert training is not None
-                how = f"rate {options.rate}" if options.optimizer == "adam" else options.optimizer
-                what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}"
-                report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
-                last.append((what, seed, training))
-    for what, seed, training in last:
-        print(f"{what}, start {seed}: error {training.errors[-1]:.2%}, {training.step_seconds:.2f} s a step")
+            latest: list[ground_states.Training] = []
+            for latest in ground_states.train(
+                qubits, options.ansatz, truncation, epochs, range(starts), options.rate, options.optimizer
+            ):
+                median = statistics.median(t.errors[-1] for t in latest)
+                bar.set_postfix_str(f"{truncation}, {len(latest)} starts: median error {median:.2%}")
+                bar.update()
+            what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}, {epochs} epochs"
+            for training_ in latest:
+                report.training({"what": what, **training_.as_dict(), "qubits": qubits, "measured": now()})
+    for line in ground_state_lines(report.content):
+        print(line)
+    if options.plot:
+        from qtm._bench.plots import ground_state_figure
+
+        _save(ground_state_figure(report.content), options.plot)
     return 0
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
 
 
 # --- Trainings --------------------------------------------------------------------------------------------------
