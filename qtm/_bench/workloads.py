@@ -92,6 +92,7 @@ class Workload:
     pauli: float = 0.0
     method: Any = "auto"
     states: str = "vector"  # of the peers
+    memory: str = ""  # the name of the workload, where the peak of a process of its own is measured too
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
@@ -207,7 +208,7 @@ WORKLOADS: dict[str, Workload] = {
         "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
         "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
         lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
-        method=("matrix_product_state", {"max_bond": 32}), states="mps",
+        method=("matrix_product_state", {"max_bond": 32}), states="mps", memory="mps-step",
     ),
 }  # fmt: skip
 
