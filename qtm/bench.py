@@ -296,6 +296,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         limit=options.limit,
         patience=options.patience,
         batch=options.batch,
+        memory=not options.quick,
         qubits=options.qubits or (3 if options.quick and WORKLOADS[options.name].qubits else None),
         pythons=parse_assignments(options.peer_python, "--peer-python"),
         options=parse_assignments(options.peer_options, "--peer-options"),

@@ -362,8 +362,8 @@ def test_times_of_matrices_are_extrapolated_by_states_and_pairs() -> None:
 @needs_checkout
 def test_another_matrix_is_not_timed(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong:
-        def load(self, *_: Any) -> int:
-            return 2
+        def load(self, *_: Any) -> dict[str, Any]:
+            return {"samples": 2}
 
         def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
             assert job["job"] == "check"

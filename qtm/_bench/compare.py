@@ -1,4 +1,4 @@
-"""qtm beside its peers: same circuit, same data, results checked, times taken in turn."""
+"""qtm compared with its peers: same circuit, same data, results checked, times taken in turns."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Settings:
     patience: float = 60.0  # a call that takes longer is cut off
     batch: int | None = None
     qubits: int | None = None
+    memory: bool = True  # measured where the workload says so
     pythons: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
 
@@ -71,7 +72,7 @@ class Row:
 def disagreement(
     ours: tuple[np.ndarray, np.ndarray], theirs: dict[str, Any], dtype: str, tolerance: float | None = None
 ) -> str | None:
-    """What is wrong with a peer's results, or None.
+    """How a peer's results differ from ours, or None if they agree.
 
     Args:
         ours: values (samples, observables) and gradient (weights,).
@@ -95,7 +96,7 @@ def disagreement(
 
 
 class Comparison:
-    """One peer through the sizes of a workload in one precision, in one process."""
+    """Runs one peer through the sizes of a workload, in one precision and one process."""
 
     def __init__(self, name: str, workload: Workload, dtype: str, settings: Settings) -> None:
         self.name, self.workload, self.dtype, self.settings = name, workload, dtype, settings
@@ -103,9 +104,9 @@ class Comparison:
         self._samples, self._note = 0, ""
 
     def run(self, sizes: Sequence[int], done: Callable[[Row], None]) -> dict[str, Any]:
-        """Measure, handing every row to ``done``; what the peer says about itself.
+        """Measure, passing every row to ``done``; returns what the peer reports about itself.
 
-        A peer that is cut off is not tried on what comes after, which is larger.
+        A peer that is cut off is not tried on the sizes that follow, which are larger.
         """
         python = python_of(self.name, self.settings.pythons)
         if python is None:
@@ -198,7 +199,7 @@ class Comparison:
         row.qtm_ms, row.peer_ms = mine.summary(), theirs.summary()
         row.samples, row.repeats = self._samples, self.settings.repeats
         row.compile_s = first if self.peer.compiles else None
-        if self.workload.memory:
+        if self.workload.memory and self.settings.memory:
             row.peer_mib = float(self.process.ask({"job": "memory"}, self.settings.patience)["mib"])
         notes = [self._note] if self._note and mode == "combined" else []
         if self._samples < case.batch:
@@ -222,10 +223,10 @@ def now() -> str:
 def beside(
     name: str, workload: Workload, sizes: Sequence[int], settings: Settings, done: Callable[[Row], None]
 ) -> dict[str, Any]:
-    """Measure one peer against qtm over all sizes, in each precision that was asked for and that it has.
+    """Measure one peer against qtm over all sizes, in every requested precision that it supports.
 
     Returns:
-        What the peer says about itself: its Python and versions.
+        What the peer reports about itself: its Python and versions.
     """
     peer = PEERS[name]
     about: dict[str, Any] = {}
@@ -243,7 +244,7 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
                 ours = QtmRunner(case, dtype, settings.threads, gradient)
                 for mode in workload.modes:
                     row = _own_row(case, ours, mode, dtype, gradient, settings)
-                    if workload.memory and row.status == "ok":
+                    if workload.memory and settings.memory and row.status == "ok":
                         row.qtm_mib = peak_mib(workload.memory, x, settings.threads)
                     done(row)
 
