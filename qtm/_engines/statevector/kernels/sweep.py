@@ -114,21 +114,19 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
     lanes, slots = work.scale.size, recipe.slot_offset.size
     start, source, coef, offset = recipe.slot_start, recipe.slot_angle, recipe.slot_coef, recipe.slot_offset
     target, cosine, sine, tangent = work.angles, work.cosine, work.sine, work.tangent
-    samples = 1 if recipe.lane_bits else lanes
+    first, stride = (tile, 0) if recipe.lane_bits else (tile * lanes, 1)  # lanes are samples, or all of one
     for slot in range(slots):
-        for lane in range(samples):
+        for lane in range(lanes):
             target[slot * lanes + lane] = offset[slot]
         for j in range(start[slot], start[slot + 1]):
-            for lane in range(samples):
-                angle = angles[min(tile * samples + lane, angles.shape[0] - 1), source[j]]
+            if sine_cosine.add_terms(target, slot, coef[j], angles, first, source[j], stride, LARGE, work.scale):
+                continue
+            for lane in range(lanes):
+                angle = angles[min(first + lane * stride, angles.shape[0] - 1), source[j]]
                 term = coef[j] * angle
                 # Before it is added to others: a large term would round them, and its own sine, away.
-                target[slot * lanes + lane] += (
-                    term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angle)
-                )
-    if recipe.lane_bits:
-        for slot in range(slots):
-            target[slot * lanes : (slot + 1) * lanes] = target[slot * lanes]
+                reduced = term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angle)
+                target[slot * lanes + lane] += reduced
     sine_cosine.half_angle_rows(cosine, sine, tangent, target, slots)
     if recipe.lane_bits:
         for slot in range(slots):
