@@ -13,6 +13,8 @@ import torch
 from qtm._engines.statevector.cone_engine import ConeEngine as Engine
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if not torch.cuda.is_available():  # the kernels for GPUs run in Triton's interpreter, which it must know on import
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SEED = 20250
 

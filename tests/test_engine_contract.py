@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -39,7 +40,10 @@ EVERY: dict[str, SimulationMethod] = {"dense": Dense(), **{name: kind() for name
 TOLERANCE = {"complex128": 1e-9, "complex64": 5e-4}
 N = 3
 
-each_method = pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+NO_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: pip install triton")
+each_method = pytest.mark.parametrize(
+    "method", [pytest.param(m, id=name, marks=NO_TRITON if name == "triton" else ()) for name, m in EVERY.items()]
+)
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
@@ -500,7 +504,7 @@ def test_an_executor_is_used_or_refused(method):
     made = circuit()
     if method.name == "dense":
         pytest.skip("the engine of these tests computes in this thread")
-    if method.name == "matrix_product_state":
+    if method.name in ("matrix_product_state", "triton"):
         with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
             Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
         return

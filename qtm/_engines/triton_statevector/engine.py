@@ -22,9 +22,9 @@ from qtm._engines.triton_statevector.schedule import MAX_BITS
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
-WHOLE_BITS = 11  # of a state that one program holds
-TILE_BITS = {"complex64": 12, "complex128": 11}  # of the tiles of larger ones
-_LARGEST_TILE = 13
+# Two states of so many bits fit the registers of a program: with 12, compiled for NVIDIA's H100 and H200, some are spilled.
+_TILE_BITS = 11
+_MOST_TILE_BITS = 13
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,27 @@ class TritonStateVector(SimulationMethod):
     variable ``TRITON_INTERPRET=1`` Triton's interpreter runs the kernels on the CPU, slowly, for tests.
 
     Args:
-        tile_bits: log2 of the amplitudes that a program holds at a time. None: whole states up to 2^11 amplitudes,
-            tiles of 2^12 of larger ones, 2^11 in complex128.
+        tile_bits: log2 of the amplitudes that a program holds at most. Smaller states take one launch for each sweep,
+            larger ones a launch for each pass over their tiles.
 
     Raises:
         ParameterError: ``tile_bits`` is out of range.
     """
 
     name: ClassVar[str] = "triton"
-    devices: ClassVar[frozenset[str]] = frozenset({"cuda"})
+    devices: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
     gives: ClassVar[Mapping[type, frozenset[str]]] = {
         Expectation: frozenset({VALUES, VJP}),
         Probabilities: frozenset({VALUES, VJP}),
         State: frozenset({VALUES, VJP}),
     }
 
-    tile_bits: int | None = None
+    tile_bits: int = _TILE_BITS
 
     def __post_init__(self) -> None:
         bits = self.tile_bits
-        if bits is not None and (not isinstance(bits, int) or not 1 <= bits <= _LARGEST_TILE):
-            raise ParameterError(f"tile_bits is {bits!r}; give an integer from 1 to {_LARGEST_TILE}, or None")
+        if not isinstance(bits, int) or not 1 <= bits <= _MOST_TILE_BITS:
+            raise ParameterError(f"tile_bits is {bits!r}; give an integer from 1 to {_MOST_TILE_BITS}")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """A reason where Triton or a GPU is missing, or what the CPU's state vectors refuse."""
@@ -93,16 +93,11 @@ class TritonEngine(Engine):
             if device not in self._compiled:
                 program = program_of(self.circuit)
                 cones = known_cones(program, self.output)
+                tiles = self.method.tile_bits
                 self._compiled[device] = compiled(
-                    self.circuit, program, cones, self.output, self.options, self._tile_bits(cones), device
+                    self.circuit, program, cones, self.output, self.options, tiles, device
                 )
             return self._compiled[device]
-
-    def _tile_bits(self, cones: Sequence[Any]) -> int:
-        if self.method.tile_bits is not None:
-            return self.method.tile_bits
-        whole = all(cone.program.num_bits <= WHOLE_BITS for cone in cones)
-        return WHOLE_BITS if whole else TILE_BITS[self.options.dtype]
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         """See `Engine.forward`."""

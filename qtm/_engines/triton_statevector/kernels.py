@@ -1,8 +1,8 @@
 """The Triton kernels: sweeps over tiles of states, and the maps between gate angles and operations.
 
-A program holds one tile of a state (or, of small states, the whole states of several samples) in registers. Place j of
-the tile is the amplitude ``base ^ index[j]``, and the partner of place j under the mask ``x`` is place ``j ^ x``, which
-`tl.gather` fetches. States lie in memory as (rows, parts, amplitudes): real parts, then imaginary parts unless all are
+A program holds one tile of a state, or several small ones, in registers; a state that is one tile is there as a whole.
+Place j of a tile is the amplitude ``base ^ index[j]``, and the partner of place j under the mask ``x`` is place
+``j ^ x``, which `tl.gather` fetches. States lie in memory as (rows, parts, amplitudes): real parts, then imaginary parts unless all are
 zero. Operation k turns by the angle of column k of ``cosine`` and ``sine`` (rows, operations), those of half the angle:
 
     about i X^x Z^w:  p_i <- c p_i - (-1)^popcount(i & w) s p_{i ^ x}
@@ -30,7 +30,7 @@ def signs(index, mask):
 
 @triton.jit(
     do_not_specialize=[
-        "rows", "source_stride", "first", "last", "first_group", "last_group", "operations", "shift", "columns", "tiles"
+        "units", "source_stride", "first", "last", "first_group", "last_group", "operations", "shift", "columns", "split"
     ]
 )  # fmt: skip
 def evolve(
@@ -44,7 +44,7 @@ def evolve(
     groups,  # (groups, 4): mask of X in the tile, whether the factor is i, first string, end
     string_masks,  # (strings,)
     sums,  # (rows, tiles, columns): of string ``shift`` in column 0
-    rows,
+    units,  # tiles of all rows
     source_stride,  # numbers from one row of the source to the next: 0 where there is one
     first,
     last,
@@ -53,23 +53,21 @@ def evolve(
     operations,
     shift,
     columns,
-    tiles,
+    split,  # log2 of the tiles of a row
     amplitudes,
     TILE_BITS: tl.constexpr,
-    SAMPLE_BITS: tl.constexpr,
+    UNIT_BITS: tl.constexpr,
     COMPLEX: tl.constexpr,
     ZERO: tl.constexpr,
     STORE: tl.constexpr,
 ):
     """Operations ``first`` .. ``last`` on every tile, then the strings of the groups."""
-    program = tl.program_id(0)
-    tile = program % tiles
-    block = program // tiles
-    numbers = tl.arange(0, 1 << (TILE_BITS + SAMPLE_BITS))
-    place = numbers & ((1 << TILE_BITS) - 1)
-    row = ((block << SAMPLE_BITS) + (numbers >> TILE_BITS)).to(tl.int64)
-    live = row < rows
-    i = tl.load(index + place) ^ tl.load(base + tile)
+    program = tl.program_id(0).to(tl.int64)
+    numbers = tl.arange(0, 1 << (TILE_BITS + UNIT_BITS))
+    unit = (program << UNIT_BITS) + (numbers >> TILE_BITS)
+    live = unit < units
+    row = unit >> split
+    i = tl.load(index + (numbers & ((1 << TILE_BITS) - 1))) ^ tl.load(base + (unit & ((1 << split) - 1)))
     if ZERO:
         re = tl.where(i == 0, 1.0, 0.0).to(cosine.dtype.element_ty)
         im = tl.zeros_like(re)
@@ -93,7 +91,7 @@ def evolve(
                 im = c * im - s * tl.gather(im, partner, 0)
         else:
             re = c * re - s * tl.gather(re, numbers ^ x, 0)
-    own = ((block << SAMPLE_BITS) + tl.arange(0, 1 << SAMPLE_BITS)).to(tl.int64)
+    own = (program << UNIT_BITS) + tl.arange(0, 1 << UNIT_BITS)
     for group in range(first_group, last_group):
         # Of the string i^k X^x Z^z, k being 0 or 1: the sum over i of the sign of i & z times this.
         partner = numbers ^ tl.load(groups + 4 * group)
@@ -105,8 +103,8 @@ def evolve(
                 product = re * tl.gather(im, partner, 0) - im * tl.gather(re, partner, 0)
         for m in range(tl.load(groups + 4 * group + 2), tl.load(groups + 4 * group + 3)):
             signed = tl.where(live, product * signs(i, tl.load(string_masks + m)), 0.0)
-            total = tl.sum(tl.reshape(signed, (1 << SAMPLE_BITS, 1 << TILE_BITS)), 1)
-            tl.store(sums + (own * tiles + tile) * columns + (m - shift), total, mask=own < rows)
+            total = tl.sum(tl.reshape(signed, (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
+            tl.store(sums + own * columns + (m - shift), total, mask=own < units)
     if STORE:
         if COMPLEX:
             tl.store(state + row * 2 * amplitudes + i, re, mask=live)
@@ -117,7 +115,7 @@ def evolve(
 
 @triton.jit(
     do_not_specialize=[
-        "rows", "first", "last", "first_group", "last_group", "operations", "strings", "tiles", "shift", "columns"
+        "units", "first", "last", "first_group", "last_group", "operations", "strings", "split", "shift", "columns"
     ]
 )  # fmt: skip
 def pull_back(
@@ -132,19 +130,19 @@ def pull_back(
     string_masks,
     weights,  # (rows, strings): cotangents of the strings that this pass measured
     gradient,  # (rows, tiles, columns): of operation ``shift`` in column 0
-    rows,
+    units,  # tiles of all rows
     first,
     last,
     first_group,
     last_group,
     operations,
     strings,
-    tiles,
+    split,  # log2 of the tiles of a row
     amplitudes,
     shift,
     columns,
     TILE_BITS: tl.constexpr,
-    SAMPLE_BITS: tl.constexpr,
+    UNIT_BITS: tl.constexpr,
     COMPLEX: tl.constexpr,
     LOAD: tl.constexpr,  # whether there is an adjoint state already
     STORE_STATE: tl.constexpr,
@@ -156,14 +154,12 @@ def pull_back(
     operation, the derivative is minus the real part of <adjoint| J |state> for a rotation exp(-a/2 J), and the
     imaginary part of <adjoint| Z^w |state> for a phase.
     """
-    program = tl.program_id(0)
-    tile = program % tiles
-    block = program // tiles
-    numbers = tl.arange(0, 1 << (TILE_BITS + SAMPLE_BITS))
-    place = numbers & ((1 << TILE_BITS) - 1)
-    row = ((block << SAMPLE_BITS) + (numbers >> TILE_BITS)).to(tl.int64)
-    live = row < rows
-    i = tl.load(index + place) ^ tl.load(base + tile)
+    program = tl.program_id(0).to(tl.int64)
+    numbers = tl.arange(0, 1 << (TILE_BITS + UNIT_BITS))
+    unit = (program << UNIT_BITS) + (numbers >> TILE_BITS)
+    live = unit < units
+    row = unit >> split
+    i = tl.load(index + (numbers & ((1 << TILE_BITS) - 1))) ^ tl.load(base + (unit & ((1 << split) - 1)))
     if COMPLEX:
         at = row * 2 * amplitudes + i
     else:
@@ -195,7 +191,7 @@ def pull_back(
                 a_im -= factor * other_re
         else:
             a_re += factor * tl.gather(re, partner, 0)
-    own = ((block << SAMPLE_BITS) + tl.arange(0, 1 << SAMPLE_BITS)).to(tl.int64)
+    own = (program << UNIT_BITS) + tl.arange(0, 1 << UNIT_BITS)
     for step in range(0, last - first):
         k = last - 1 - step
         x = tl.load(table + 2 * k)
@@ -227,8 +223,8 @@ def pull_back(
             slope = -a_re * other_re * sign
             re = c * re + s * other_re
             a_re = c * a_re + s * tl.gather(a_re, partner, 0)
-        total = tl.sum(tl.reshape(tl.where(live, slope, 0.0), (1 << SAMPLE_BITS, 1 << TILE_BITS)), 1)
-        tl.store(gradient + (own * tiles + tile) * columns + (k - shift), total, mask=own < rows)
+        total = tl.sum(tl.reshape(tl.where(live, slope, 0.0), (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
+        tl.store(gradient + own * columns + (k - shift), total, mask=own < units)
     if STORE_STATE:
         tl.store(state + at, re, mask=live)
         if COMPLEX:

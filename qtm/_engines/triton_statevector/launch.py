@@ -16,13 +16,13 @@ from qtm._errors import OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
 MEMORY_SHARE = 0.5  # of the free memory, for states
-_THREAD_NUMBERS = 8  # amplitudes of a thread
+_THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
 _WARP = 32
-_MOST_WARPS = 16
+_MOST_WARPS = 8
 _BLOCK = 256  # elements of a program that maps angles
-# Amplitudes of a program that holds several samples: of one warp, whose threads exchange them without a barrier. In
-# the interpreter an operation costs the same whatever its size.
-_PROGRAM_BITS = {"cuda": 8, "cpu": 12}
+# log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
+# barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter what counts is the number of programs.
+_PROGRAM_BITS = {"cuda": 6, "cpu": 12}
 _INTERPRETER = fork_safe_lock()  # Triton's interpreter is not safe to use from threads
 
 
@@ -73,8 +73,8 @@ def _ready(device: torch.device) -> Iterator[None]:
         yield
 
 
-def sample_bits(tile_bits: int, device: torch.device) -> int:
-    """log2 of how many samples, whose whole states are tiles, a program holds."""
+def unit_bits(tile_bits: int, device: torch.device) -> int:
+    """log2 of how many tiles a program holds."""
     return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
 
 

@@ -42,7 +42,7 @@ class Sweeps:
         self.schedule, self.real, self.device, self.memory = plan, real, device, memory
         self.parts, self.amplitudes = 1 + plan.is_complex, 1 << plan.num_bits
         self.tiles = 1 << plan.num_bits - plan.tile_bits
-        self.sample_bits = launch.sample_bits(plan.tile_bits, device) if self.tiles == 1 else 0
+        self.unit_bits = launch.unit_bits(plan.tile_bits, device)
         self.row_bytes = self.parts * self.amplitudes * real.itemsize
         self._operations, self._groups = self._table(plan.operations), self._table(plan.groups)
         self._masks = self._table(plan.string_masks)
@@ -82,17 +82,17 @@ class Sweeps:
     def _evolve(
         self, number: int, one: Pass, source: Tensor | None, state: Tensor, turns: Turns, strings: Tensor, stored: bool
     ) -> None:
-        rows, (index, base) = len(turns.cosine), self._places[number]
+        plan, rows, (index, base) = self.schedule, len(turns.cosine), self._places[number]
         whole, width = self.tiles == 1, one.last_string - one.first_string
         sums = strings if whole else strings.new_zeros(rows, self.tiles, width)
         stride = 0 if source is None or len(source) == 1 else self.parts * self.amplitudes
         launch.launch_tiles(
-            launch.kernels().evolve, self._programs(rows), self._program_bits, self.device,
+            launch.kernels().evolve, self._programs(rows), plan.tile_bits + self.unit_bits, self.device,
             self._empty if source is None else source, state, turns.cosine, turns.sine,
             self._operations, index, base, self._groups, self._masks, sums,
-            rows, stride, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
-            0 if whole else one.first_string, sums.shape[-1], self.tiles, self.amplitudes, TILE_BITS=self.schedule.tile_bits,
-            SAMPLE_BITS=self.sample_bits, COMPLEX=self.schedule.is_complex, ZERO=source is None, STORE=stored,
+            rows * self.tiles, stride, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
+            0 if whole else one.first_string, sums.shape[-1], plan.num_bits - plan.tile_bits, self.amplitudes,
+            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=plan.is_complex, ZERO=source is None, STORE=stored,
         )  # fmt: skip
         if not whole and width:
             strings[:, one.first_string : one.last_string] = sums.sum(1)
@@ -120,25 +120,22 @@ class Sweeps:
     def _pull_back(
         self, number: int, state: Tensor, adjoint: Tensor, turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
     ) -> None:
-        one, rows, (index, base) = self.schedule.passes[number], len(turns.cosine), self._places[number]
+        plan, rows, (index, base) = self.schedule, len(turns.cosine), self._places[number]
+        one = plan.passes[number]
         whole, width = self.tiles == 1, one.last - one.first
         sums = gradient if whole else gradient.new_zeros(rows, self.tiles, width)
         launch.launch_tiles(
-            launch.kernels().pull_back, self._programs(rows), self._program_bits, self.device,
+            launch.kernels().pull_back, self._programs(rows), plan.tile_bits + self.unit_bits, self.device,
             state, adjoint, turns.cosine, turns.sine, self._operations, index, base, self._groups, self._masks,
-            weights, sums, rows, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
-            len(self.schedule.string_masks), self.tiles, self.amplitudes, 0 if whole else one.first, sums.shape[-1],
-            TILE_BITS=self.schedule.tile_bits, SAMPLE_BITS=self.sample_bits, COMPLEX=self.schedule.is_complex, **which,
+            weights, sums, rows * self.tiles, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
+            len(plan.string_masks), plan.num_bits - plan.tile_bits, self.amplitudes, 0 if whole else one.first, sums.shape[-1],
+            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=plan.is_complex, **which,
         )  # fmt: skip
         if not whole and width:
             gradient[:, one.first : one.last] = sums.sum(1)
 
-    @property
-    def _program_bits(self) -> int:
-        return self.schedule.tile_bits + self.sample_bits
-
     def _programs(self, rows: int) -> int:
-        return -(-rows >> self.sample_bits) * self.tiles if rows else 0
+        return -(-rows * self.tiles >> self.unit_bits)
 
     def _new_states(self, rows: int) -> Tensor:
         return torch.empty(rows, self.parts, self.amplitudes, dtype=self.real, device=self.device)
