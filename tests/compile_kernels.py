@@ -35,7 +35,7 @@ def build(target: GPUTarget, kernel: Any, real: str, warps: int, **constants: An
     source = ASTSource(kernel, types(kernel, real, constants), constexprs=constants)
     made = compile_kernel(source, target=target, options={"num_warps": warps})
     assert made.asm["cubin" if target.backend == "cuda" else "hsaco"]
-    print(kernel.__name__)
+    sys.stdout.write(f"{kernel.__name__}\n")
 
 
 def main(backend: str, arch: str, warp: str) -> None:

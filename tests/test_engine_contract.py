@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.registry import METHODS, choose, simulation_method
 from qtm._engines.simulation import Simulation
+from qtm._engines.triton_statevector import launch
 from qtm.engines import (
     JVP,
     METRIC,
@@ -40,7 +40,8 @@ EVERY: dict[str, SimulationMethod] = {"dense": Dense(), **{name: kind() for name
 TOLERANCE = {"complex128": 1e-9, "complex64": 5e-4}
 N = 3
 
-NO_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: pip install triton")
+REFUSAL = launch.refusal()
+NO_TRITON = pytest.mark.skipif(REFUSAL is not None, reason=f"method 'triton' {REFUSAL}")
 each_method = pytest.mark.parametrize(
     "method", [pytest.param(m, id=name, marks=NO_TRITON if name == "triton" else ()) for name, m in EVERY.items()]
 )

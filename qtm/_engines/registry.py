@@ -86,7 +86,8 @@ def _refusal(method: SimulationMethod, circuit: FlatCircuit, output: Output, opt
 def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
     """The method to run: the one that was named, or with ``"auto"`` the cheapest of the exact ones that can.
 
-    State vectors of tensors on ``cuda`` are those of "triton". A state vector that is small is not compared with others: predicting their cost would take longer than it.
+    State vectors of tensors on ``cuda`` are those of "triton". A state vector that is small is not compared with
+    others: predicting their cost would take longer than it.
 
     Raises:
         ParameterError: the name or an option is unknown.

@@ -41,7 +41,7 @@ def dtype_and_device(sets: Sequence[Tensor], inputs: Tensor | None) -> tuple[tor
         lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    if (inputs is None or inputs.is_cpu) and all([one.is_cpu for one in sets]):
+    if (inputs is None or inputs.is_cpu) and all(one.is_cpu for one in sets):
         return lead.dtype, "cpu"
     return lead.dtype, common_device([one.device for one in sets], None if inputs is None else inputs.device)
 
@@ -56,8 +56,8 @@ def common_device(sets: Sequence[torch.device], inputs: torch.device | None) -> 
     for name, device in placed:
         if device.type not in _DEVICES:
             raise DtypeError(
-                f"the {name} are on {device}; qtm computes on the CPU and on GPUs that torch calls cuda: move them with "
-                ".cpu() or .cuda()"
+                f"the {name} are on {device}; qtm computes on the CPU and on GPUs that torch calls cuda: move them "
+                "with .cpu() or .cuda()"
             )
     (_, first), *others = placed
     for name, device in others:

@@ -77,13 +77,13 @@ class ConeBatch:
 
     # Forward
 
-    def forward(
-        self, angles: Tensor, prepared: Sequence[Tensor], keep: bool
-    ) -> Iterator[Chunk]:
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> Iterator[Chunk]:
         """The parts of a batch, with their final states if ``keep``."""
         for part in self.sweeps.chunks(len(angles), len(self.cones)):
             turns = self._turns(angles[part])
-            yield Chunk(part, turns, *self.sweeps.forward(turns, self._initial(prepared, part, len(turns.cosine)), keep))
+            yield Chunk(
+                part, turns, *self.sweeps.forward(turns, self._initial(prepared, part, len(turns.cosine)), keep)
+            )
 
     def _turns(self, angles: Tensor) -> Turns:
         rows, slots = len(angles) * len(self.cones), len(self.plan.slots)

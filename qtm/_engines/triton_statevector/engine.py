@@ -22,7 +22,7 @@ from qtm._engines.triton_statevector.schedule import MAX_BITS
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
-# Two states of so many bits fit the registers of a program: with 12, compiled for NVIDIA's H100 and H200, some are spilled.
+# Two states of so many bits fit the registers of a program; with 12, compiled for NVIDIA's H100, some are spilled.
 _TILE_BITS = 11
 _MOST_TILE_BITS = 13
 

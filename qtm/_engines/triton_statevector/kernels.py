@@ -2,8 +2,9 @@
 
 A program holds one tile of a state, or several small ones, in registers; a state that is one tile is there as a whole.
 Place j of a tile is the amplitude ``base ^ index[j]``, and the partner of place j under the mask ``x`` is place
-``j ^ x``, which `tl.gather` fetches. States lie in memory as (rows, parts, amplitudes): real parts, then imaginary parts unless all are
-zero. Operation k turns by the angle of column k of ``cosine`` and ``sine`` (rows, operations), those of half the angle:
+``j ^ x``, which `tl.gather` fetches. States lie in memory as (rows, parts, amplitudes): real parts, then imaginary
+parts unless all are zero. Operation k turns by the angle of column k of ``cosine`` and ``sine`` (rows, operations),
+those of half the angle:
 
     about i X^x Z^w:  p_i <- c p_i - (-1)^popcount(i & w) s p_{i ^ x}
     about Z^w:        p_i <- (c - i (-1)^popcount(i & w) s) p_i
@@ -30,7 +31,8 @@ def signs(index, mask):
 
 @triton.jit(
     do_not_specialize=[
-        "units", "source_stride", "first", "last", "first_group", "last_group", "operations", "shift", "columns", "split"
+        "source_stride", "units", "first", "last", "first_group", "last_group", "operations", "split", "shift",
+        "columns",
     ]
 )  # fmt: skip
 def evolve(
@@ -44,20 +46,20 @@ def evolve(
     groups,  # (groups, 4): mask of X in the tile, whether the factor is i, first string, end
     string_masks,  # (strings,)
     sums,  # (rows, tiles, columns): of string ``shift`` in column 0
-    units,  # tiles of all rows
     source_stride,  # numbers from one row of the source to the next: 0 where there is one
+    units,  # tiles of all rows
     first,
     last,
     first_group,
     last_group,
     operations,
-    shift,
-    columns,
     split,  # log2 of the tiles of a row
     amplitudes,
+    shift,
+    columns,
     TILE_BITS: tl.constexpr,
     UNIT_BITS: tl.constexpr,
-    COMPLEX: tl.constexpr,
+    COMPLEX: tl.constexpr,  # 1 or 0
     ZERO: tl.constexpr,
     STORE: tl.constexpr,
 ):
@@ -106,16 +108,15 @@ def evolve(
             total = tl.sum(tl.reshape(signed, (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
             tl.store(sums + own * columns + (m - shift), total, mask=own < units)
     if STORE:
+        at = row * ((1 + COMPLEX) * amplitudes) + i
+        tl.store(state + at, re, mask=live)
         if COMPLEX:
-            tl.store(state + row * 2 * amplitudes + i, re, mask=live)
-            tl.store(state + (row * 2 + 1) * amplitudes + i, im, mask=live)
-        else:
-            tl.store(state + row * amplitudes + i, re, mask=live)
+            tl.store(state + at + amplitudes, im, mask=live)
 
 
 @triton.jit(
     do_not_specialize=[
-        "units", "first", "last", "first_group", "last_group", "operations", "strings", "split", "shift", "columns"
+        "strings", "units", "first", "last", "first_group", "last_group", "operations", "split", "shift", "columns"
     ]
 )  # fmt: skip
 def pull_back(
@@ -130,20 +131,20 @@ def pull_back(
     string_masks,
     weights,  # (rows, strings): cotangents of the strings that this pass measured
     gradient,  # (rows, tiles, columns): of operation ``shift`` in column 0
+    strings,
     units,  # tiles of all rows
     first,
     last,
     first_group,
     last_group,
     operations,
-    strings,
     split,  # log2 of the tiles of a row
     amplitudes,
     shift,
     columns,
     TILE_BITS: tl.constexpr,
     UNIT_BITS: tl.constexpr,
-    COMPLEX: tl.constexpr,
+    COMPLEX: tl.constexpr,  # 1 or 0
     LOAD: tl.constexpr,  # whether there is an adjoint state already
     STORE_STATE: tl.constexpr,
     STORE_ADJOINT: tl.constexpr,
@@ -160,10 +161,7 @@ def pull_back(
     live = unit < units
     row = unit >> split
     i = tl.load(index + (numbers & ((1 << TILE_BITS) - 1))) ^ tl.load(base + (unit & ((1 << split) - 1)))
-    if COMPLEX:
-        at = row * 2 * amplitudes + i
-    else:
-        at = row * amplitudes + i
+    at = row * ((1 + COMPLEX) * amplitudes) + i
     re = tl.load(state + at, mask=live, other=0.0)
     im = tl.zeros_like(re)
     a_re = tl.zeros_like(re)
@@ -192,7 +190,7 @@ def pull_back(
         else:
             a_re += factor * tl.gather(re, partner, 0)
     own = (program << UNIT_BITS) + tl.arange(0, 1 << UNIT_BITS)
-    for step in range(0, last - first):
+    for step in range(last - first):
         k = last - 1 - step
         x = tl.load(table + 2 * k)
         c = tl.load(cosine + row * operations + k, mask=live, other=1.0)
@@ -261,10 +259,12 @@ def half_angles(
     end = tl.load(start + column + 1, mask=live, other=0)
     c = tl.load(offset + 2 * column, mask=live, other=1.0)
     s = tl.load(offset + 2 * column + 1, mask=live, other=0.0)
-    for step in range(0, longest):
+    for step in range(longest):
         term = begin + step
         inside = term < end
-        angle = tl.load(values + (number // columns) * angles + tl.load(source + term, mask=inside, other=0), mask=inside)
+        angle = tl.load(
+            values + (number // columns) * angles + tl.load(source + term, mask=inside, other=0), mask=inside
+        )
         half = tl.where(inside, angle.to(tl.float64) * tl.load(coefficient + term, mask=inside, other=0.0), 0.0)
         term_c = tl.cos(half)
         term_s = tl.sin(half)
@@ -295,7 +295,7 @@ def weighted_sums(
     begin = tl.load(start + column, mask=live, other=0)
     end = tl.load(start + column + 1, mask=live, other=0)
     total = tl.zeros((BLOCK,), tl.float64)
-    for step in range(0, longest):
+    for step in range(longest):
         term = begin + step
         inside = term < end
         place = (number // columns) * width + tl.load(source + term, mask=inside, other=0)

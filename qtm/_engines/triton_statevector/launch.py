@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _WARP = 32
 _MOST_WARPS = 8
 _BLOCK = 256  # elements of a program that maps angles
 # log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
-# barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter what counts is the number of programs.
+# barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter the number of programs counts.
 _PROGRAM_BITS = {"cuda": 6, "cpu": 12}
 _INTERPRETER = fork_safe_lock()  # Triton's interpreter is not safe to use from threads
 
@@ -35,6 +36,8 @@ def refusal() -> str | None:
     """Why no kernel can run in this process, as the end of a sentence; None if one can."""
     if importlib.util.find_spec("triton") is None:
         return 'needs Triton, which is not installed; install it with: pip install "qtm-torch[gpu]"'
+    if not hasattr(importlib.import_module("triton.language"), "gather"):
+        return "needs Triton 3.2 or later, which comes with torch 2.6; upgrade torch"
     if not is_interpreted() and not torch.cuda.is_available():
         return (
             "computes on a GPU, and torch finds none here; use method='statevector', or set TRITON_INTERPRET=1 to try "
@@ -78,7 +81,9 @@ def unit_bits(tile_bits: int, device: torch.device) -> int:
     return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
 
 
-def launch_tiles(kernel: Any, programs: int, bits: int, device: torch.device, *arguments: Any, **constants: Any) -> None:
+def launch_tiles(
+    kernel: Any, programs: int, bits: int, device: torch.device, *arguments: Any, **constants: Any
+) -> None:
     """Run a kernel whose programs hold 2**bits amplitudes each."""
     warps = min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
     if programs:

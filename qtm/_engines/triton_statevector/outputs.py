@@ -89,7 +89,10 @@ class _Expectations(Compiled):
         self._sums, self._owners, self._coefficients = [], [], []
         for batch in batches:
             order, signs = batch.plan.order, batch.plan.string_signs
-            own = [(cone.program.measured.strings, order) if every is None else (every, cone.terms[order]) for cone in batch.cones]
+            own = [
+                (cone.program.measured.strings, order) if every is None else (every, cone.terms[order])
+                for cone in batch.cones
+            ]
             owner = np.concatenate([strings.output[terms] for strings, terms in own])
             coefficient = np.concatenate([strings.coef[terms] * signs for strings, terms in own])
             rows: list[list[tuple[int, float]]] = [[] for _ in output.observables]

@@ -82,19 +82,15 @@ class Sweeps:
     def _evolve(
         self, number: int, one: Pass, source: Tensor | None, state: Tensor, turns: Turns, strings: Tensor, stored: bool
     ) -> None:
-        plan, rows, (index, base) = self.schedule, len(turns.cosine), self._places[number]
-        whole, width = self.tiles == 1, one.last_string - one.first_string
-        sums = strings if whole else strings.new_zeros(rows, self.tiles, width)
+        rows, width = len(strings), one.last_string - one.first_string
+        sums = strings if self.tiles == 1 else strings.new_zeros(rows, self.tiles, width)
         stride = 0 if source is None or len(source) == 1 else self.parts * self.amplitudes
-        launch.launch_tiles(
-            launch.kernels().evolve, self._programs(rows), plan.tile_bits + self.unit_bits, self.device,
-            self._empty if source is None else source, state, turns.cosine, turns.sine,
-            self._operations, index, base, self._groups, self._masks, sums,
-            rows * self.tiles, stride, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
-            0 if whole else one.first_string, sums.shape[-1], plan.num_bits - plan.tile_bits, self.amplitudes,
-            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=plan.is_complex, ZERO=source is None, STORE=stored,
+        states = (self._empty if source is None else source, state)
+        self._launch(
+            launch.kernels().evolve, number, turns, states, (sums, stride), (one.first_string, sums.shape[-1]),
+            ZERO=source is None, STORE=stored,
         )  # fmt: skip
-        if not whole and width:
+        if self.tiles > 1 and width:
             strings[:, one.first_string : one.last_string] = sums.sum(1)
 
     def reverse(
@@ -112,30 +108,45 @@ class Sweeps:
             adjoint = self._new_states(rows) if last or by_start else self._empty
         for number in range(last, -1, -1):
             self._pull_back(
-                number, state, adjoint, turns, self._empty if weights is None else weights, gradient,
+                number, (state, adjoint), turns, self._empty if weights is None else weights, gradient,
                 LOAD=given or number < last, STORE_STATE=number > 0, STORE_ADJOINT=number > 0 or by_start,
             )  # fmt: skip
         return gradient, adjoint if by_start else None
 
     def _pull_back(
-        self, number: int, state: Tensor, adjoint: Tensor, turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
+        self, number: int, states: tuple[Tensor, Tensor], turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
     ) -> None:
-        plan, rows, (index, base) = self.schedule, len(turns.cosine), self._places[number]
-        one = plan.passes[number]
-        whole, width = self.tiles == 1, one.last - one.first
-        sums = gradient if whole else gradient.new_zeros(rows, self.tiles, width)
-        launch.launch_tiles(
-            launch.kernels().pull_back, self._programs(rows), plan.tile_bits + self.unit_bits, self.device,
-            state, adjoint, turns.cosine, turns.sine, self._operations, index, base, self._groups, self._masks,
-            weights, sums, rows * self.tiles, one.first, one.last, one.first_group, one.last_group, turns.cosine.shape[1],
-            len(plan.string_masks), plan.num_bits - plan.tile_bits, self.amplitudes, 0 if whole else one.first, sums.shape[-1],
-            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=plan.is_complex, **which,
+        one = self.schedule.passes[number]
+        sums = gradient if self.tiles == 1 else gradient.new_zeros(len(gradient), self.tiles, one.last - one.first)
+        strings = len(self.schedule.string_masks)
+        self._launch(
+            launch.kernels().pull_back, number, turns, states, (weights, sums, strings), (one.first, sums.shape[-1]),
+            **which,
         )  # fmt: skip
-        if not whole and width:
+        if self.tiles > 1 and one.last > one.first:
             gradient[:, one.first : one.last] = sums.sum(1)
 
-    def _programs(self, rows: int) -> int:
-        return -(-rows * self.tiles >> self.unit_bits)
+    def _launch(
+        self,
+        kernel: Any,
+        number: int,
+        turns: Turns,
+        states: tuple[Tensor, Tensor],
+        own: tuple[Any, ...],
+        columns: tuple[int, int],
+        **constants: bool,
+    ) -> None:
+        """Run a pass; of several tiles each writes sums of its own, whose first column is that of the pass."""
+        plan, (rows, operations) = self.schedule, turns.cosine.shape
+        one, (index, base) = plan.passes[number], self._places[number]
+        units, shift = rows * self.tiles, 0 if self.tiles == 1 else columns[0]
+        launch.launch_tiles(
+            kernel, -(-units >> self.unit_bits), plan.tile_bits + self.unit_bits, self.device,
+            *states, turns.cosine, turns.sine, self._operations, index, base, self._groups, self._masks, *own,
+            units, one.first, one.last, one.first_group, one.last_group, operations, plan.num_bits - plan.tile_bits,
+            self.amplitudes, shift, columns[1],
+            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=int(plan.is_complex), **constants,
+        )  # fmt: skip
 
     def _new_states(self, rows: int) -> Tensor:
         return torch.empty(rows, self.parts, self.amplitudes, dtype=self.real, device=self.device)
