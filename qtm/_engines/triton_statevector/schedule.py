@@ -72,7 +72,7 @@ class Schedule:
 
     def tile_bases(self, one: Pass) -> np.ndarray:
         """An amplitude (tiles,) int32 of every tile; with xor the `tile_index` gives the others."""
-        base = np.arange(1 << self.num_bits - self.tile_bits, dtype=np.int64)
+        base: np.ndarray = np.arange(1 << self.num_bits - self.tile_bits, dtype=np.int64)
         for bit in pivots(one.vectors):  # a zero is inserted at each of them
             low = base & ((1 << bit) - 1)
             base = (base ^ low) << 1 | low
