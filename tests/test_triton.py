@@ -421,6 +421,9 @@ def test_without_triton_or_a_gpu_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(qtm.UnsupportedError, match="computes on a GPU, and torch finds none here; use method='state"):
         choose("triton", FLAT, ZED, Options())
+    monkeypatch.setattr(launch, "_OLDEST", (99, 0))
+    with pytest.raises(qtm.UnsupportedError, match=r"needs Triton 99.0 or later, .*, not \d+\.\d+.*; upgrade torch"):
+        choose("triton", FLAT, ZED, Options())
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(qtm.UnsupportedError, match=r'needs Triton, .* pip install "qtm-torch\[gpu\]"'):
         choose("statevector", FLAT, ZED, Options(device="cuda"))

@@ -16,6 +16,7 @@ from qtm import _machine
 from qtm._errors import OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
+_OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
 MEMORY_SHARE = 0.5  # of the free memory, for states
 _THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
 _WARP = 32
@@ -36,8 +37,9 @@ def refusal() -> str | None:
     """Why no kernel can run in this process, as the end of a sentence; None if one can."""
     if importlib.util.find_spec("triton") is None:
         return 'needs Triton, which is not installed; install it with: pip install "qtm-torch[gpu]"'
-    if not hasattr(importlib.import_module("triton.language"), "gather"):
-        return "needs Triton 3.2 or later, which comes with torch 2.6; upgrade torch"
+    version = importlib.import_module("triton").__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        return f"needs Triton {_OLDEST[0]}.{_OLDEST[1]} or later, as torch 2.9 brings it, not {version}; upgrade torch"
     if not is_interpreted() and not torch.cuda.is_available():
         return (
             "computes on a GPU, and torch finds none here; use method='statevector', or set TRITON_INTERPRET=1 to try "
