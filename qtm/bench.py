@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
+from qtm._bench import gpu, kernel_matrices, kernels, matrix_product_states, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
@@ -38,7 +38,6 @@ logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
-
 _MPS_TITLE = "Fig. 9 of [2]: XXZ ring trained as a matrix product state"
 
 
@@ -97,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     _common(kernel, repeats=7)
     _comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
+    on_gpu = _titled(commands, "gpu", "steps on a GPU, beside the CPU and other packages on the same GPU")
+    _common(on_gpu, repeats=7)
+    gpu.add_options(on_gpu, _at_least)
+    on_gpu.set_defaults(run=_run_gpu)
     tables = commands.add_parser("tables", help="fill the tables of the documents from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
@@ -283,6 +286,15 @@ def _run_kernel(options: argparse.Namespace) -> int:
         kernel_matrices.alone(*sizes, settings, done)
         for peer in [name for name in options.peers or installed if name != "none"]:
             report.about(peer, kernel_matrices.beside(peer, *sizes, settings, done))
+    return _finish(report, options)
+
+
+def _run_gpu(options: argparse.Namespace) -> int:
+    workload, settings = gpu.asked(options)
+    head = {"title": workload.title, "axis": "qubits", "commands": [options.command], "threads": settings.threads}
+    report = Report("gpu", options.json, head)
+    with _progress("gpu") as bar:
+        gpu.measure(workload, options, settings, _chosen(options, workload, settings), report, _recorder(report, bar))
     return _finish(report, options)
 
 
