@@ -16,7 +16,7 @@ from qtm._engines.statevector.contention import CONTENTION
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 SEED = 20250
-CONTENTION.note = lambda computed, waited: None  # type: ignore[method-assign]  # tests share their cores
+CONTENTION.note = lambda threads, computed, waited: None  # type: ignore[method-assign]  # tests share their cores
 
 
 @pytest.fixture(autouse=True)

@@ -147,7 +147,7 @@ def run_together(calls: Sequence[Callable[[], Any]], abort: Callable[[], None] =
         _wait_for(tasks, seen)
         raise
     _wait_for(tasks, seen)
-    CONTENTION.note(ended - began, perf_counter() - ended)
+    CONTENTION.note(len(calls), ended - began, perf_counter() - ended)
     for task in tasks:
         if task.error is not None:
             raise task.error
