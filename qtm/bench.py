@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The command as it may be published: without the paths that are this machine's own."""
+    """The command for publication, without paths of this machine."""
     words, own = ["qtm", "bench"], {"--json", "--plot", "--peer-python", "--peer-options", "--mnist"}
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not own & {before, word, word.partition("=")[0]}:
@@ -147,7 +147,7 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         parser.add_argument("--no-training", action="store_true", help="time the steps only")
         parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
         parser.add_argument(
-            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
+            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST data that torchvision downloaded to FOLDER"
         )
 
 
@@ -191,7 +191,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _run_core(options: argparse.Namespace) -> int:
-    title = "What the machine could do, and what qtm does"
+    title = "Kernels against the peak of the machine"
     head = {"title": title, "axis": "", "commands": [options.command], "threads": 0}
     results = Report("core", options.json, head)
     sizes = kernels.QUICK if options.quick else kernels.Sizes()
@@ -303,11 +303,11 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings) -> list[str]:
-    """Peers to run: those asked for, or those of the workload that are there."""
+    """Peers to run: as requested, or those of the workload that are available."""
     named = options.peers or []
     if "none" in named:
         if len(named) > 1:
-            raise ParameterError("--peers none goes with no other name")
+            raise ParameterError("--peers none excludes other names")
         return []
     if "all" in named:
         return _peers_of(workload)
@@ -417,7 +417,7 @@ def _run_tables(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
-    """A progress bar, above which stands what is logged, but for the jobs: they are what is measured."""
+    """A progress bar below the log, which omits jobs: these are being measured."""
     log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
     logger.addFilter(_is_no_job)
     try:

@@ -114,7 +114,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Within it every `estimate_usage` draws what the next job would draw; at its end nothing has been drawn.
+        """Context in which each `estimate_usage` draws what the next job would draw; on exit the draws are undone.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes

@@ -35,7 +35,7 @@ WRONG_NAME = re.compile(r"pip install\b[^\n#`]*?[\s\"']qtm(?![\w-])")
 
 @dataclass(frozen=True)
 class Block:
-    """One python block: where its first line stands (from 1), its code, why it is not run (None: it is)."""
+    """One python block: the number of its first line (from 1), its code, why it is not run (None: it is)."""
 
     line: int
     code: str
@@ -85,9 +85,10 @@ def test_documents_name_the_distribution(document: str) -> None:
     assert not WRONG_NAME.findall(read(document))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "qtm").rglob("*.py")), ids=lambda path: path.stem)
-def test_sources_name_the_distribution(path: Path) -> None:
-    assert not WRONG_NAME.findall(path.read_text(encoding="utf-8"))
+def test_sources_name_the_distribution() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "qtm").rglob("*.py")}
+    assert sources
+    assert [path for path, text in sources.items() if WRONG_NAME.search(text)] == []
 
 
 def examples_of(name: str) -> list[doctest.DocTest]:

@@ -22,7 +22,7 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
         "serve",
         help="serve models over HTTP",
         description="Serve models over HTTP: create them from circuits, predict, differentiate, train. The token that "
-        f"requests have to carry is that of the environment variable {TOKEN}, or is made up and shown.",
+        f"requests have to carry is that of the environment variable {TOKEN}; without it one is generated and shown.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")

@@ -21,15 +21,15 @@ from qtm._primitives.primitive_runner import PrimitiveRunner
 
 
 class PrimitiveMethod(FirstDerivatives, ABC):
-    """Values from a primitive, and derivatives from its values at points that a rule asks for.
+    """Values from a primitive, and derivatives from its values at the points of a rule.
 
-    Its subclasses say what a point is and which rule there is.
+    Subclasses define the points and the rule.
 
     Args:
-        evaluation: gives the values.
+        evaluation: computes the values.
         labels: the expression of every coordinate of a point.
-        group_sizes: how many parameters the inputs, and each trainable set, have.
-        differences: gives the values whose differences are taken; None for ``evaluation``.
+        group_sizes: numbers of parameters of the inputs and of each trainable set.
+        differences: computes the values whose differences are taken; None for ``evaluation``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
         self._views: dict[tuple[bool, ...], PrimitiveMethod] = {}
 
     def differentiating(self, by: tuple[bool, ...]) -> PrimitiveMethod:
-        """The same method, which spends no points on what does not depend on these groups of parameters."""
+        """The same method, restricted to coordinates that depend on these groups of parameters."""
         if by not in self._views:
             view = copy(self)
             view._wanted = self._depends_on(np.flatnonzero(np.repeat(by, self._group_sizes)))
@@ -76,7 +76,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
         return self.evaluation.usage + self._differences.usage
 
     def preview(self, batch: int) -> Usage:
-        """What the values of a batch and their derivative would use."""
+        """Forecast usage for the values of a batch and their derivative."""
         with self.evaluation.forecast():
             return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
 
@@ -95,7 +95,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     @abstractmethod
     def _points_per_sample(self) -> int:
-        """How many points the derivative needs."""
+        """Points per sample that the derivative needs."""
 
     @abstractmethod
     def _rule(self, at: np.ndarray) -> Rule:
@@ -109,8 +109,8 @@ class ShiftMethod(PrimitiveMethod):
         made: the template, which ``evaluation`` runs at values of its slots.
         parameters: of the circuit, in the order of inputs and weights.
         evaluation: gives the values.
-        group_sizes: how many parameters the inputs, and each trainable set, have.
-        differences: gives the values whose differences are taken; None for ``evaluation``.
+        group_sizes: numbers of parameters of the inputs and of each trainable set.
+        differences: computes the values whose differences are taken; None for ``evaluation``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Samples of a kernel as tensors: what is usable, and what the message says where it is not."""
+"""Samples of a kernel as tensors, and the errors for unusable ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def as_samples(values: Any, features: int, argument: str) -> Tensor:
     """Samples (samples, features); a sample (features,) is one row.
 
     Raises:
-        ShapeError: another number of features, or of axes.
+        ShapeError: the number of features, or of axes, is wrong.
         DtypeError: they are not real numbers.
         ParameterError: a value is NaN or infinite.
     """
-    if isinstance(values, np.ndarray) and not values.flags.writeable:  # of which torch warns
+    if isinstance(values, np.ndarray) and not values.flags.writeable:  # torch would warn
         values = values.copy()
     tensor = dense_tensor(values)
     tensor = tensor if tensor.is_floating_point() else tensor.double()
