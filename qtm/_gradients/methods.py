@@ -17,6 +17,7 @@ from qtm._gradients.settings import MethodSettings
 from qtm.primitives import FastEstimator
 
 # Called with the settings and, as keywords, the options of the method; "reverse" takes the dtype instead.
+# Public, as `qtm.gradients.GRADIENT_METHODS`: users add methods of their own.
 GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
     "reverse": adjoint_method,
     "param-shift": ParameterShiftMethod,
