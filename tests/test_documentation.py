@@ -17,6 +17,7 @@ from qtm.mitigation import MITIGATION_METHODS
 
 ROOT = Path(__file__).parent.parent
 _WITH_CODE = (
+    "index",
     "getting_started",
     "methods",
     "states",

@@ -39,7 +39,7 @@ class PointMethod(PrimitiveMethod):
 
     Base class of gradient methods. A subclass defines two methods: ``points_per_sample()``, the number of points, and
     ``rule(at)``, the `Rule` at parameter values ``at`` (batch, parameters) in radians. ``self.wanted``, (parameters,)
-    bool, marks the parameters to differentiate by. Keyword-only arguments of its constructor are the options of the method.
+    bool, marks the parameters to differentiate by. The keyword-only arguments of its constructor are its options.
 
     Args:
         settings: the configuration of the module; pass it on.
