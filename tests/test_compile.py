@@ -255,7 +255,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_what_may_draw_at_random_stays_out_of_the_graph(name):
+def test_random_values_stay_out_of_the_graph(name):
     """A compiler takes equal calls for one; these have their own values, so the graph breaks there."""
     model, inputs = module(**RANDOM[name]), rows(2)
     assert model._operator_name is None

@@ -89,7 +89,7 @@ def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_blocks_that_are_not_run_say_why(document: str) -> None:
+def test_skipped_blocks_give_a_reason(document: str) -> None:
     blocks = python_blocks(read(document))
     assert blocks or document not in MUST_HAVE_CODE
     assert not [block.line for block in blocks if block.skipped == ""]

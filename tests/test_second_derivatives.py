@@ -219,7 +219,7 @@ def test_third_derivatives_are_refused():
     ],
     ids=["matrix_product_state", "density_matrix", "noise", "estimator"],
 )
-def test_who_has_no_second_derivatives_says_so(settings):
+def test_missing_second_derivatives_raise_errors(settings):
     module = encoded(**settings)
     x, _ = point_of(module)
     values = module(x)
