@@ -76,24 +76,26 @@ def _parser() -> argparse.ArgumentParser:
     _common(core, repeats=15)
     core.set_defaults(run=_run_core)
     for name, workload in WORKLOADS.items():
-        command = commands.add_parser(name, help=workload.title, description=workload.title)
+        command = _titled(commands, name, workload.title)
         _common(command, repeats=7)
         _comparing(command, workload)
         command.set_defaults(run=_run_comparison, name=name)
-    threads = commands.add_parser("threads", help=_THREADS_TITLE, description=_THREADS_TITLE)
+    threads = _titled(commands, "threads", _THREADS_TITLE)
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"], several_batches=True)
     threads.set_defaults(run=_run_threads)
-    second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
+    second_order = _titled(commands, "second", second.TITLE)
     _common(second_order, repeats=7)
     _sized(second_order, WORKLOADS["fig1"])
-    second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    second_order.add_argument(
+        "--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions"
+    )
     second_order.set_defaults(run=_run_second)
-    mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
+    mps = _titled(commands, "mps", _MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
-    kernel = commands.add_parser("kernel", help=kernel_matrices.TITLE, description=kernel_matrices.TITLE)
+    kernel = _titled(commands, "kernel", kernel_matrices.TITLE)
     _common(kernel, repeats=7)
     _comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
@@ -101,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
     return parser
+
+
+def _titled(commands: Any, name: str, title: str) -> argparse.ArgumentParser:
+    """A subcommand; argparse formats its texts by ``%``, which a title may hold."""
+    text = title.replace("%", "%%")
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    return command
 
 
 def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
@@ -112,7 +121,7 @@ def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def _sized(parser: argparse.ArgumentParser, workload: Workload, *, several_batches: bool = False) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="number of threads (default 0: all cores)")
     several: dict[str, Any] = {"nargs": "+", "dest": "batches"} if several_batches else {}
     parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})", **several)
     sizes = " ".join(map(str, workload.sizes))
@@ -136,13 +145,13 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         "--peer-options", action="append", default=[], metavar="NAME=OPTIONS",
         help="options of an adapter, such as original=--checkout=FOLDER",
     )  # fmt: skip
-    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes)
+    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes, help="passes to time")
     if len(workload.gradients) > 1:
         methods = workload.gradients
-        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="of qtm alone")
-    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds; a slower batch is run in part and scaled")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="gradient methods of qtm")
+    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions")
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds; slower batches run in part and are scaled")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; slower calls are cut off")
     if workload in (WORKLOADS["table2"], WORKLOADS["table3"]):
         parser.add_argument("--no-training", action="store_true", help="time the steps only")
         parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
@@ -152,7 +161,7 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
 
 
 def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="number of threads (default 0: all cores)")
     for name in ("qubits", "samples"):
         sizes = " ".join(map(str, getattr(kernel_matrices, name.upper())))
         parser.add_argument(f"--{name}", type=_at_least(2), nargs="+", help=f"default {sizes}")
@@ -161,9 +170,11 @@ def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
         help=f"default: those of this list that are installed or given: {', '.join(KERNEL_PEERS)}",
     )  # fmt: skip
     parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
-    parser.add_argument("--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="of an adapter")
+    parser.add_argument(
+        "--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="options of an adapter"
+    )
     parser.add_argument("--limit", type=float, default=10.0, help="seconds; a slower peer is timed on fewer samples")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; slower calls are cut off")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
 
 
