@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The command as it may be published: without the paths that are this machine's own."""
+    """The command for publication, without paths of this machine."""
     words, own = ["qtm", "bench"], {"--json", "--plot", "--peer-python", "--peer-options", "--mnist"}
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not own & {before, word, word.partition("=")[0]}:
@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     second_order = _titled(commands, "second", second.TITLE)
     _common(second_order, repeats=7)
     _sized(second_order, WORKLOADS["fig1"])
-    second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    second_order.add_argument(
+        "--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions"
+    )
     second_order.set_defaults(run=_run_second)
     mps = _titled(commands, "mps", _MPS_TITLE)
     _common(mps, repeats=10)
@@ -119,7 +121,7 @@ def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def _sized(parser: argparse.ArgumentParser, workload: Workload, *, several_batches: bool = False) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="number of threads (default 0: all cores)")
     several: dict[str, Any] = {"nargs": "+", "dest": "batches"} if several_batches else {}
     parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})", **several)
     sizes = " ".join(map(str, workload.sizes))
@@ -143,23 +145,23 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         "--peer-options", action="append", default=[], metavar="NAME=OPTIONS",
         help="options of an adapter, such as original=--checkout=FOLDER",
     )  # fmt: skip
-    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes)
+    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes, help="passes to time")
     if len(workload.gradients) > 1:
         methods = workload.gradients
-        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="of qtm alone")
-    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds; a slower batch is run in part and scaled")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="gradient methods of qtm")
+    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions")
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds; slower batches run in part and are scaled")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; slower calls are cut off")
     if workload in (WORKLOADS["table2"], WORKLOADS["table3"]):
         parser.add_argument("--no-training", action="store_true", help="time the steps only")
         parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
         parser.add_argument(
-            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
+            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST data that torchvision downloaded to FOLDER"
         )
 
 
 def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
+    parser.add_argument("--threads", type=_at_least(0), default=0, help="number of threads (default 0: all cores)")
     for name in ("qubits", "samples"):
         sizes = " ".join(map(str, getattr(kernel_matrices, name.upper())))
         parser.add_argument(f"--{name}", type=_at_least(2), nargs="+", help=f"default {sizes}")
@@ -168,9 +170,11 @@ def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
         help=f"default: those of this list that are installed or given: {', '.join(KERNEL_PEERS)}",
     )  # fmt: skip
     parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
-    parser.add_argument("--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="of an adapter")
+    parser.add_argument(
+        "--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="options of an adapter"
+    )
     parser.add_argument("--limit", type=float, default=10.0, help="seconds; a slower peer is timed on fewer samples")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds; slower calls are cut off")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
 
 
@@ -198,7 +202,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _run_core(options: argparse.Namespace) -> int:
-    title = "What the machine could do, and what qtm does"
+    title = "Kernels against the peak of the machine"
     head = {"title": title, "axis": "", "commands": [options.command], "threads": 0}
     results = Report("core", options.json, head)
     sizes = kernels.QUICK if options.quick else kernels.Sizes()
@@ -310,11 +314,11 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings) -> list[str]:
-    """Peers to run: those asked for, or those of the workload that are there."""
+    """Peers to run: as requested, or those of the workload that are available."""
     named = options.peers or []
     if "none" in named:
         if len(named) > 1:
-            raise ParameterError("--peers none goes with no other name")
+            raise ParameterError("--peers none excludes other names")
         return []
     if "all" in named:
         return _peers_of(workload)
@@ -424,7 +428,7 @@ def _run_tables(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
-    """A progress bar, above which stands what is logged, but for the jobs: they are what is measured."""
+    """A progress bar below the log, which omits jobs: these are being measured."""
     log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
     logger.addFilter(_is_no_job)
     try:

@@ -3,6 +3,8 @@
 ``MitigatedEstimator`` is a ``BaseEstimatorV2``: it works in training, in gradients and in plain Qiskit, and it
 composes. Readout mitigation inside zero-noise extrapolation is
 ``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``.
+
+A method of your own is a class in `MITIGATION_METHODS`; the other names of this module serve to write one.
 """
 
 from __future__ import annotations
@@ -31,8 +33,18 @@ from qtm._arguments import (
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._mitigation.cdr import CliffordData
 from qtm._mitigation.ddd import Decoupling
+from qtm._mitigation.folding import achieved_scale, fold_global
 from qtm._mitigation.lre import LayerwiseRichardson
-from qtm._mitigation.method import Mitigated, MitigationMethod, Steps
+from qtm._mitigation.method import (
+    Drawing,
+    Memoryless,
+    Mitigated,
+    MitigationMethod,
+    Steps,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
 from qtm._mitigation.pec import ErrorCancellation
 from qtm._mitigation.real_time_cdr import RealTime
 from qtm._mitigation.rem import Readout
@@ -41,6 +53,20 @@ from qtm._primitives.aer_circuits import pubs_for
 from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 from qtm._primitives.pubs import estimator_pubs
+
+__all__ = [
+    "MITIGATION_METHODS",
+    "Drawing",
+    "Memoryless",
+    "Mitigated",
+    "MitigatedEstimator",
+    "MitigationMethod",
+    "achieved_scale",
+    "fold_global",
+    "linear_combination",
+    "stacked",
+    "with_circuit",
+]
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -114,7 +140,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Within it every `estimate_usage` draws what the next job would draw; at its end nothing has been drawn.
+        """Context in which each `estimate_usage` draws what the next job would draw; on exit the draws are undone.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes

@@ -106,7 +106,7 @@ def test_observables_beyond_the_qubits_are_different_words() -> None:
 # --- Timing -----------------------------------------------------------------------------------------------------
 
 
-def test_contestants_take_turns_in_both_orders() -> None:
+def test_competitors_alternate_in_both_orders() -> None:
     calls: list[str] = []
 
     def contestant(name: str) -> Any:
@@ -236,7 +236,7 @@ def test_a_peer_that_fails_says_why(fake: Any, job: Any, words: str) -> None:
     assert words in rows[0].note
 
 
-def test_a_peer_that_is_missing_has_rows_that_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_missing_peer_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "qulacs", Peer("qulacs", "no_such_package"))
     rows: list[Row] = []
     _bench_compare.beside("qulacs", WORKLOADS["fig1"], (3, 4), Settings(1), rows.append)
@@ -503,7 +503,7 @@ def test_wrong_markers_are_refused(text: str, words: str) -> None:
         filled(text, {})
 
 
-def test_the_command_fills_tables_and_tells_drift(tmp_path: Path) -> None:
+def test_the_command_fills_tables_and_reports_drift(tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
     made = content("threads", row(10, "qtm, one thread", 1.0, 1.9))
