@@ -76,24 +76,24 @@ def _parser() -> argparse.ArgumentParser:
     _common(core, repeats=15)
     core.set_defaults(run=_run_core)
     for name, workload in WORKLOADS.items():
-        command = commands.add_parser(name, help=workload.title, description=workload.title)
+        command = _titled(commands, name, workload.title)
         _common(command, repeats=7)
         _comparing(command, workload)
         command.set_defaults(run=_run_comparison, name=name)
-    threads = commands.add_parser("threads", help=_THREADS_TITLE, description=_THREADS_TITLE)
+    threads = _titled(commands, "threads", _THREADS_TITLE)
     _common(threads, repeats=15)
     _sized(threads, WORKLOADS["fig1"], several_batches=True)
     threads.set_defaults(run=_run_threads)
-    second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
+    second_order = _titled(commands, "second", second.TITLE)
     _common(second_order, repeats=7)
     _sized(second_order, WORKLOADS["fig1"])
     second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
     second_order.set_defaults(run=_run_second)
-    mps = commands.add_parser("mps", help=_MPS_TITLE, description=_MPS_TITLE)
+    mps = _titled(commands, "mps", _MPS_TITLE)
     _common(mps, repeats=10)
     _training_mps(mps)
     mps.set_defaults(run=_run_mps)
-    kernel = commands.add_parser("kernel", help=kernel_matrices.TITLE, description=kernel_matrices.TITLE)
+    kernel = _titled(commands, "kernel", kernel_matrices.TITLE)
     _common(kernel, repeats=7)
     _comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
     return parser
+
+
+def _titled(commands: Any, name: str, title: str) -> argparse.ArgumentParser:
+    """A subcommand; argparse formats its texts by ``%``, which a title may hold."""
+    text = title.replace("%", "%%")
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    return command
 
 
 def _common(parser: argparse.ArgumentParser, repeats: int) -> None:

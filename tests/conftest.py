@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from qtm._engines.statevector.cone_engine import ConeEngine as Engine
+from qtm._engines.statevector.contention import CONTENTION
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 SEED = 20250
+CONTENTION.note = lambda threads, computed, waited: None  # type: ignore[method-assign]  # tests share their cores
 
 
 @pytest.fixture(autouse=True)

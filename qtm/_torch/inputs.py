@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,6 +79,8 @@ def as_numbers(values: Any, argument: str) -> Tensor:
         DtypeError: they are not numbers.
         ShapeError: lists in them have different lengths.
     """
+    if isinstance(values, np.ndarray) and not values.flags.writeable:  # of which torch warns; joblib's are
+        values = values.copy()
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

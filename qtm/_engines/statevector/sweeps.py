@@ -14,6 +14,7 @@ from qtm._engines.announced_kernel import AnnouncedKernel
 from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
+from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import expectation, whole_states
 from qtm._engines.statevector.kernels.sweep import TINY, Workspace
 from qtm._engines.statevector.schedule import Schedule
@@ -133,7 +134,8 @@ class Sweeps:
 
     def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
-        return self.tiling.parts(batch, self._affordable_workers())
+        workers = self._affordable_workers()
+        return self.tiling.parts(batch, 1 if workers > 1 and CONTENTION.is_crowded() else workers)
 
     # Whole states, for probabilities
 
