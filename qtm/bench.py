@@ -151,7 +151,15 @@ def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
         parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="gradient methods of qtm")
     parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions")
     parser.add_argument("--limit", type=float, default=5.0, help="seconds; slower batches run in part and are scaled")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; slower calls are cut off")
+    parser.add_argument(
+        "--patience", type=float, default=workload.patience,
+        help=f"seconds; a slower call is cut off (default {workload.patience:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop", type=float, default=workload.stop,
+        help="seconds; a peer whose call takes longer, or that compiles for ten times as long, is not tried on larger "
+        f"sizes (default {workload.stop:g})",
+    )  # fmt: skip
     if workload in (WORKLOADS["table2"], WORKLOADS["table3"]):
         parser.add_argument("--no-training", action="store_true", help="time the steps only")
         parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
@@ -240,6 +248,8 @@ def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, do
     for x in sizes:
         for row in noise.rows(workload.case(x, settings.batch), settings.threads, settings.repeats):
             done(row)
+    if sys.platform != "win32":  # which does not say how much memory a process has taken
+        done(noise.memory_row(max(sizes), settings.batch or workload.batch, settings.threads))
 
 
 def _run_threads(options: argparse.Namespace) -> int:
@@ -306,6 +316,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         dtypes=tuple(options.dtypes),
         limit=options.limit,
         patience=options.patience,
+        stop=options.stop,
         batch=options.batch,
         qubits=options.qubits or (3 if options.quick and WORKLOADS[options.name].qubits else None),
         pythons=parse_assignments(options.peer_python, "--peer-python"),

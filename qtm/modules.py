@@ -83,7 +83,8 @@ class QuantumModule(CircuitModule):
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
-            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`. For many
+            measurements in mid-circuit, ``method=("branches", {"count": 64})`` averages over sampled outcomes.
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
             errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
             gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A

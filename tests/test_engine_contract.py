@@ -500,7 +500,7 @@ def test_an_executor_is_used_or_refused(method):
     made = circuit()
     if method.name == "dense":
         pytest.skip("the engine of these tests computes in this thread")
-    if method.name == "matrix_product_state":
+    if method.name in ("matrix_product_state", "branches"):
         with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
             Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
         return

@@ -537,7 +537,11 @@ BAD_KERNELS = [
     ({"kind": "projected", "shots": 10}, qtm.ParameterError, "belongs to kind='fidelity'"),
     ({"kind": "projected", "observables": ["ZZZ"]}, qtm.ObservableError, "qubits"),
     ({"kind": "projected", "estimator": qtm.FastSampler()}, qtm.ParameterError, "BaseEstimatorV2"),
-    ({"feature_map": reuploading_circuit(2, 1), "training_parameters": []}, qtm.ParameterError, "which of its"),
+    (
+        {"feature_map": reuploading_circuit(2, 1), "training_parameters": []},
+        qtm.ParameterError,
+        "which parameters are trained",
+    ),
 ]
 
 

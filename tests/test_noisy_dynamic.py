@@ -92,6 +92,8 @@ def after(operation: Any, branch: Branch, qubits: list[int], clbits: list[Clbit]
             turn = body if parameter is None else body.assign_parameters({parameter: index})
             here = branches(turn, here, qubits, clbits, readout)
         yield from here
+    elif clbits:
+        yield from branches(operation.definition, [branch], qubits, clbits, readout)
     else:
         error = SuperOp(ONE if len(qubits) == 1 else TWO)
         yield state.evolve(Operator(operation), qubits).evolve(error, qubits), values

@@ -343,6 +343,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
     "table2": (("table2",), partial(with_training, benchmark="table2")),
     "table3": (("table3",), partial(with_training, benchmark="table3")),
     "threads": (("threads",), threads),
+    "noise": (("noise",), partial(comparison, benchmark="noise", mode="combined")),
     "vqe": (("vqe",), partial(comparison, benchmark="vqe", mode="combined")),
     "latency": (("latency",), partial(comparison, benchmark="latency", mode="combined")),
     "latency-forward": (("latency",), partial(comparison, benchmark="latency", mode="forward")),

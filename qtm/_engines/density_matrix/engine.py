@@ -25,12 +25,12 @@ from qtm._engines.density_matrix.operations import Numbers
 from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import simd
-from qtm._engines.statevector.sweeps import MEMORY_SHARE
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
