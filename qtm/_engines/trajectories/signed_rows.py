@@ -43,7 +43,7 @@ def draw_signs(seed: Any, likeliest: Any, hit: Any, start: Any, shares: Any, fli
     """
     rows, trials = signs.shape[0], signs.shape[0] * len(hit)
     miss = np.log1p(-likeliest)
-    state, trial = seed, -1
+    state, trial = seed, np.int64(-1)
     while True:
         # Mostly, there is no error: the next trial that has one is found at once, by the likeliest channel.
         state += _STEP
