@@ -39,7 +39,7 @@ from qtm._errors import OutOfMemory
 
 # Tiles of a state, and of its cotangent, stay in the first cache with the pairs of an operation; larger ones take fewer
 # passes, and up to 8 bits one tile is the whole state.
-WHOLE_BITS, TILE_BITS = 8, 7
+WHOLE_BITS, TILE_BITS = 8, 6
 MAX_ROW_BITS = 26
 _LOOK_AHEAD = 64
 # A state may be divided by factors until what is left of it is this, by bytes of a number; then it is kept instead.
