@@ -77,8 +77,8 @@ class QuantumModule(CircuitModule):
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
         executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
-            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
-            pickled with the module.
+            threads, split into ``num_threads`` shares (0: one per worker): expectation values and first derivatives;
+            with a state vector all else is computed in this process. Copies of the module share it; it is not pickled.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
