@@ -27,8 +27,8 @@ class GradientMethod(Protocol):
     def usage(self) -> Usage:
         """Usage of the estimator."""
 
-    def preview(self, batch: int) -> Usage:
-        """What the values of a batch and their derivative would use of an execution service."""
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """What the values of a batch and their derivative would use of an execution service, in training steps."""
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         """What is differentiated, as ordinary differentiable torch: angles (batch, angles) and prepared amplitudes.
