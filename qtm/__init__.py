@@ -26,7 +26,7 @@ from qtm._errors import (
 )
 from qtm._machine import garbage_collection_paused
 
-# A full collection goes through all objects of torch and qiskit, and would take a third of the import.
+# A full collection visits all objects of torch and qiskit, and would take a third of the import time.
 with garbage_collection_paused():
     from qtm.modules import HybridModule, QuantumModule
     from qtm.primitives import FastEstimator, FastSampler
@@ -81,7 +81,7 @@ __all__ = [
     "noisy_estimator",
 ]
 
-# Imported when first asked for: what they import takes longer than qtm itself.
+# Imported on first use: their dependencies take longer to import than qtm itself.
 _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",

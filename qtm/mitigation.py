@@ -4,6 +4,8 @@
 composes. Readout mitigation inside zero-noise extrapolation is
 ``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``. ``MitigatedSampler`` is a ``BaseSamplerV2`` with
 readout mitigation.
+
+A method of your own is a class in `MITIGATION_METHODS`; the other names of this module serve to write one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,18 @@ from qtm._arguments import refused
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._mitigation.cdr import CliffordData
 from qtm._mitigation.ddd import Decoupling
+from qtm._mitigation.folding import achieved_scale, fold_global
 from qtm._mitigation.lre import LayerwiseRichardson
-from qtm._mitigation.method import Mitigated, MitigationMethod, Steps
+from qtm._mitigation.method import (
+    Drawing,
+    Memoryless,
+    Mitigated,
+    MitigationMethod,
+    Steps,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
 from qtm._mitigation.mitigated_sampler import MitigatedSampler
 from qtm._mitigation.options import made, options_of
 from qtm._mitigation.pec import ErrorCancellation
@@ -35,7 +47,20 @@ from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 from qtm._primitives.pubs import estimator_pubs
 
-__all__ = ["MITIGATION_METHODS", "MitigatedEstimator", "MitigatedSampler"]
+__all__ = [
+    "MITIGATION_METHODS",
+    "Drawing",
+    "Memoryless",
+    "Mitigated",
+    "MitigatedEstimator",
+    "MitigatedSampler",
+    "MitigationMethod",
+    "achieved_scale",
+    "fold_global",
+    "linear_combination",
+    "stacked",
+    "with_circuit",
+]
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -111,9 +136,9 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Within it every `estimate_usage` is of the job after the last one; at its end the state is as before.
+        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before.
 
-        A job draws random numbers, and the first one may calibrate the readout, or fit a map.
+        A job draws random numbers, and the first one may calibrate the readout or fit a map.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes

@@ -1,7 +1,7 @@
-"""Noise models, noise that is learned from data, and noisy expectation values as an ``EstimatorV2``.
+"""Noise models, noise learned from data, and noisy expectation values as an ``EstimatorV2``.
 
-``noisy_estimator`` simulates with qtm's density matrix or with Aer, and differs from
-``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
+``noisy_estimator`` simulates with qtm's density matrix or with Aer. It differs from
+``qiskit_aer.primitives.EstimatorV2`` in three ways:
 
 * values include the readout errors of the noise model (Aer's estimator saves expectation values without
   measuring, and so without readout errors);
@@ -159,7 +159,7 @@ def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> No
     unknown = [name for name in names if not isinstance(name, str) or width.get(name) not in (1, 2)]
     if gates is not None and unknown:
         raise ParameterError(f"gates must be names of standard gates of one or two qubits; got {unknown}")
-    # Gates without an error are known as well: a circuit would otherwise be rewritten in gates that have one.
+    # Gates without an error are listed too; otherwise circuits would be translated to gates that have one.
     small = [name for name, gate in standard.items() if gate.num_qubits in (1, 2)]
     model = require("qiskit_aer.noise", extra="aer").NoiseModel(basis_gates=small)
     model.add_all_qubit_quantum_error(one_qubit, [name for name in names if width[name] == 1])

@@ -121,7 +121,9 @@ def bound_values(isa: QuantumCircuit, by_name: dict[str, float]) -> np.ndarray:
 
 @each_encoding
 @pytest.mark.parametrize("split", [False, True])
-def test_a_circuit_from_the_journal_binds_the_parameters_of_who_asks(encoding: str, split: bool, tmp_path: Any) -> None:
+def test_a_circuit_from_the_journal_binds_the_parameters_of_the_caller(
+    encoding: str, split: bool, tmp_path: Any
+) -> None:
     """Whatever the order and the number of parameters in gates and in the global phase."""
 
     def asked() -> QuantumCircuit:

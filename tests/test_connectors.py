@@ -311,7 +311,7 @@ def test_a_subclass_with_its_own_forward_keeps_it() -> None:
     assert layer([[0.1, 0.2]]).item() == pytest.approx(1 + expected("default", [[0.1, 0.2]], WEIGHTS).item(), abs=1e-6)
 
 
-def test_what_cannot_be_simulated_runs_on_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_that_cannot_be_simulated_run_by_themselves(caplog: pytest.LogCaptureFixture) -> None:
     case = random_case(30)
     case.circuit.reset(0)
     with caplog.at_level(logging.INFO, "qtm"):
@@ -319,7 +319,7 @@ def test_what_cannot_be_simulated_runs_on_its_own(caplog: pytest.LogCaptureFixtu
     assert "reset" in caplog.text
 
 
-def test_input_gradients_need_not_be_asked_for() -> None:
+def test_inputs_get_gradients_without_a_flag() -> None:
     """Theirs gives none unless the network was made with input_gradients=True; a layer before it does not learn."""
     for package in PACKAGES:
         model = nn.Sequential(nn.Linear(3, 2), TorchConnector(network(package, "default", input_gradients=False)))

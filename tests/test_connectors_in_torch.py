@@ -219,7 +219,7 @@ def test_the_same_losses_with_one_import_changed(kind: str) -> None:
 # ---------------------------------------------------------------- their trainers, and without their package
 
 
-def test_their_trainers_take_our_networks() -> None:
+def test_their_trainers_accept_our_networks() -> None:
     from qiskit_machine_learning.algorithms import NeuralNetworkClassifier, NeuralNetworkRegressor
     from qiskit_machine_learning.optimizers import L_BFGS_B
 

@@ -138,7 +138,7 @@ def test_jacobian(any_case, config):
         np.testing.assert_allclose(jacobian, any_case.jacobian[:batch], atol=max(1e-9, 10 * error), rtol=0)
 
 
-def test_kept_states_give_what_recomputed_ones_do(any_case, config):
+def test_kept_states_agree_with_recomputed_ones(any_case, config):
     options, error = config
     engine = any_case.simulation(**options).engine
     for batch in (1, 9, 48):

@@ -369,7 +369,7 @@ def test_a_module_takes_it(method):
 
 
 @each_method
-def test_primitives_take_it(method):
+def test_primitives_accept_the_method(method):
     made = circuit()
     at = values(2)
     observables = [[o] for o in random_observables(0, N)]
@@ -387,7 +387,7 @@ def test_primitives_take_it(method):
 
 
 @each_method
-def test_networks_and_gradients_take_it(method):
+def test_networks_and_gradients_accept_the_method(method):
     made, at = circuit(), values(2)
     parameters = list(made.parameters)
     weights = {"weight_params": parameters}
@@ -500,7 +500,7 @@ def test_an_executor_is_used_or_refused(method):
     made = circuit()
     if method.name == "dense":
         pytest.skip("the engine of these tests computes in this thread")
-    if method.name == "matrix_product_state":
+    if method.name in ("matrix_product_state", "branches"):
         with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
             Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
         return

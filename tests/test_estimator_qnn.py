@@ -403,7 +403,7 @@ def test_usage_is_that_of_a_module() -> None:
     assert qnn.usage.jobs == 2
 
 
-def test_values_that_are_not_finite_are_named_on_any_estimator() -> None:
+def test_nonfinite_values_are_named_on_any_estimator() -> None:
     qnn = EstimatorQNN(**random_case(2).arguments(), estimator=noisy_estimator(local_pauli_noise(0.01)))
     bad = np.full_like(X, np.nan)
     for ask in (qnn.forward, qnn.backward):

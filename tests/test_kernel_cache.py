@@ -101,7 +101,7 @@ print(state[0])
 """
 
 
-def test_editing_what_a_kernel_calls_compiles_it_again(tmp_path):
+def test_editing_a_callee_recompiles_its_kernel(tmp_path):
     copy = copy_of_package(tmp_path)
     settings = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert run_alone(SCALED, **settings) == "15.0\n"
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_is_said_once(fresh, caplog):
     assert compiled(fresh()) and not compiled(fresh())
 
 
-def test_a_folder_that_goes_away(fresh, tmp_path, caplog):
+def test_a_folder_that_disappears(fresh, tmp_path, caplog):
     kernel = fresh()
     shutil.rmtree(tmp_path)
     tmp_path.write_text("a file", encoding="utf-8")

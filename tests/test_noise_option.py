@@ -241,7 +241,7 @@ def test_delays_relax() -> None:
     np.testing.assert_allclose(found, [wanted], atol=1e-9)
 
 
-def test_what_cannot_be_done_is_refused_by_name() -> None:
+def test_unsupported_requests_are_refused_by_name() -> None:
     circuit = ansatz(2, 1)
     with pytest.raises(qtm.ParameterError, match="expected an Aer NoiseModel"):
         module(circuit, "depolarizing", ["ZZ"])

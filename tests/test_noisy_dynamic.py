@@ -92,6 +92,8 @@ def after(operation: Any, branch: Branch, qubits: list[int], clbits: list[Clbit]
             turn = body if parameter is None else body.assign_parameters({parameter: index})
             here = branches(turn, here, qubits, clbits, readout)
         yield from here
+    elif clbits:
+        yield from branches(operation.definition, [branch], qubits, clbits, readout)
     else:
         error = SuperOp(ONE if len(qubits) == 1 else TWO)
         yield state.evolve(Operator(operation), qubits).evolve(error, qubits), values
@@ -207,7 +209,7 @@ def conditional(circuit: QuantumCircuit, given: dict[int, int], noisy: bool) -> 
 
 @pytest.mark.parametrize("given", [{0: 0}, {0: 1, 1: 0}])
 @pytest.mark.parametrize("build", [if_else, teleportation, registers, a_bit_that_is_measured_twice])
-def test_values_given_what_bits_read(build: Callable[[], QuantumCircuit], given: dict[int, int]) -> None:
+def test_conditional_values(build: Callable[[], QuantumCircuit], given: dict[int, int]) -> None:
     circuit = build()
     given = {bit: value for bit, value in given.items() if bit < circuit.num_clbits}
     ready, values = bound(circuit)
@@ -225,7 +227,7 @@ def test_values_given_what_bits_read(build: Callable[[], QuantumCircuit], given:
     )
 
 
-def test_values_given_what_bits_read_under_noise() -> None:
+def test_conditional_values_under_noise() -> None:
     circuit = if_else()
     ready, values = bound(circuit)
     noise = model()

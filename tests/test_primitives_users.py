@@ -201,6 +201,6 @@ CONSUMERS = [vqd, observables_of_a_state, parameter_shift, imaginary_time, quant
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS, ids=lambda f: f.__name__)
-def test_what_takes_an_estimator_takes_this_one(consumer: Callable[[Any], Any]) -> None:
+def test_users_of_estimators_accept_this_one(consumer: Callable[[Any], Any]) -> None:
     ours, theirs = consumer(FastEstimator()), consumer(StatevectorEstimator())
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5)  # some iterate by differences

@@ -40,6 +40,7 @@ METHODS = MethodTable(
         "statevector": ("qtm._engines.statevector.engine", "StateVector"),
         "density_matrix": ("qtm._engines.density_matrix.engine", "DensityMatrix"),
         "trajectories": ("qtm._engines.trajectories.engine", "Trajectories"),
+        "branches": ("qtm._engines.branches.engine", "Branches"),
         "matrix_product_state": ("qtm._engines.matrix_product_state.method", "MatrixProductState"),
     }
 )
@@ -92,7 +93,7 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
     able, refusals = [], []
     for kind in METHODS.values():
         candidate = kind()
-        why = candidate.refuses(circuit, output, options) if kind.is_exact else "is not exact, and has to be named"
+        why = _unfit(candidate, circuit) or candidate.refuses(circuit, output, options)
         if why is None:
             able.append(candidate)
         else:
@@ -102,3 +103,12 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
     if len(able) == 1:
         return able[0]
     return min(able, key=lambda one: one.cost(circuit, output, options).multiply_adds)
+
+
+def _unfit(method: SimulationMethod, circuit: FlatCircuit) -> str | None:
+    """Why "auto" does not choose a method; None: it may."""
+    if not method.is_exact:
+        return "is not exact, and has to be named"
+    if method.simulates_noise and not circuit.is_noisy:
+        return "costs more than a state vector where there is no noise"
+    return None

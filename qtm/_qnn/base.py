@@ -1,4 +1,4 @@
-"""What `EstimatorQNN` and `SamplerQNN` share: parameters, shapes, and derivatives of all outputs."""
+"""Base of `EstimatorQNN` and `SamplerQNN`: parameters, shapes, and derivatives of all outputs."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class QuantumNetwork(ABC):
         return self._on_primitive
 
     def _sorted_circuit(self) -> QuantumCircuit:
-        """The circuit with parameters that Qiskit sorts as inputs, then weights: what other gradients expect."""
+        """The circuit with parameters that Qiskit sorts as inputs, then weights, as other gradients expect."""
         names = ParameterVector("inputs", self.num_inputs), ParameterVector("weights", self.num_weights)
         new = dict(zip(self._parameters, (*names[0], *names[1]), strict=True))
         run = self._placement.run
@@ -256,7 +256,7 @@ class QuantumNetwork(ABC):
 def by_given_gradient(
     gradient: Any, circuit: QuantumCircuit, rows: np.ndarray, num_inputs: int, wanted: list[int], *observables: Any
 ) -> list[Any]:
-    """What a gradient object gives at values (rows, parameters) for the ``wanted`` ones, of a sorted circuit."""
+    """Result of a gradient object at values (rows, parameters), by the ``wanted`` parameters of a sorted circuit."""
     place = [p.index + (0 if p.vector.name == "inputs" else num_inputs) for p in circuit.parameters]
     if missing := set(wanted) - set(place):
         raise network_error(ParameterError, f"transpiling removed {len(missing)} parameters that nothing depends on")
@@ -266,7 +266,7 @@ def by_given_gradient(
 
 
 def check_gradient(gradient: Any) -> None:
-    """Refuse what cannot be asked for gradients.
+    """Refuse an object that is not a gradient.
 
     Raises:
         ParameterError: it has no method ``run``.
@@ -278,7 +278,7 @@ def check_gradient(gradient: Any) -> None:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Failed jobs are errors of the networks, too."""
+    """Raise failed jobs as errors of the networks, too."""
     try:
         yield
     except JobError as error:
@@ -334,7 +334,7 @@ def _check_parameters(circuit: QuantumCircuit, inputs: list[Parameter], weights:
 
 
 def _register(kind: type) -> None:
-    """Make `isinstance` of qiskit-machine-learning's classes hold, so that its trainers take ours."""
+    """Make instances pass `isinstance` checks against qiskit-machine-learning's classes, for its trainers."""
     networks = peer()
     if networks is not None:
         getattr(networks, kind.__name__, networks.NeuralNetwork).register(kind)

@@ -110,12 +110,12 @@ class SamplerQNN(QuantumNetwork):
         check_gradient(gradient)
         self.sampler: BaseSamplerV2 = FastSampler(noise=noise, method=method) if sampler is None else sampler
         self.gradient = gradient
-        self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
+        self._placement.bits(self._placement.simulate)  # raises if the circuit measures nothing
         self.set_interpret(interpret, output_shape)
 
     @property
     def interpret(self) -> Callable[[int], Any]:
-        """What maps an outcome to its output."""
+        """The function that maps an outcome to its output."""
         return self._outputs.interpret
 
     def set_interpret(
@@ -164,12 +164,12 @@ class SamplerQNN(QuantumNetwork):
         return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype))
 
     def _options(self, dtype: str) -> Options:
-        """Those of the user's `FastSampler`, in the dtype that is asked for."""
+        """Options of the user's `FastSampler`, in the given dtype."""
         own = self.sampler.options if isinstance(self.sampler, FastSampler) else Options()
         return replace(own, dtype=dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """The circuit, with a single register that shows an outcome as it is."""
+        """The circuit with a single register that holds the outcome."""
         bits = self._placement.bits(self._placement.run)
         measured = without_measurements(circuit)
         measured.add_register(ClassicalRegister(len(bits), "meas"))

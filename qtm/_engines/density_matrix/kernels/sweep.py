@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from qtm._engines.density_matrix.kernels import vectors
-from qtm._engines.density_matrix.kernels.compilation import inlined, jit
 from qtm._engines.density_matrix.kernels.recipe import ROTATE, SCALE, SHIFT, Recipe, Workspace
 from qtm._engines.statevector.kernels import simd, sine_cosine
+from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.sweep import LARGE
 
 
