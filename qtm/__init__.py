@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.kernels import QuantumKernel
-    from qtm.mitigation import MitigatedEstimator
+    from qtm.mitigation import MitigatedEstimator, MitigatedSampler
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
     from qtm.postselection import PostSelectedModule
     from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
@@ -55,6 +55,7 @@ __all__ = [
     "JobError",
     "MissingPackage",
     "MitigatedEstimator",
+    "MitigatedSampler",
     "ObservableError",
     "OutOfMemory",
     "ParameterError",
@@ -85,6 +86,7 @@ _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "MitigatedSampler": "mitigation",
     "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
     "QuantumKernel": "kernels",

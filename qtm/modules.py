@@ -271,7 +271,8 @@ class QuantumModule(CircuitModule):
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
-            steps: number of training steps.
+            steps: number of training steps. Each step draws its own random circuits of error mitigation, in the order
+                of the jobs, and what is calibrated once counts once.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -285,7 +286,7 @@ class QuantumModule(CircuitModule):
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         steps = checked_int(steps, "steps", "give the number of training steps")
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples, steps)
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

@@ -241,7 +241,7 @@ BAD = [
     (lambda: noise.noisy_estimator(NoiseModel(), shots=1.5), "shots must be"),
     (lambda: noise.noisy_estimator(NoiseModel(), shots=9, method="tensor"), "one of .auto."),
     (lambda: noise.noisy_estimator(NoiseModel(), method="statevector"), "needs shots="),
-    (lambda: noise.noisy_estimator("fake_manila"), "noise must be an Aer NoiseModel or a BackendV2"),
+    (lambda: noise.noisy_estimator("manila"), "noise must be an Aer NoiseModel, a BackendV2 or the name"),
     (lambda: noise.local_pauli_noise(0.4), "sum to at most 1"),
     (lambda: noise.local_pauli_noise({"X": -0.1}), "not negative"),
     (lambda: noise.local_pauli_noise({"I": 0.1}), "of X, Y and Z"),

@@ -45,7 +45,7 @@ class EngineMethod:
     def usage(self) -> Usage:
         return Usage()
 
-    def preview(self, batch: int) -> Usage:
+    def preview(self, batch: int, steps: int = 1) -> Usage:
         return Usage()
 
     def plan(self, batch: int) -> Plan:

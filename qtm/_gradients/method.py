@@ -27,8 +27,8 @@ class GradientMethod(Protocol):
     def usage(self) -> Usage:
         """Usage of the estimator."""
 
-    def preview(self, batch: int) -> Usage:
-        """Forecast usage of an execution service for the values of a batch and their derivative."""
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage of an execution service for training steps: values of a batch and their derivative."""
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         """The quantities to differentiate by, computed in differentiable torch: angles (batch, angles), amplitudes.

@@ -75,10 +75,17 @@ class PrimitiveMethod(FirstDerivatives, ABC):
             return self.evaluation.usage
         return self.evaluation.usage + self._differences.usage
 
-    def preview(self, batch: int) -> Usage:
-        """Forecast usage for the values of a batch and their derivative."""
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage for training steps: values of a batch and their derivative."""
+        total, points = Usage(), batch * self.points_per_sample()
         with self.evaluation.forecast():
-            return self.evaluation.preview(batch) + self._differences.preview(batch * self.points_per_sample())
+            for step in range(steps):
+                before = self.evaluation.forecast_state()
+                usage = self.evaluation.preview(batch) + self._differences.preview(points)
+                if self.evaluation.forecast_state() == before:  # and so are all that follow
+                    return total + usage * (steps - step)
+                total += usage
+        return total
 
     def _checked(self, angles: Tensor) -> np.ndarray:
         at = _array(angles)

@@ -29,7 +29,7 @@ from qtm._gradients.method import FirstDerivatives
 from qtm._hardware.job_splitting import Limits
 from qtm._kernels.progress import Tick, no_tick
 from qtm._primitives.job_usage import Usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, text_of
 
 _SHOTS = 4096  # the default of IBM's service, if neither the kernel nor the sampler specifies shots
 
@@ -92,10 +92,21 @@ class ZerosRunner(PrimitiveRunner):
         super().__init__(sampler, parameters, max_points=most if max_points is None else min(max_points, most))
         self.shots = shots
         self.tick: Tick = no_tick
-        self._take(_transpiled(circuit, pass_manager), is_isa=pass_manager is not None)
+        self._source, self._pass_manager = circuit, pass_manager
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self._epoch = epoch_of(self._pass_manager)
+        self._take(_transpiled(self._source, self._pass_manager), is_isa=self._pass_manager is not None)
 
     def _refresh(self) -> None:
-        pass  # a sampler of a device has no recalibration to follow
+        if self._epoch != epoch_of(self._pass_manager):
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def num_outputs(self) -> int:
@@ -113,6 +124,8 @@ class ZerosRunner(PrimitiveRunner):
         return self.primitive.run(pubs)
 
     def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
+        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+            return self.primitive.estimate_usage(pubs)
         circuits = sum(pub.parameter_values.size for pub in pubs)
         return Usage(1, len(pubs), circuits, circuits * shots_of(self.primitive, self.shots))
 
@@ -124,6 +137,8 @@ class ZerosRunner(PrimitiveRunner):
         points = pubs[0].parameter_values.size
         if bits.ndim != 3 or len(bits) != points or not bits.shape[1]:
             return np.empty(0), f"its bits have shape {bits.shape}; expected ({points}, shots, bytes)"
+        if hasattr(results[0], "quasi_probability"):  # of a mitigated sampler
+            return results[0].quasi_probability(0, "meas")[:, None], None
         return (~bits.any(-1)).mean(-1)[:, None], None
 
     def _collect(self, job: Any, pubs: list[SamplerPub]) -> np.ndarray:
@@ -182,9 +197,9 @@ class SampledOverlap(FirstDerivatives):
         """Usage of the sampler."""
         return self.runner.usage
 
-    def preview(self, batch: int) -> Usage:
-        """Forecast usage for the values of a number of pairs and their derivative."""
-        return self.runner.preview(batch) + self.runner.preview(batch * self._rule.count)
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage for training steps: values of a number of pairs and their derivative."""
+        return (self.runner.preview(batch) + self.runner.preview(batch * self._rule.count)) * steps
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         """Gate angles (pairs, angles)."""

@@ -52,6 +52,10 @@ class MitigationMethod(Protocol):
         """Yield PUBs, receive their results, return the mitigated values of ``pub``."""
         ...
 
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """Change the state as a run of ``pub`` would, in a forecast: there are no results, and no map drifts."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """State that the next PUBs depend on besides the options: plain numbers, strings, lists and dicts of them."""
         ...
@@ -67,6 +71,9 @@ class MitigationMethod(Protocol):
 
 class Memoryless:
     """Base class of methods whose PUBs do not depend on earlier ones: no state to save."""
+
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """Nothing to do."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
@@ -101,6 +108,9 @@ class Drawing:
     def _start(self) -> None:
         """Begin to draw; the dataclasses of the methods are frozen."""
         object.__setattr__(self, "_draws", Draws(self.seed))
+
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """Nothing to do: `steps` has drawn."""
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, and the number of PUBs that have drawn."""

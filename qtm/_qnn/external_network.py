@@ -31,7 +31,7 @@ class ExternalNetwork(FirstDerivatives):
     def usage(self) -> Usage:
         return Usage()
 
-    def preview(self, batch: int) -> Usage:
+    def preview(self, batch: int, steps: int = 1) -> Usage:
         return Usage()  # unknown: only the network knows what it runs
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
