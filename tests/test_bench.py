@@ -81,6 +81,7 @@ def compared(**settings: Any) -> list[Row]:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.thinned(3)
 def test_every_workload_gives_values_and_a_gradient(name: str) -> None:
     workload = WORKLOADS[name]
     case = workload.case(workload.quick[0], batch=min(workload.batch, 3), qubits=3)
@@ -93,6 +94,7 @@ def test_every_workload_gives_values_and_a_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["forward", "backward", "combined"])
+@pytest.mark.thinned(2)
 def test_every_mode_can_be_timed(mode: str) -> None:
     assert QtmRunner(CASE, "single", 1).timed(mode) > 0
 
@@ -153,6 +155,7 @@ SMALL = _bench_core.Sizes(kernels=(4,), threads=(4,), module=(4,), state=16, imp
 
 
 @pytest.mark.parametrize("part", [p for p in _bench_core.PARTS if p is not _bench_core.compilation])
+@pytest.mark.thinned(3)
 def test_every_part_of_core_gives_figures(part: Any) -> None:
     figures = list(part(SMALL, 1))
     assert figures
@@ -299,6 +302,7 @@ QUICK_RUNS = [
 
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
+@pytest.mark.thinned(4)
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
@@ -339,6 +343,7 @@ def test_quick_runs_beside_an_installed_peer(tmp_path: Path) -> None:
 
 
 @needs_checkout
+@pytest.mark.slow
 def test_kernels_are_compared_with_an_installed_peer(tmp_path: Path) -> None:
     pytest.importorskip("qiskit_machine_learning")
     path = tmp_path / "out.json"
