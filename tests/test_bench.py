@@ -259,6 +259,19 @@ def test_without_a_checkout_the_message_says_what_to_do(monkeypatch: pytest.Monk
         PeerProcess("qulacs", sys.executable, 1)
 
 
+def test_without_a_checkout_qtm_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where another package is installed; a peer that is named is refused before anything is measured."""
+    monkeypatch.setattr(_bench_peers, "_ADAPTERS", tmp_path / "absent")
+    monkeypatch.setattr(_bench_peers, "python_of", lambda *_: sys.executable)
+    path = tmp_path / "out.json"
+    assert bench.main(["fig1", *QUICK, "--qubits", "2", "--threads", "1", "--json", str(path)]) == 0
+    assert {row["peer"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]} == {"qtm"}
+    for name, peer in (("fig1", "qulacs"), ("kernel", "squlearn")):
+        with pytest.raises(QtmError, match="clone the repository"):
+            bench.main([name, *QUICK, "--qubits", "2", "--peers", peer, "--json", str(tmp_path / "none.json")])
+    assert not (tmp_path / "none.json").exists()
+
+
 def test_too_little_memory_ends_the_peer(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(run="sleep")
     with PeerProcess("qulacs", sys.executable, 1) as process:
