@@ -27,7 +27,7 @@ import torch
 from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.options import common, comparing, comparing_kernels, peers_of, sized, titled, training_mps
-from qtm._bench.peers import KERNEL_PEERS, parse_assignments, python_of
+from qtm._bench.peers import KERNEL_PEERS, chosen_peers, parse_assignments
 from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
@@ -191,11 +191,12 @@ def _run_kernel(options: argparse.Namespace) -> int:
     sizes = options.qubits or quick[0], options.samples or quick[1]
     head = {"title": kernel_matrices.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
     report = Report("kernel", options.json, head)
-    installed = [name for name in KERNEL_PEERS if python_of(name, settings.pythons, KERNEL_PEERS) is not None]
+    named = options.peers or []
+    peers = [] if "none" in named else chosen_peers(named, KERNEL_PEERS, settings.pythons, KERNEL_PEERS)
     with _progress("kernel") as bar:
         done = _recorder(report, bar)
         kernel_matrices.alone(*sizes, settings, done)
-        for peer in [name for name in options.peers or installed if name != "none"]:
+        for peer in peers:
             report.about(peer, kernel_matrices.beside(peer, *sizes, settings, done))
     return _finish(report, options)
 
@@ -232,8 +233,8 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
             raise ParameterError("--peers none excludes other names")
         return []
     if "all" in named:
-        return peers_of(workload)
-    return named or [name for name in peers_of(workload) if python_of(name, settings.pythons) is not None]
+        named = peers_of(workload)
+    return chosen_peers(named, peers_of(workload), settings.pythons)
 
 
 def _report(

@@ -57,7 +57,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``thinned(n)`` only every n-th case is not slow: whole tables take long, samples do not."""
+    """Mark all but every n-th case of a test marked ``thinned(n)`` as slow."""
     seen: Counter[tuple[str, str]] = Counter()
     for item in items:
         if (marker := item.get_closest_marker("thinned")) is not None:

@@ -272,6 +272,7 @@ def along(function, point: list[torch.Tensor], tangents: list[torch.Tensor]) -> 
 @each_dtype
 @pytest.mark.parametrize("make", [circuit, prepared_circuit])
 @pytest.mark.parametrize("batch", [0, 1, 17])
+@pytest.mark.thinned(7)
 def test_derivatives_along_a_tangent(method, output, dtype, make, batch):
     """`jvp` and `second` are what `forward` and `vjp` change by, also where prepared amplitudes move."""
     supports(method, output, JVP)
