@@ -39,7 +39,7 @@ from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-# Rows of a tile (bits): two states of them fit the second-level cache or, where whole states fit that, the first-level one.
+# Rows of a tile (bits): two states of them fit the second-level cache or, where whole states fit that, the first.
 _TILE_BITS, _TILE_BITS_WITHIN = 9, 7
 _WITHIN_BITS = 12  # rows of a state of which two fit the second-level cache
 _EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save

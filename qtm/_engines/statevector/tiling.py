@@ -43,7 +43,7 @@ class Tiling:
         amplitudes: of one sample's state.
         numbers: real numbers of one sample's state.
         tile_numbers: real numbers of the states of a tile.
-        buffer_numbers: the same with what is kept beside them, scales and the cosines, sines and tangents of all angles.
+        buffer_numbers: the same with what is kept beside, scales and the cosines, sines and tangents of all angles.
         tile_bytes: the same in bytes.
     """
 

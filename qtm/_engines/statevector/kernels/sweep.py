@@ -59,7 +59,7 @@ class Scratch(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles beside the tile's state."""
+    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles beside its state."""
 
     cosine: np.ndarray  # (slots * lanes,) of half the slots' angles
     sine: np.ndarray  # the same, and so the tangents
