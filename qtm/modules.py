@@ -58,7 +58,7 @@ class QuantumModule(CircuitModule):
             * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
               ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
             * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
-              (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
+              (..., 2**num_qubits); `qtm.states` has functions of them for losses.
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
             observables in any form that Qiskit accepts.
         estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
@@ -79,13 +79,14 @@ class QuantumModule(CircuitModule):
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
         executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
-            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
-            pickled with the module.
+            threads, split into ``num_threads`` shares (0: one per worker): expectation values and first derivatives;
+            with a state vector all else is computed in this process. Copies of the module share it; it is not pickled.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
-            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`. For many
+            measurements in mid-circuit, ``method=("branches", {"count": 64})`` averages over sampled outcomes.
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
             errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
             gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
@@ -132,7 +133,7 @@ class QuantumModule(CircuitModule):
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
             raise CircuitError(f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
-        circuit = circuit.copy()  # compiled again for another dtype, even if the original has changed since
+        circuit = circuit.copy()  # recompiled for another dtype, even if the original has been changed since
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
@@ -205,7 +206,7 @@ class QuantumModule(CircuitModule):
         return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
-        """Outputs (..., output_size) of inputs (..., input_size); without input where there is none.
+        """Outputs (..., output_size) of inputs (..., input_size); without argument if the circuit has no inputs.
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
@@ -272,7 +273,8 @@ class QuantumModule(CircuitModule):
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
-            steps: number of training steps.
+            steps: number of training steps. Each step draws its own random circuits of error mitigation, in the order
+                of the jobs, and what is calibrated once counts once.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -286,7 +288,7 @@ class QuantumModule(CircuitModule):
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         steps = checked_int(steps, "steps", "give the number of training steps")
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples, steps)
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

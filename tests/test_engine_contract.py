@@ -277,6 +277,7 @@ def along(function, point: list[torch.Tensor], tangents: list[torch.Tensor]) -> 
 @each_dtype
 @pytest.mark.parametrize("make", [circuit, prepared_circuit])
 @pytest.mark.parametrize("batch", [0, 1, 17])
+@pytest.mark.thinned(7)
 def test_derivatives_along_a_tangent(method, output, dtype, make, batch):
     """`jvp` and `second` are what `forward` and `vjp` change by, also where prepared amplitudes move."""
     supports(method, output, JVP)
@@ -374,7 +375,7 @@ def test_a_module_takes_it(method):
 
 
 @each_method
-def test_primitives_take_it(method):
+def test_primitives_accept_the_method(method):
     made = circuit()
     at = values(2)
     observables = [[o] for o in random_observables(0, N)]
@@ -392,7 +393,7 @@ def test_primitives_take_it(method):
 
 
 @each_method
-def test_networks_and_gradients_take_it(method):
+def test_networks_and_gradients_accept_the_method(method):
     made, at = circuit(), values(2)
     parameters = list(made.parameters)
     weights = {"weight_params": parameters}
@@ -505,7 +506,7 @@ def test_an_executor_is_used_or_refused(method):
     made = circuit()
     if method.name == "dense":
         pytest.skip("the engine of these tests computes in this thread")
-    if method.name in ("matrix_product_state", "triton"):
+    if method.name in ("matrix_product_state", "branches", "triton"):
         with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
             Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
         return

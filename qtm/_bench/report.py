@@ -160,7 +160,7 @@ def _exponent(value: float) -> int:
 def peer_time(row: dict[str, Any]) -> str:
     """The peer's milliseconds, ">" a bound where it was cut off, or why there are none."""
     if row["peer_ms"] is None:
-        return str(row["status"]) if row["peer"] != "qtm" else ""
+        return str(row["status"]) if row["peer"].partition(",")[0] != "qtm" else ""
     return ("> " if row["status"] == "cut off" else "") + number(row["peer_ms"]["median"])
 
 
@@ -189,7 +189,7 @@ def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]
             str(row["x"]), str(row["batch"]),
             row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
             "" if row["peer"] == "qtm" else row["peer"], row["dtype"],
-            number(mine["median"]) if mine else row["status"], spread(mine),
+            number(mine["median"]) if mine else "" if row.get("memory_mib") else row["status"], spread(mine),
             peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row), row["note"],
         ])  # fmt: skip
     return header, table

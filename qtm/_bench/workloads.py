@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,8 @@ class Workload:
     pauli: float = 0.0
     method: Any = "auto"
     states: str = "vector"  # of the peers
+    stop: float = inf  # seconds: the default of `compare.Settings.stop`
+    patience: float = 60.0  # seconds: that of `compare.Settings.patience`
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
@@ -201,7 +204,7 @@ WORKLOADS: dict[str, Workload] = {
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
         lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
-        pauli=NOISE / 3, states="mixed",
+        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0,
     ),
     "mps-step": Workload(
         "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",

@@ -7,33 +7,26 @@ qubits, so that simulators which leave out what no observable sees pay little fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
     BoxOp,
-    BreakLoopOp,
     CircuitInstruction,
     Clbit,
-    ContinueLoopOp,
     ControlFlowOp,
     Delay,
-    ForLoopOp,
     Gate,
-    IfElseOp,
     Measure,
     Qubit,
     Reset,
-    SwitchCaseOp,
-    WhileLoopOp,
 )
-from qiskit.circuit.controlflow import CASE_DEFAULT
 from qiskit.circuit.library import CXGate, Initialize, StatePreparation, SwapGate, XGate
 
 from qtm._circuit.conditions import assignments
+from qtm._circuit.control_flow import Case, ControlFlowWalk, instructions_of
 from qtm._circuit.embedded_noise import NoiseStep
 from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap, Operations
@@ -44,7 +37,7 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
     """Whether there is control flow, a used qubit is reset, or something follows a measurement on its qubit or bit."""
     used: set[Qubit] = set()
     measured: set[Any] = set()
-    for instruction in circuit.data:
+    for instruction in instructions_of(circuit):
         operation = instruction.operation
         if isinstance(operation, ControlFlowOp) and not isinstance(operation, BoxOp):
             return True
@@ -96,7 +89,7 @@ def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> 
     return walk.out
 
 
-class _Deferral:
+class _Deferral(ControlFlowWalk[Qubit | None]):
     """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the instructions at hand are done."""
 
     def __init__(self, circuit: QuantumCircuit) -> None:
@@ -108,23 +101,10 @@ class _Deferral:
         self.out.add_bits([qubit])
         return qubit
 
-    def block(
-        self, block: QuantumCircuit, qubits: Sequence[Qubit], clbits: Sequence[Clbit], flag: Qubit | None
-    ) -> None:
-        place = dict(zip(block.qubits, qubits, strict=True))
-        bit = dict(zip(block.clbits, clbits, strict=True))
-        for instruction in block.data:
-            own = [place[q] for q in instruction.qubits]
-            self.instruction(instruction, own, [bit[c] for c in instruction.clbits], flag)
-
-    def instruction(
+    def other(
         self, instruction: CircuitInstruction, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None
     ) -> None:
         operation = instruction.operation
-        for kind, handle in _HANDLERS:
-            if isinstance(operation, kind):
-                getattr(self, handle)(operation, qubits, clbits, flag)
-                return
         if flag is None or operation.name in ("barrier", "delay"):
             self.out.append(operation, qubits, clbits)
         elif isinstance(operation, Gate):
@@ -156,38 +136,13 @@ class _Deferral:
         else:
             self.controlled(SwapGate(), [flag], 1, pair)
 
-    def box(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        self.block(operation.blocks[0], qubits, clbits, flag)
-
-    def if_else(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        condition = operation.condition
-        target, value = condition if isinstance(condition, tuple) else (condition, 1)
-        wanted: list[Callable[[int], bool]] = [lambda v: v == int(value), lambda v: v != int(value)]
-        blocks = operation.blocks
-        flags = [self.flag(target, test, flag) for test in wanted[: len(blocks)]]
-        for block, own in zip(blocks, flags, strict=True):
+    def choice(
+        self, target: Any, cases: list[Case], qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None
+    ) -> None:
+        flags = [self.flag(target, wanted, flag) for wanted, _ in cases]  # before a block changes the bits
+        for (_, block), own in zip(cases, flags, strict=True):
             if own is not False:
                 self.block(block, qubits, clbits, own)
-
-    def switch(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        cases = list(operation.cases_specifier())
-        named = {int(v) for values, _ in cases for v in values if v is not CASE_DEFAULT}
-        flags = [self.flag(operation.target, partial(_is_case, values, named), flag) for values, _ in cases]
-        for (_, block), own_flag in zip(cases, flags, strict=True):
-            if own_flag is not False:
-                self.block(block, qubits, clbits, own_flag)
-
-    def for_loop(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        indices, parameter, body = operation.params
-        for index in indices:
-            turn = body if parameter is None else body.assign_parameters({parameter: index}, strict=False)
-            self.block(turn, qubits, clbits, flag)
-
-    def refuse(self, operation: Any, *_: Any) -> None:
-        raise CircuitError(
-            f"{operation.name!r} is not simulated: the number of iterations depends on outcomes and is unbounded; "
-            "use a for loop with if_test inside"
-        )
 
     # Conditions
 
@@ -280,12 +235,6 @@ class _NoisyDeferral(_Deferral):
         self.holder[clbits[0]] = seen
 
 
-def _is_case(values: Sequence[Any], named: set[int], value: int) -> bool:
-    """Whether a value of the target is one of a case's, or of no case where it is the default."""
-    default = any(v is CASE_DEFAULT for v in values)
-    return value in {int(v) for v in values if v is not CASE_DEFAULT} or (default and value not in named)
-
-
 def _packed(state: int, known: int) -> int:
     """The bits of a state at the places of a mask, close together."""
     places = [j for j in range(known.bit_length()) if known >> j & 1]
@@ -294,12 +243,3 @@ def _packed(state: int, known: int) -> int:
 
 # Left as they are where the noise has no entry for them.
 _WITHOUT_GATES = (Initialize, StatePreparation, Delay, Reset)
-_HANDLERS: tuple[tuple[Any, str], ...] = (
-    (Measure, "measure"),
-    (Reset, "reset"),
-    (BoxOp, "box"),
-    (IfElseOp, "if_else"),
-    (SwitchCaseOp, "switch"),
-    (ForLoopOp, "for_loop"),
-    ((WhileLoopOp, BreakLoopOp, ContinueLoopOp), "refuse"),
-)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import NoReturn
@@ -100,6 +101,23 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
     """
     walk = _Walk(circuit, noise)
     walk.run()
+    return _flat(walk, () if noise is None else noise.readout_of(circuit.num_qubits))
+
+
+def flatten_segment(circuit: QuantumCircuit, touched: Iterable[int]) -> FlatCircuit:
+    """Turn a part of a circuit into primitives, where ``touched`` qubits may be in any state before it.
+
+    Raises:
+        CircuitError: see `flatten`; also where a touched qubit would have to be in 0.
+    """
+    walk = _Walk(circuit)
+    walk.touched.update(touched)
+    walk.run()
+    return _flat(walk, ())
+
+
+def _flat(walk: _Walk, readout: tuple[tuple[float, float], ...]) -> FlatCircuit:
+    circuit = walk.circuit
     return FlatCircuit(
         circuit.num_qubits,
         tuple(walk.operations),
@@ -107,7 +125,7 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
         tuple(walk.shifts),
         tuple(circuit.parameters),
         tuple(walk.initial),
-        () if noise is None else noise.readout_of(circuit.num_qubits),
+        readout,
         GlobalPhase(walk.phase, tuple(sorted(walk.phase_angles.items())), tuple(walk.phase_expressions)),
     )
 

@@ -148,6 +148,7 @@ class SimulationMethod(ABC):
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls their types
     is_exact: ClassVar[bool] = True  # "auto" never chooses a method that is not exact
     simulates_noise: ClassVar[bool] = False  # whether it takes circuits with channels and readout errors
+    takes_control_flow: ClassVar[bool] = False  # whether it takes a `DynamicCircuit`; others get measurements deferred
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
 
     def refuses_device(self, device: str) -> str | None:

@@ -41,6 +41,7 @@ METHODS = MethodTable(
         "triton": ("qtm._engines.triton_statevector.engine", "TritonStateVector"),
         "density_matrix": ("qtm._engines.density_matrix.engine", "DensityMatrix"),
         "trajectories": ("qtm._engines.trajectories.engine", "Trajectories"),
+        "branches": ("qtm._engines.branches.engine", "Branches"),
         "matrix_product_state": ("qtm._engines.matrix_product_state.method", "MatrixProductState"),
     }
 )
@@ -107,8 +108,7 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
         if name == _ON_CUDA:
             continue
         candidate = _on_device(METHODS[name](), options.device)
-        exact = candidate.is_exact
-        why = _refusal(candidate, circuit, output, options) if exact else "is not exact, and has to be named"
+        why = _unfit(candidate, circuit) or _refusal(candidate, circuit, output, options)
         if why is None:
             able.append(candidate)
         else:
@@ -118,3 +118,12 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
     if len(able) == 1:
         return able[0]
     return min(able, key=lambda one: one.cost(circuit, output, options).multiply_adds)
+
+
+def _unfit(method: SimulationMethod, circuit: FlatCircuit) -> str | None:
+    """Why "auto" does not choose a method; None: it may."""
+    if not method.is_exact:
+        return "is not exact, and has to be named"
+    if method.simulates_noise and not circuit.is_noisy:
+        return "costs more than a state vector where there is no noise"
+    return None

@@ -35,7 +35,7 @@ class EngineMethod:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether nothing is drawn at random: equal calls give equal values, and one may stand for the other."""
+        """Whether equal calls give equal values, because nothing is drawn at random."""
         return self.simulation.is_exact
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
@@ -45,7 +45,7 @@ class EngineMethod:
     def usage(self) -> Usage:
         return Usage()
 
-    def preview(self, batch: int) -> Usage:
+    def preview(self, batch: int, steps: int = 1) -> Usage:
         return Usage()
 
     def plan(self, batch: int) -> Plan:
@@ -57,7 +57,7 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         self._check_angles(angles.detach())
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if prepared and not self._are_finite(values):  # angles that are finite give values that are
+        if prepared and not self._are_finite(values):  # finite angles give finite values
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
@@ -110,7 +110,7 @@ class IdealEstimatorMethod(EngineMethod):
         at, given = angles.to(self._real), self._cast(prepared)
         values, residuals = super().forward(at, given, keep)
         if precision := self._estimator.default_precision:
-            rng = np.random.default_rng(self._estimator.seed)  # as `FastEstimator` itself draws it
+            rng = np.random.default_rng(self._estimator.seed)  # the same draw as in `FastEstimator`
             if self._estimator.sampling == "fixed":
                 values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
             else:
@@ -163,10 +163,10 @@ def _laid_out(observable: Observable, circuit: QuantumCircuit) -> SparsePauliOp:
 
 
 class StateMethod(EngineMethod):
-    """States, whose global phase depends on the parameters by itself."""
+    """States, including the global phase, which may depend on the parameters."""
 
     def _are_finite(self, values: Tensor) -> bool:
-        # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
+        # Test a sum, because testing each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
         return bool(torch.isfinite(torch.view_as_real(values).sum()))
 
     def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
@@ -210,7 +210,7 @@ def _fused(settings: MethodSettings, simulation: Simulation) -> FusedMethod | No
 
 
 def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:
-    """What simulates an output of the settings' circuit.
+    """The simulation of an output of the settings' circuit.
 
     Raises:
         UnsupportedError: an estimator replaces the simulator and gives expectation values only.
@@ -231,7 +231,7 @@ def simulation_of(settings: MethodSettings, output: Probabilities | Samples | St
 
 
 def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) -> Options:
-    """What the module was given and, where its estimator is a `FastEstimator`, the options of that one."""
+    """Options of the module, or of its estimator if that is a `FastEstimator`."""
     noise = noise_of(settings.estimator) if settings.noise is None else settings.noise
     options = Options(
         dtype,

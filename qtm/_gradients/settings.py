@@ -56,7 +56,7 @@ class MethodSettings:
         return self if device == self.device else replace(self, device=device)
 
     def _kept(self) -> dict[str, GradientMethod]:
-        # The exact estimator that stands for None has threads and an executor of its own.
+        # The exact estimator used for None has threads and an executor of its own.
         return {} if self.estimator is None else self.on_estimator
 
     @property
@@ -69,6 +69,6 @@ class MethodSettings:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = self._kept()
-        # Qiskit's preset pass managers do not pickle, and this one has done its work where something was prepared.
+        # Qiskit's preset pass managers do not pickle, and this one is no longer needed once something was prepared.
         passes = None if kept else self.pass_manager
         return {**self.__dict__, "executor": None, "on_estimator": kept, "pass_manager": passes}

@@ -62,7 +62,12 @@ class NoisyEstimator(BaseEstimatorV2):
         self.backend = noise if isinstance(noise, BackendV2) else None
         self.noise_model = aer.noise.NoiseModel.from_backend(noise) if self.backend else noise
         if not isinstance(self.noise_model, aer.noise.NoiseModel):
-            raise refused("noise", "an Aer NoiseModel or a BackendV2", noise, "give qtm.local_pauli_noise(0.01), say")
+            raise refused(
+                "noise",
+                "an Aer NoiseModel, a BackendV2 or the name of a backend",
+                noise,
+                "give qtm.local_pauli_noise(0.01), say",
+            )
         self.shots, self.method = shots, method
         self._rng = np.random.default_rng(seed)
         self._readout = _readout_factors(self.noise_model)
@@ -279,14 +284,14 @@ def _check_options(shots: int | None, method: str) -> None:
 def _readout_factors(model: NoiseModel) -> dict[int | None, tuple[float, float]]:
     """Qubit -> (a, b) of its measured Paulis ``a P + b``; the key None stands for all other qubits."""
     factors: dict[int | None, tuple[float, float]] = {None: (1.0, 0.0)}
-    for error in model.to_dict()["errors"]:
-        if error["type"] != "roerror":
-            continue
-        qubits = error.get("gate_qubits") or [(None,)]
-        if len(error["probabilities"]) != 2:
+    default = model._default_readout_error
+    # `to_dict` has the same, and spells out every gate error of a device: seconds.
+    every = {(None,): default} if default is not None else {}
+    for qubits, error in {**every, **model._local_readout_errors}.items():
+        if len(error.probabilities) != 2:
             raise CircuitError(f"readout errors of single qubits are supported, not of {qubits} together")
-        (_, flip_0), (flip_1, _) = error["probabilities"]  # rows: prepared 0, prepared 1
-        factors.update({q[0]: (1 - flip_0 - flip_1, flip_1 - flip_0) for q in qubits})
+        (_, flip_0), (flip_1, _) = error.probabilities.tolist()  # rows: prepared 0, prepared 1
+        factors[qubits[0]] = 1 - flip_0 - flip_1, flip_1 - flip_0
     return factors
 
 

@@ -1,4 +1,4 @@
-"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
+"""Inputs and parameter sets to outputs, on the cheapest path that supports the requested derivatives."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def common_device(sets: Sequence[torch.device], inputs: torch.device | None) -> 
 
 
 def complex_name(dtype: torch.dtype) -> str:
-    """``"complex64"`` or ``"complex128"``, the precision that goes with a real torch dtype.
+    """``"complex64"`` or ``"complex128"``, the complex dtype of the same precision as a real torch dtype.
 
     Raises:
         DtypeError: it is neither float32 nor float64.
@@ -92,11 +92,11 @@ def expectation_values(
     """
     if torch._C._is_tracing():
         raise UnsupportedError(
-            "torch.jit.trace records operations of torch, and a simulation is none: it would be replayed with the "
+            "torch.jit.trace records operations of torch, and a simulation is not one: it would be replayed with the "
             "values of the traced call. Use torch.compile, or torch.save for a file"
         )
     if torch.compiler.is_compiling():
-        # Made here, because importing torch's compiler takes longer than importing torch.
+        # Created here, because importing torch's compiler takes longer than importing torch.
         return torch.compiler.disable(_values)(method, inputs, sets, batch, by)
     return _values(method, inputs, sets, batch, by)
 
@@ -104,7 +104,7 @@ def expectation_values(
 def _values(
     method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    if in_transform():  # whose tensors do not say whether they require a gradient
+    if in_transform():  # its tensors do not show whether they require a gradient
         return _by_angles(method, inputs, sets, batch)
     method = method.differentiating(by)
     fused = getattr(method, "fused", None)
@@ -116,7 +116,7 @@ def _values(
 
 
 def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> Tensor:
-    """The general way: torch computes the angles, and with them whatever derivative is asked for."""
+    """The general path: torch computes the angles, so that every supported derivative works."""
     angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         apply = Outputs.apply if in_transform() else _apply_outputs
@@ -126,5 +126,5 @@ def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Ten
 
 
 def _may_be_differentiated() -> bool:
-    """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
+    """Whether tensors that do not require a gradient may still be differentiated: in a transform or in forward mode."""
     return in_transform() or torch.autograd.forward_ad._current_level >= 0

@@ -25,11 +25,12 @@ from qtm._engines.density_matrix.operations import Numbers
 from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.statevector.buffer_pool import POOL, aligned
+from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import simd
-from qtm._engines.statevector.sweeps import MEMORY_SHARE
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
@@ -296,7 +297,8 @@ class DensityMatrixEngine(Engine):
     def _shares(self, batch: int) -> list[tuple[int, int]]:
         tiles = -(-batch // self.lanes)
         worth = tiles * self.lanes * self.schedule.multiply_adds > _WORTH_A_THREAD
-        return _executors.deal(tiles, min(self.threads, self._affordable()) if worth else 1)
+        several = worth and not CONTENTION.is_crowded()
+        return _executors.deal(tiles, min(self.threads, self._affordable()) if several else 1)
 
     def _bytes(self) -> int:
         return self._size * self.real.itemsize * (1 + self.schedule.checkpoints)

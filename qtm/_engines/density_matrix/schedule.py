@@ -37,7 +37,9 @@ from qtm._engines.density_matrix.operations import (
 from qtm._engines.density_matrix.rows import Rows, odd_rows
 from qtm._errors import OutOfMemory
 
-TILE_BITS = 8
+# Tiles of a state, and of its cotangent, stay in the first cache with the pairs of an operation; larger ones take fewer
+# passes, and up to 8 bits one tile is the whole state.
+WHOLE_BITS, TILE_BITS = 8, 6
 MAX_ROW_BITS = 26
 _LOOK_AHEAD = 64
 # A state may be divided by factors until what is left of it is this, by bytes of a number; then it is kept instead.
@@ -142,7 +144,7 @@ class _Builder:
         self.n, self.start_bits, self.numbers = n, start_bits, numbers
         self.least = _LEAST_FACTOR[real_bytes]
         self.index = np.arange(1 << self.rows.bits, dtype=np.int64)
-        self.tile_bits = min(TILE_BITS, self.rows.bits)
+        self.tile_bits = self.rows.bits if self.rows.bits <= WHOLE_BITS else TILE_BITS
         self.slots: list[Rotation] = []
         self.shifts: list[int] = []
         self.factors: list[np.ndarray] = []
