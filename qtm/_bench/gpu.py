@@ -15,6 +15,7 @@ from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._bench.compare import TOLERANCE, Row, Settings, alone, beside, now
+from qtm._bench.options import at_least
 from qtm._bench.peers import PEERS, parse_assignments
 from qtm._bench.report import Report
 from qtm._bench.timing import alternate
@@ -73,8 +74,8 @@ CIRCUITS: dict[str, Workload] = {
 }  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser, at_least: Callable[[int], Callable[[str], int]]) -> None:
-    """The options of ``qtm bench gpu``; ``at_least`` makes types of numbers."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``qtm bench gpu``."""
     names = [name for name, peer in PEERS.items() if peer.states == "gpu"]
     parser.add_argument("--circuit", choices=list(CIRCUITS), default="fig1", help="default fig1")
     parser.add_argument("--qubits", type=at_least(2), nargs="+", help="default: 4 to 28 of fig1, 20 of ising")
