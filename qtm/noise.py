@@ -44,7 +44,7 @@ _CHANCES = "give one number, or numbers by letter as {'X': 0.01, 'Z': 0.02}"
 def noisy_estimator(
     noise: NoiseModel | BackendV2, shots: int | None = None, method: str = "auto", *, seed: int | None = None
 ) -> NoisyEstimator:
-    """Return an ``EstimatorV2`` that simulates a noisy device with Aer.
+    """Return an ``EstimatorV2`` that simulates a noisy device with qtm's density matrix, or with Aer.
 
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).
