@@ -27,7 +27,7 @@ from qtm._noise.aer_model import Noise, read_noise
 from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
-from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.autograd import complex_name, dtype_and_device, expectation_values
 from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
 from qtm._torch.outcomes import drawn
@@ -39,7 +39,9 @@ class QuantumModule(CircuitModule):
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
-    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128.
+    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128. So does the
+    device: after ``module.to("cuda")`` state vectors and matrix product states are computed on the GPU, without noise,
+    with first derivatives in reverse mode. Whatever does not compute there is refused.
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
@@ -56,7 +58,7 @@ class QuantumModule(CircuitModule):
             * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
               ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
             * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
-              (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
+              (..., 2**num_qubits); `qtm.states` has functions of them for losses.
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
             observables in any form that Qiskit accepts.
         estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
@@ -131,7 +133,7 @@ class QuantumModule(CircuitModule):
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
             raise CircuitError(f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
-        circuit = circuit.copy()  # compiled again for another dtype, even if the original has changed since
+        circuit = circuit.copy()  # recompiled for another dtype, even if the original has been changed since
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
@@ -204,12 +206,12 @@ class QuantumModule(CircuitModule):
         return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
-        """Outputs (..., output_size) of inputs (..., input_size); without input where there is none.
+        """Outputs (..., output_size) of inputs (..., input_size); without argument if the circuit has no inputs.
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
-            DtypeError: a dtype or device is not supported.
+            DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
         if inputs is not None:
@@ -231,7 +233,7 @@ class QuantumModule(CircuitModule):
 
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
-        method = self._method(dtype_of(sets, inputs))
+        method = self._method(*dtype_and_device(sets, inputs))
         by_sets = [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
@@ -239,11 +241,11 @@ class QuantumModule(CircuitModule):
             values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
         return values if self._is_real else _with_phase(method, values, inputs, sets)
 
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
-        name = complex_name(dtype)
-        if name not in self._methods:
-            self._methods[name] = make_method(self._settings, name)
-        return self._methods[name]
+    def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:
+        key = dtype, device
+        if key not in self._methods:
+            self._methods[key] = make_method(self._settings.on_device(device), complex_name(dtype))
+        return self._methods[key]
 
     def sample(self, inputs: Any = None, *, shots: int = 1024, seed: int | None = None) -> Tensor:
         """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.
@@ -271,7 +273,8 @@ class QuantumModule(CircuitModule):
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
-            steps: number of training steps.
+            steps: number of training steps. Each step draws its own random circuits of error mitigation, in the order
+                of the jobs, and what is calibrated once counts once.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -285,7 +288,7 @@ class QuantumModule(CircuitModule):
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         steps = checked_int(steps, "steps", "give the number of training steps")
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples, steps)
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

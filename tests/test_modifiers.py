@@ -190,7 +190,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_modified_is_refused(name):
+def test_unsupported_modifiers_are_refused(name):
     operation, message = REFUSED[name]
     with pytest.raises(CircuitError, match=message):
         unitary_of(operation)

@@ -157,7 +157,7 @@ def test_vqe_finds_the_ground_state():
 @pytest.mark.parametrize(
     "inputs", [[[0.1, 0.2]], np.array([[0.1, 0.2]]), np.array([[1, 2]]), torch.tensor([[1, 2]]), torch.ones(1, 2) > 0]
 )
-def test_whatever_torch_reads_is_an_input(inputs):
+def test_every_form_that_torch_reads_is_an_input(inputs):
     made = module()
     expected = made(torch.as_tensor(np.asarray(inputs), dtype=torch.float32))
     torch.testing.assert_close(made(inputs), expected)

@@ -70,7 +70,7 @@ def test_derivatives_are_those_of_the_trajectories_drawn() -> None:
         torch.testing.assert_close((up - down) / 2e-5, gradient[:, angle], rtol=0, atol=1e-7)
 
 
-def test_twirling_is_asked_for() -> None:
+def test_twirling_is_on_request() -> None:
     flat, output = noisy(5, 3, 10, ["thermal_relaxation"]), Expectation(observed(5, 3))
     assert "twirl" in str(Trajectories().refuses(flat, output, Options()))
     method = Trajectories(count=4, twirl=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import queue
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from qtm._bench.workloads import Case
 from qtm._errors import MissingPackage, ParameterError, QtmError
 from qtm._machine import free_memory
 
+_LOGGER = logging.getLogger("qtm")
 _ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 _REPOSITORY_NEEDED = (
     "the adapters of other packages are in benchmarks/peers of a checkout of qtm, not in an installed package: "
@@ -140,6 +142,22 @@ def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PE
     if name in pythons:
         return pythons[name]
     return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
+
+
+def chosen_peers(
+    named: Sequence[str], known: Iterable[str], pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS
+) -> list[str]:
+    """Peers to measure: those that are named, else those of ``known`` that are available.
+
+    Raises:
+        MissingPackage: peers are named, and qtm was installed without its repository.
+    """
+    if named or pythons:
+        adapters()
+    elif not _ADAPTERS.is_dir():
+        _LOGGER.info("only qtm is measured: the adapters of other packages are in benchmarks/peers of its repository")
+        return []
+    return list(named) or [name for name in known if python_of(name, pythons, peers) is not None]
 
 
 def describe(case: Case) -> dict[str, Any]:

@@ -38,5 +38,5 @@ class PhaseMap:
         if self.map is None:
             return states
         angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
-        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype)
+        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype, device=angles.device)
         return states * torch.complex(total.cos(), total.sin())[:, None]

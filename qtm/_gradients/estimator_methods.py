@@ -34,7 +34,36 @@ class ParameterShiftMethod(ShiftMethod):
         super().__init__(made, settings.parameters, runner, settings.group_sizes)
 
 
-class SpsaMethod(PrimitiveMethod):
+class PointMethod(PrimitiveMethod):
+    """Derivatives by the parameters of a circuit, from values of an estimator at the points of a rule.
+
+    Base class of gradient methods. A subclass defines two methods: ``points_per_sample()``, the number of points, and
+    ``rule(at)``, the `Rule` at parameter values ``at`` (batch, parameters) in radians. ``self.wanted``, (parameters,)
+    bool, marks the parameters to differentiate by. The keyword-only arguments of its constructor are its options.
+
+    Args:
+        settings: the configuration of the module; pass it on.
+        precision: standard deviation requested from the estimator; None for the estimator's default.
+        max_points: maximum number of points in one job; None for no limit.
+    """
+
+    def __init__(
+        self, settings: MethodSettings, *, precision: float | None = None, max_points: int | None = None
+    ) -> None:
+        circuit = settings.circuit.remove_final_measurements(inplace=False)
+        runner = _runner(settings, circuit, settings.parameters, precision, max_points)
+        super().__init__(runner, settings.parameters, settings.group_sizes)
+
+    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
+        """Parameter values (batch, parameters): the inputs, then the weights."""
+        rows = weights.expand(batch, -1)
+        return rows if inputs is None else torch.cat([inputs, rows], dim=1)
+
+    def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
+        return np.isin(np.arange(len(self._labels)), parameters)
+
+
+class SpsaMethod(PointMethod):
     """Estimated derivatives by the circuit's parameters.
 
     The signs follow torch's random state; with a ``seed``, the seed and the values alone, so that a
@@ -56,24 +85,15 @@ class SpsaMethod(PrimitiveMethod):
             epsilon = checked_number(epsilon, "epsilon", "give a distance in radians, such as 0.1", above=0)
         if seed is not None:
             seed = checked_seed(seed, "seed")
-        circuit = settings.circuit.remove_final_measurements(inplace=False)
-        runner = _runner(settings, circuit, settings.parameters, precision, max_points)
-        super().__init__(runner, settings.parameters, settings.group_sizes)
+        super().__init__(settings, precision=precision, max_points=max_points)
         self._repeats, self._epsilon, self._seed = repeats, epsilon, seed
 
-    def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        rows = weights.expand(batch, -1)
-        return rows if inputs is None else torch.cat([inputs, rows], dim=1)
+    def points_per_sample(self) -> int:
+        return 2 * self._repeats if self.wanted.any() else 0
 
-    def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
-        return np.isin(np.arange(len(self._labels)), parameters)
-
-    def _points_per_sample(self) -> int:
-        return 2 * self._repeats if self._wanted.any() else 0
-
-    def _rule(self, at: np.ndarray) -> Rule:
-        epsilon = self._epsilon or balanced_epsilon(self.evaluation.noise, int(self._wanted.sum()))
-        return Spsa.draw(self._rng(at), len(at), self._repeats, self._wanted, epsilon)
+    def rule(self, at: np.ndarray) -> Rule:
+        epsilon = self._epsilon or balanced_epsilon(self.evaluation.noise, int(self.wanted.sum()))
+        return Spsa.draw(self._rng(at), len(at), self._repeats, self.wanted, epsilon)
 
     def _rng(self, at: np.ndarray) -> np.random.Generator:
         if self._seed is None:

@@ -1,4 +1,4 @@
-"""Methods of differentiation by name: how a module gets its values and their derivatives."""
+"""Gradient methods by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from qtm._gradients.method import GradientMethod
 from qtm._gradients.settings import MethodSettings
 from qtm.primitives import FastEstimator
 
-# Called with the settings and, as keywords, the options of the method; "reverse" with the dtype in their place.
+# Called with the settings and, as keywords, the options of the method; "reverse" takes the dtype instead.
+# Public, as `qtm.gradients.GRADIENT_METHODS`: users add methods of their own.
 GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
     "reverse": adjoint_method,
     "param-shift": ParameterShiftMethod,
@@ -25,7 +26,7 @@ GRADIENT_METHODS: dict[str, Callable[..., GradientMethod]] = {
 
 
 def _read(gradient: Any) -> tuple[str, Mapping[str, Any]]:
-    """Name and options of the gradient."""
+    """Name and options of a gradient method."""
     if isinstance(gradient, str):
         return gradient, {}
     if isinstance(gradient, tuple) and len(gradient) == 2:
@@ -48,7 +49,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     """The method that the settings name, computing in ``dtype``.
 
     Raises:
-        ParameterError: the gradient is unknown, or does not go with the estimator.
+        ParameterError: the gradient method is unknown, or does not support the estimator.
     """
     estimator = settings.estimator
     if estimator is not None:
@@ -65,6 +66,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         )
     _check_options(name, options)
     _check_noise(settings, name)
+    _check_device(settings, name)
     if settings.output is not None and name != "reverse":
         raise UnsupportedError(
             f"gradient={name!r} differentiates expectation values, not {type(settings.output).__name__.lower()}; use "
@@ -89,6 +91,18 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
         raise ParameterError(
             f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a "
             "device, give estimator=qtm.noisy_estimator(noise) instead"
+        )
+
+
+def _check_device(settings: MethodSettings, gradient: str) -> None:
+    if settings.device == "cpu":
+        return
+    estimator = settings.estimator
+    if gradient != "reverse" or (isinstance(estimator, FastEstimator) and estimator.default_precision):
+        what = f"gradient={gradient!r}" if gradient != "reverse" else "an estimator with a default_precision"
+        raise UnsupportedError(
+            f"{what} computes on the CPU, and the tensors are on {settings.device}; move the module and its inputs "
+            "with .cpu(), or leave estimator= and gradient= out"
         )
 
 

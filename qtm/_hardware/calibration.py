@@ -154,6 +154,19 @@ class CalibrationWatch:
         """Compare later values to the latest record, as after moving to other qubits."""
         self._baseline = {(r["quantity"], tuple(r["qubits"])): r["value"] for r in self.record}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The record, the losses, and what later values are compared to: ``checkpoint.save(step, watch=watch)``."""
+        baseline = [[quantity, list(qubits), value] for (quantity, qubits), value in self._baseline.items()]
+        losses = [list(point) for point in self.losses]
+        return {"record": self.record, "losses": losses, "baseline": baseline, "should_stop": self.should_stop}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+        self.record = [dict(row) for row in state_dict["record"]]
+        self.losses = [(int(step), float(loss)) for step, loss in state_dict["losses"]]
+        self._baseline = {(quantity, tuple(qubits)): value for quantity, qubits, value in state_dict["baseline"]}
+        self.should_stop = bool(state_dict["should_stop"])
+
     def _measure(self, step: int) -> dict[tuple[str, tuple[int, ...]], float]:
         """Read the calibration, record it as rows, and return it by quantity and qubits."""
         _refresh(self._backend)

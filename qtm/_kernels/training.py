@@ -45,14 +45,14 @@ def train_kernel(
         y: labels (samples,).
         loss: "alignment" (``1 - kernel_target_alignment``), "svc" (`svc_loss`), or a function of the matrix, a tensor
             (samples, samples), and the labels.
-        steps: of the optimiser.
-        learning_rate: of Adam, in radians.
-        batch_size: samples drawn for a step; None: all.
-        seed: of the samples drawn.
+        steps: number of steps.
+        learning_rate: learning rate of Adam, in radians.
+        batch_size: samples drawn in each step; None: all.
+        seed: seed of the draws.
 
     Raises:
         ParameterError: there is nothing to train, an argument is unusable, or the loss is no longer finite.
-        ShapeError: there is another number of labels than of samples.
+        ShapeError: the numbers of labels and of samples differ.
 
     Example:
         >>> import numpy as np

@@ -62,7 +62,12 @@ class NoisyEstimator(BaseEstimatorV2):
         self.backend = noise if isinstance(noise, BackendV2) else None
         self.noise_model = aer.noise.NoiseModel.from_backend(noise) if self.backend else noise
         if not isinstance(self.noise_model, aer.noise.NoiseModel):
-            raise refused("noise", "an Aer NoiseModel or a BackendV2", noise, "give qtm.local_pauli_noise(0.01), say")
+            raise refused(
+                "noise",
+                "an Aer NoiseModel, a BackendV2 or the name of a backend",
+                noise,
+                "give qtm.local_pauli_noise(0.01), say",
+            )
         self.shots, self.method = shots, method
         self._rng = np.random.default_rng(seed)
         self._readout = _readout_factors(self.noise_model)

@@ -23,7 +23,7 @@ from qtm._circuit.observables import Observable
 from qtm._errors import CircuitError, ObservableError, QtmError
 from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, logger, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, text_of
 
 # Where estimators keep the noise that they run with, the first that is set: Runtime's and Aer's options,
 # Qiskit's reference primitives, qtm.noise.
@@ -93,7 +93,7 @@ class EstimatorRunner(PrimitiveRunner):
 
     def _lay_out(self) -> None:
         """Transpile the circuit, and lay the observables out on its qubits."""
-        self._epoch = self._latest_epoch()
+        self._epoch = epoch_of(self._pass_manager)
         laid_out = _transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
         self.observables = ObservablesArray([_operator(o, laid_out) for o in self._wanted])
         # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
@@ -103,14 +103,10 @@ class EstimatorRunner(PrimitiveRunner):
         self._take(circuit, is_isa=self._is_isa or laid_out is not None)
         self.__dict__.pop("_bases", None)
 
-    def _latest_epoch(self) -> int:
-        """How often the device was recalibrated, where the pass manager is of a device."""
-        return int(getattr(self._pass_manager, "epoch", 0))
-
     def _refresh(self) -> None:
-        if self._epoch != self._latest_epoch():
+        if self._epoch != epoch_of(self._pass_manager):
             self._lay_out()
-            logger.info("the device was recalibrated: circuit %s is transpiled again", self._source.name)
+            logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
 
     def __getstate__(self) -> dict[str, Any]:
         # Qiskit's preset pass managers do not pickle, and this one has done its work.

@@ -106,8 +106,12 @@ class PrimitiveRunner(ABC):
         return found.reshape(shape) if self._bound else np.broadcast_to(found[0], shape).copy()
 
     def forecast(self) -> AbstractContextManager[None]:
-        """Within it previews follow each other, as the jobs would: a mitigation method goes on drawing."""
+        """Within it each preview is of the job after the last one: a mitigation method goes on drawing."""
         return self.primitive.forecast() if hasattr(self.primitive, "forecast") else nullcontext()
+
+    def forecast_state(self) -> Any:
+        """What the next preview depends on within `forecast`; None where all are alike."""
+        return self.primitive.state_dict() if hasattr(self.primitive, "forecast") else None
 
     def preview(self, points: int) -> Usage:
         """What ``values`` of so many points would use; nothing is submitted."""
@@ -153,6 +157,11 @@ class PrimitiveRunner(ABC):
     @property
     def _name(self) -> str:
         return type(self.primitive).__name__
+
+
+def epoch_of(pass_manager: Any) -> int:
+    """How often the device was recalibrated, if the pass manager is that of a device."""
+    return int(getattr(pass_manager, "epoch", 0))
 
 
 def _job_id(job: Any) -> str:

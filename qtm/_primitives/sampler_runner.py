@@ -22,7 +22,8 @@ _SHOTS = (attrgetter("options.default_shots"), attrgetter("default_shots"))
 _DEFAULT_SHOTS = 1024  # of Qiskit's samplers and of Aer's
 
 
-def _shots_of(sampler: Any) -> int:
+def shots_of_sampler(sampler: Any) -> int:
+    """Return the shots of PUBs that name none."""
     for find in _SHOTS:
         try:
             shots = find(sampler)
@@ -41,7 +42,7 @@ class SamplerRunner(PrimitiveRunner):
         circuit: measured into a register ``meas``.
         parameters: what the coordinates of a point are bound to, in this order.
         num_outputs: outputs of a point.
-        read: gives the outputs (outputs,) of the shots of one point.
+        read: gives outputs (points, outputs) from outcomes and their shares (points, outcomes) of the shots.
         is_isa: whether the circuit is in the instructions of a device, which are kept.
     """
 
@@ -51,12 +52,12 @@ class SamplerRunner(PrimitiveRunner):
         circuit: QuantumCircuit,
         parameters: Sequence[Parameter],
         num_outputs: int,
-        read: Callable[[BitArray], np.ndarray],
+        read: Callable[[Sequence[int], np.ndarray], np.ndarray],
         *,
         is_isa: bool,
     ) -> None:
         super().__init__(sampler, parameters)
-        self._num_outputs, self._read_shots = num_outputs, read
+        self._num_outputs, self._outputs_of = num_outputs, read
         self._take(circuit, is_isa)
 
     def _refresh(self) -> None:
@@ -68,7 +69,7 @@ class SamplerRunner(PrimitiveRunner):
 
     @property
     def noise(self) -> float:
-        return 1 / math.sqrt(_shots_of(self.primitive))
+        return 1 / math.sqrt(shots_of_sampler(self.primitive))
 
     def _pubs(self, rows: np.ndarray) -> list[SamplerPub]:
         bindings = BindingsArray({self._bound: rows} if self._bound else {}, shape=(len(rows),))
@@ -81,7 +82,7 @@ class SamplerRunner(PrimitiveRunner):
         if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
             return self.primitive.estimate_usage(pubs)
         circuits = sum(pub.parameter_values.size for pub in pubs)
-        return Usage(jobs=1, pubs=len(pubs), circuits=circuits, executions=circuits * _shots_of(self.primitive))
+        return Usage(jobs=1, pubs=len(pubs), circuits=circuits, executions=circuits * shots_of_sampler(self.primitive))
 
     def _read(self, results: Any, pubs: list[SamplerPub]) -> tuple[np.ndarray, str | None]:
         try:
@@ -90,4 +91,14 @@ class SamplerRunner(PrimitiveRunner):
             return np.empty(0), f"it has no shots of the register 'meas' ({error})"
         if shots.shape != pubs[0].shape:
             return np.empty(0), f"its shots have shape {shots.shape}, expected {pubs[0].shape}: (points,)"
-        return np.array([self._read_shots(shots[i]) for i in range(len(shots.array))]), None
+        if hasattr(results[0], "quasi_probabilities"):  # of a mitigated sampler
+            quasi = results[0].quasi_probabilities("meas")
+            return self._outputs_of(range(quasi.shape[-1]), quasi), None
+        parts = [self._outputs_of(*_shares(shots[i])) for i in range(len(shots.array))]
+        return np.concatenate(parts) if parts else np.zeros((0, self._num_outputs)), None
+
+
+def _shares(shots: BitArray) -> tuple[list[int], np.ndarray]:
+    """Outcomes of one point, and their shares (1, outcomes) of the shots."""
+    rows, counts = np.unique(shots.array, axis=0, return_counts=True)  # (distinct, bytes), the lowest last
+    return [int.from_bytes(row.tobytes()) for row in rows], counts[None] / shots.num_shots

@@ -43,6 +43,7 @@ class Tiling:
         amplitudes: of one sample's state.
         numbers: real numbers of one sample's state.
         tile_numbers: real numbers of the states of a tile.
+        buffer_numbers: the same with what is kept beside, scales and the cosines, sines and tangents of all angles.
         tile_bytes: the same in bytes.
     """
 
@@ -54,8 +55,10 @@ class Tiling:
         self.amplitudes = 1 << recipe.row_bits + recipe.lane_bits
         self.numbers = self.amplitudes * recipe.parts
         self.tile_numbers = (recipe.parts << recipe.row_bits) * self.lanes
-        self.tile_bytes = self.tile_numbers * real.itemsize
-        self._multiply_adds = 8 * max(len(recipe.slot_offset), 1) * self.tile_numbers
+        slots = max(len(recipe.slot_offset), 1)
+        self.buffer_numbers = self.tile_numbers + self.lanes * (1 + 3 * slots)
+        self.tile_bytes = self.buffer_numbers * real.itemsize
+        self._multiply_adds = 8 * slots * self.tile_numbers
         self._shares: dict[tuple[int, int], tuple[Part, ...]] = {}
 
     def tiles(self, batch: int) -> int:

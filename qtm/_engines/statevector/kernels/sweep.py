@@ -46,19 +46,31 @@ LARGE = 64.0  # radians: below, a double leaves an error of 1e-14
 ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
 
 
-class Workspace(NamedTuple):
-    """Scratch of one worker; every array starts on a vector boundary."""
+class Scratch(NamedTuple):
+    """Memory of one worker; every array starts on a vector boundary."""
 
     angles: np.ndarray  # (slots * lanes,) float64
-    cosine: np.ndarray  # (slots * lanes,) like the state, and so the others
-    sine: np.ndarray
-    tangent: np.ndarray
-    sums: np.ndarray
+    sums: np.ndarray  # (slots * lanes,) like the state, and so the others
     scale: np.ndarray  # (lanes,): the state is this times what the rows hold
     square: np.ndarray  # (lanes,)
     table: np.ndarray  # (table rows * 2 * lanes,)
     weights: np.ndarray  # (table rows * 2 * lanes,): two copies of each, see `tables`
     factors: np.ndarray  # (masks * lanes,)
+
+
+class Workspace(NamedTuple):
+    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles beside its state."""
+
+    cosine: np.ndarray  # (slots * lanes,) of half the slots' angles
+    sine: np.ndarray  # the same, and so the tangents
+    tangent: np.ndarray
+    angles: np.ndarray
+    sums: np.ndarray
+    scale: np.ndarray
+    square: np.ndarray
+    table: np.ndarray
+    weights: np.ndarray
+    factors: np.ndarray
 
 
 class Team(NamedTuple):
@@ -86,23 +98,35 @@ def odd_lane(lane: int, mask: int) -> bool:
 
 
 @jit
+def workspace(scratch: Scratch, state: Any, size: int) -> Workspace:
+    """The workspace for a tile: behind the ``size`` numbers of its rows come a scale for each lane, and the angles."""
+    slots, first = scratch.angles.size, size + scratch.scale.size
+    return Workspace(
+        state[first : first + slots], state[first + slots : first + 2 * slots],
+        state[first + 2 * slots : first + 3 * slots], scratch.angles, scratch.sums, scratch.scale, scratch.square,
+        scratch.table, scratch.weights, scratch.factors,
+    )  # fmt: skip
+
+
+@jit
 def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
     """Slot angles of the tile's samples, their cosines, sines and tangents."""
     lanes, slots = work.scale.size, recipe.slot_offset.size
     start, source, coef, offset = recipe.slot_start, recipe.slot_angle, recipe.slot_coef, recipe.slot_offset
     target, cosine, sine, tangent = work.angles, work.cosine, work.sine, work.tangent
-    for lane in range(lanes if recipe.lane_bits == 0 else 1):
-        sample = min(tile * lanes + lane, angles.shape[0] - 1) if recipe.lane_bits == 0 else tile
-        for slot in range(slots):
-            total = offset[slot]
-            for j in range(start[slot], start[slot + 1]):
-                term = coef[j] * angles[sample, source[j]]
+    first, stride = (tile, 0) if recipe.lane_bits else (tile * lanes, 1)  # lanes are samples, or all of one
+    for slot in range(slots):
+        for lane in range(lanes):
+            target[slot * lanes + lane] = offset[slot]
+        for j in range(start[slot], start[slot + 1]):
+            if sine_cosine.add_terms(target, slot, coef[j], angles, first, source[j], stride, LARGE, work.scale):
+                continue
+            for lane in range(lanes):
+                angle = angles[min(first + lane * stride, angles.shape[0] - 1), source[j]]
+                term = coef[j] * angle
                 # Before it is added to others: a large term would round them, and its own sine, away.
-                total += term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angles[sample, source[j]])
-            target[slot * lanes + lane] = total
-    if recipe.lane_bits:
-        for slot in range(slots):
-            target[slot * lanes : (slot + 1) * lanes] = target[slot * lanes]
+                reduced = term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angle)
+                target[slot * lanes + lane] += reduced
     sine_cosine.half_angle_rows(cosine, sine, tangent, target, slots)
     if recipe.lane_bits:
         for slot in range(slots):
