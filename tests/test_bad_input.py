@@ -570,8 +570,8 @@ ROWS = [
     ),
     # --- noise
     *(
-        ("noisy_estimator", (n,), ParameterError, "noise must be an Aer NoiseModel or a BackendV2, not .*; give qtm.")
-        for n in (None, 0.01, "fake_manila")
+        ("noisy_estimator", (n,), ParameterError, "noise must be an Aer NoiseModel, a BackendV2 or the name .*; give ")
+        for n in (None, 0.01, "manila")
     ),
     *(("noisy", {"shots": n}, ParameterError, f"shots {COUNT}") for n in (0, -1, 1.5, "many", nan, True)),
     *(

@@ -101,7 +101,8 @@ print(state[0])
 """
 
 
-def test_editing_what_a_kernel_calls_compiles_it_again(tmp_path):
+@pytest.mark.slow
+def test_editing_a_callee_recompiles_its_kernel(tmp_path):
     copy = copy_of_package(tmp_path)
     settings = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert run_alone(SCALED, **settings) == "15.0\n"
@@ -127,6 +128,7 @@ def damaged(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.slow
 def test_damaged_files_are_replaced(fresh, tmp_path, caplog, suffix, monkeypatch):
     assert compiled(fresh())
     (path,) = tmp_path.rglob(f"*{suffix}")
@@ -155,7 +157,7 @@ def test_a_disk_that_is_full_is_said_once(fresh, caplog):
     assert compiled(fresh()) and not compiled(fresh())
 
 
-def test_a_folder_that_goes_away(fresh, tmp_path, caplog):
+def test_a_folder_that_disappears(fresh, tmp_path, caplog):
     kernel = fresh()
     shutil.rmtree(tmp_path)
     tmp_path.write_text("a file", encoding="utf-8")
@@ -163,6 +165,7 @@ def test_a_folder_that_goes_away(fresh, tmp_path, caplog):
     assert any("could not be kept" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_importing_where_nothing_can_be_written(tmp_path):
     """As in a container: the package, the home and the folder for caches are all read-only."""
     copy = copy_of_package(tmp_path)

@@ -104,8 +104,10 @@ def test_jobs_of_a_seeded_run_differ_and_repeat() -> None:
 def test_a_failing_backend_is_named() -> None:
     backend = VendorBackend()
     backend.broken = True
-    with hardware.connect(backend) as device, pytest.raises(JobError, match="vendor failed.*the laser is off"):
-        device.estimator.run([pub_on(device)]).result()
+    with hardware.connect(backend) as device:
+        with pytest.raises(JobError, match="vendor refused the job.*the laser is off"):
+            device.estimator.run([pub_on(device)])
+        assert device.usage.jobs == 0
 
 
 def test_options_of_ibm_are_refused() -> None:

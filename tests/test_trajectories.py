@@ -36,7 +36,7 @@ def test_every_error_flips_the_right_signs() -> None:
         for error, string in zip(engine.errors, drawn, strict=True):
             chance *= error.chances[string]
             flips = flips ^ error.flips[string]
-        engine._signs = lambda batch, f=flips: torch.tensor(np.where(f, -1.0, 1.0))[None]  # type: ignore[method-assign]
+        engine._signs = lambda batch, f=flips: np.where(f, -1, 1).astype(np.int8)[None]  # type: ignore[method-assign]
         total += chance * engine.forward(angles, ())[0]
     exact = DensityMatrix().compile(flat, output, Options()).forward(angles, ())[0]
     torch.testing.assert_close(total, exact, rtol=0, atol=1e-12)
@@ -70,7 +70,7 @@ def test_derivatives_are_those_of_the_trajectories_drawn() -> None:
         torch.testing.assert_close((up - down) / 2e-5, gradient[:, angle], rtol=0, atol=1e-7)
 
 
-def test_twirling_is_asked_for() -> None:
+def test_twirling_is_on_request() -> None:
     flat, output = noisy(5, 3, 10, ["thermal_relaxation"]), Expectation(observed(5, 3))
     assert "twirl" in str(Trajectories().refuses(flat, output, Options()))
     method = Trajectories(count=4, twirl=True)

@@ -160,7 +160,7 @@ def _exponent(value: float) -> int:
 def peer_time(row: dict[str, Any]) -> str:
     """The peer's milliseconds, ">" a bound where it was cut off, or why there are none."""
     if row["peer_ms"] is None:
-        return str(row["status"]) if row["peer"] != "qtm" else ""
+        return str(row["status"]) if row["peer"].partition(",")[0] != "qtm" else ""
     return ("> " if row["status"] == "cut off" else "") + number(row["peer_ms"]["median"])
 
 
@@ -189,7 +189,7 @@ def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]
             str(row["x"]), str(row["batch"]),
             row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
             "" if row["peer"] == "qtm" else row["peer"], row["dtype"],
-            number(mine["median"]) if mine else row["status"], spread(mine),
+            number(mine["median"]) if mine else "" if row.get("memory_mib") else row["status"], spread(mine),
             peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row), row["note"],
         ])  # fmt: skip
     return header, table
@@ -208,6 +208,22 @@ def training_lines(content: dict[str, Any]) -> list[str]:
         else:
             accuracy = f"{rows[0]['held_out_accuracy']:.1%}"
             lines.append(f"{what}: {accuracy} of held-out images, {steps} steps, {milliseconds} ms per step")
+    return lines
+
+
+def ground_state_lines(content: dict[str, Any]) -> list[str]:
+    """How the trainings of Fig. 9 ended, one line for all starts of a kind."""
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in content["trainings"]):
+        rows = [row for row in content["trainings"] if row["what"] == what]
+        last = [row["errors"][-1] for row in rows]
+        checked = [row["checked_error"] for row in rows if row.get("checked_error") is not None]
+        again = f", {statistics.median(checked):.2%} with more bonds" if checked else ""
+        lines.append(
+            f"{what}: median error of {len(rows)} starts {statistics.median(last):.2%} "
+            f"({min(last):.2%} to {max(last):.2%}){again}, "
+            f"{number(1e3 * statistics.median(row['step_seconds'] for row in rows))} ms a step and start"
+        )
     return lines
 
 

@@ -16,6 +16,7 @@ from qiskit.transpiler import Target
 
 from qtm._arguments import check_method
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._hardware.backends import refresh
 from qtm._hardware.protocols import CalibrationProtocol
 
 logger = logging.getLogger("qtm")
@@ -154,9 +155,22 @@ class CalibrationWatch:
         """Compare later values to the latest record, as after moving to other qubits."""
         self._baseline = {(r["quantity"], tuple(r["qubits"])): r["value"] for r in self.record}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The record, the losses, and what later values are compared to: ``checkpoint.save(step, watch=watch)``."""
+        baseline = [[quantity, list(qubits), value] for (quantity, qubits), value in self._baseline.items()]
+        losses = [list(point) for point in self.losses]
+        return {"record": self.record, "losses": losses, "baseline": baseline, "should_stop": self.should_stop}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+        self.record = [dict(row) for row in state_dict["record"]]
+        self.losses = [(int(step), float(loss)) for step, loss in state_dict["losses"]]
+        self._baseline = {(quantity, tuple(qubits)): value for quantity, qubits, value in state_dict["baseline"]}
+        self.should_stop = bool(state_dict["should_stop"])
+
     def _measure(self, step: int) -> dict[tuple[str, tuple[int, ...]], float]:
         """Read the calibration, record it as rows, and return it by quantity and qubits."""
-        _refresh(self._backend)
+        refresh(self._backend)
         values = dict(_calibration(self._backend.target, self.qubits, self.pairs))
         for protocol in self._protocols:
             values |= protocol.measure(self._sampler, self._backend, self.qubits)
@@ -230,12 +244,6 @@ def _in_use(backend: BackendV2, qubits: Any) -> tuple[list[int], list[tuple[int,
             "physical qubits, or circuits that were transpiled for it"
         )
     return chosen, pairs
-
-
-def _refresh(backend: BackendV2) -> None:
-    """Fetch the latest calibration; only real devices have any that changes."""
-    if hasattr(backend, "service") and hasattr(backend, "refresh"):
-        backend.refresh()
 
 
 def _calibration(

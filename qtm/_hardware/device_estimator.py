@@ -9,8 +9,8 @@ from qiskit.primitives import BaseEstimatorV2, PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2
 
-from qtm._hardware.device_primitive import DeviceJob, DevicePrimitive
-from qtm._hardware.fractional import check_rzz, fold_rzz, takes_folded
+from qtm._hardware.device_job import DeviceJob
+from qtm._hardware.device_primitive import DevicePrimitive
 from qtm._hardware.job_splitting import Piece, coerce_pubs, join
 from qtm._hardware.local_mode import on_used_qubits
 from qtm._hardware.result_codec import pack, problem_with, unpack
@@ -47,13 +47,7 @@ class DeviceEstimator(DevicePrimitive, BaseEstimatorV2):
         return self._estimated(self._coerced(pubs, precision))
 
     def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
-        names = self.backend.target.operation_names
-        coerced = coerce_pubs(pubs, precision)
-        folded = [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
-        if self._kind != "backend" and "rzz" in names:
-            for index, pub in enumerate(folded):
-                check_rzz(index, pub)
-        return folded
+        return self._folded(coerce_pubs(pubs, precision))
 
     def _made(self, mode: Any, options: Any) -> Any:
         return make_estimator(self._kind, mode, options)

@@ -11,18 +11,20 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import BasePrimitiveJob, PrimitiveResult
-from qiskit.providers import BackendV2, JobStatus
+from qiskit.primitives import PrimitiveResult
+from qiskit.providers import BackendV2
 
 from qtm._errors import JobError, QtmError
 from qtm._hardware.budget import LONGEST_JOB, Budget, PlanLimit
+from qtm._hardware.device_job import DeviceJob, Part
 from qtm._hardware.fingerprint import job_content
+from qtm._hardware.fractional import folded_and_checked, with_shared_parameters
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, split
 from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
+from qtm._hardware.provider_backend import ProviderTasks, RecordedBackend, can_fetch, run_recorded
 from qtm._hardware.runtime import Retry, is_transient, plain_options
 from qtm._primitives.job_usage import Usage
 
@@ -130,6 +132,13 @@ class DevicePrimitive(ABC):
         """Have a part of the run, such as a mitigation method, go back in time with the journal."""
         self.journal.keep(name, part)
 
+    def _folded(self, pubs: list[Any]) -> list[Any]:
+        """PUBs whose RZZ angles are in the range of IBM's devices; other providers have ranges of their own."""
+        if self._kind == "backend":
+            return pubs
+        folded = folded_and_checked(pubs, self.backend.target.operation_names)
+        return [with_shared_parameters(pub) for pub in folded] if self._kind == "executor" else folded
+
     def _submitted(self, pubs: list[Any]) -> DeviceJob:
         check_circuits(pubs, self.backend, self.limits)
         with self._lock:
@@ -175,27 +184,49 @@ class DevicePrimitive(ABC):
         for pieces, content in zip(jobs, contents, strict=True):
             entry = self.journal.peek(content, ahead[content])
             ahead[content] += 1
-            if entry is None or self._must_submit(entry):
+            if entry is None or not self._is_paid(entry):
                 total += self._usage_of(pieces)
         return total
 
-    def _must_submit(self, entry: Entry) -> bool:
-        # What a local job computes is lost with its process, and costs nothing.
-        return entry.state == FAILED or (self._local and entry.state != DONE)
+    def _is_paid(self, entry: Entry) -> bool:
+        """Whether the usage of a job is in the journal, or will be without another submission."""
+        if entry.state == FAILED:
+            return False
+        if entry.state == DONE or not self._local:
+            return True
+        return self._can_fetch(entry) if self._kind == "backend" else entry.job_id is not None
+
+    def _can_fetch(self, entry: Entry) -> bool:
+        """Whether the backend of another provider has the job of an interrupted process."""
+        return bool(self._kind == "backend" and can_fetch(self.backend) and ProviderTasks(self.journal, entry).ids)
 
     def _start(self, pieces: list[Piece], content: str) -> Part:
         """Return the job of these pieces: from the journal, from the service, or newly submitted."""
         occurrence, position = self.journal.advance(content)
         entry = self.journal.latest(content, occurrence)
-        if entry is None or self._must_submit(entry):
-            if entry is not None and entry.state != FAILED:
-                self.journal.withdraw(entry)
+        if entry is not None and self._local and entry.state not in (DONE, FAILED):
+            if self._can_fetch(entry):
+                return self._submit(pieces, entry, recovered=False)
+            self._give_up(entry)
+            entry = None
+        if entry is None or entry.state == FAILED:
             entry = self.journal.intend(content, occurrence, position, self._usage_of(pieces))
             return self._submit(pieces, entry, recovered=False)
         if entry.state == INTENT:
             return self._submit(pieces, entry, recovered=True)
         logger.info("job %s is in the journal (%s); it is not submitted again", entry.job_id, entry.state)
         return Part(pieces, entry, None)
+
+    def _give_up(self, entry: Entry) -> None:
+        """End an attempt that was lost with its process: what is simulated here costs nothing."""
+        tasks = ProviderTasks(self.journal, entry).ids
+        if not tasks:
+            self.journal.withdraw(entry)
+            return
+        ids = ",".join(tasks)
+        logger.warning("%s cannot fetch job %s of an earlier process; it is submitted again", self.backend.name, ids)
+        self.journal.submitted(entry, ids)  # it was paid for, and counts
+        self.journal.failed(entry, "the process ended before the result was read")
 
     def _submit(self, pieces: list[Piece], entry: Entry, recovered: bool) -> Part:
         """Submit a job; if an earlier attempt may have arrived, look for it at the service first."""
@@ -215,6 +246,11 @@ class DevicePrimitive(ABC):
 
     def _not_submitted(self, pieces: list[Piece], entry: Entry, error: Exception) -> QtmError:
         names = ", ".join(str(piece.index) for piece in pieces[:5])
+        if is_transient(error) and self._kind == "backend":
+            return JobError(
+                f"{self.backend.name} could not be reached to submit PUB {names} ({_text(error)}); "
+                "hardware.resume(journal, backend) submits it again: make sure that it did not arrive"
+            )
         if is_transient(error):  # the intent stays: the job may have arrived all the same
             return JobError(
                 f"the service could not be reached to submit PUB {names} ({_text(error)}); "
@@ -256,7 +292,9 @@ class DevicePrimitive(ABC):
         options = plain_options(self.options)
         if self._seed is not None:
             options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
-        return self._made(self.backend, options).run(pubs)
+        tasks = ProviderTasks(self.journal, entry)
+        backend = RecordedBackend(self.backend, tasks, self._retry)
+        return run_recorded(self._made(backend, options), pubs, backend, tasks)
 
     @contextmanager
     def _tagged(self, entry: Entry) -> Iterator[None]:
@@ -299,8 +337,9 @@ class DevicePrimitive(ABC):
             job = self.handle(part)
             return job, job.result()
 
+        retry = self._retry if self._kind != "backend" else Retry(0)  # a `PatientJob` has tried again already
         try:
-            return self._retry(f"waiting for job {part.entry.job_id}", attempt)
+            return retry(f"waiting for job {part.entry.job_id}", attempt)
         except Exception as error:
             raise self._no_result(part.entry, error) from error
 
@@ -312,7 +351,8 @@ class DevicePrimitive(ABC):
 
     def _no_result(self, entry: Entry, error: Exception) -> JobError:
         what = _text(error)
-        if self._local or type(error).__name__ in _JOB_FAILURES:
+        can_wait = is_transient(error) and self._can_fetch(entry)
+        if (self._local and not can_wait) or type(error).__name__ in _JOB_FAILURES:
             self.journal.failed(entry, what)
             return JobError(f"job {entry.job_id} on {self.backend.name} failed: {what}")
         return JobError(
@@ -344,72 +384,6 @@ class DevicePrimitive(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._kind!r} on {self.backend.name}>"
-
-
-@dataclass
-class Part:
-    """One job of the service: the pieces it holds, its journal entry, its handle if there is one."""
-
-    pieces: list[Piece]
-    entry: Entry
-    job: Any
-
-
-class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
-    """The jobs of one ``run``, as one job."""
-
-    def __init__(self, primitive: DevicePrimitive, pubs: Sequence[Any], parts: Sequence[Part]) -> None:
-        super().__init__(",".join(part.entry.job_id or "?" for part in parts))
-        self._primitive, self._pubs, self._parts = primitive, pubs, parts
-        self._joined: PrimitiveResult | None = None
-
-    def job_ids(self) -> list[str]:
-        """Return the ids of the jobs at the service."""
-        return [part.entry.job_id or "?" for part in self._parts]
-
-    def result(self) -> PrimitiveResult:
-        """Wait for all jobs and return their results in the order and the shapes of the PUBs.
-
-        Raises:
-            JobError: A job failed, or its result has the wrong shape or NaN; the message names its id.
-        """
-        if self._joined is None:
-            results = [(part.pieces, self._primitive.collect(part)) for part in self._parts]
-            self._joined = self._primitive.join(self._pubs, results)
-        return self._joined
-
-    def status(self) -> JobStatus:
-        """Return the state of the least advanced job."""
-        states = {self._state(part) for part in self._parts}
-        order = (JobStatus.ERROR, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.RUNNING)
-        return next((state for state in order if state in states), JobStatus.DONE)
-
-    def _state(self, part: Part) -> JobStatus:
-        entry = self._primitive.journal.latest(part.entry.content, part.entry.occurrence)
-        known = {DONE: JobStatus.DONE, FAILED: JobStatus.ERROR}
-        if entry is not None and entry.state in known:
-            return known[entry.state]
-        status = self._primitive.handle(part).status()
-        name = status.name if isinstance(status, JobStatus) else str(status)
-        return JobStatus.__members__.get(name, JobStatus.QUEUED)
-
-    def done(self) -> bool:
-        return self.status() is JobStatus.DONE
-
-    def running(self) -> bool:
-        return self.status() is JobStatus.RUNNING
-
-    def cancelled(self) -> bool:
-        return self.status() is JobStatus.CANCELLED
-
-    def in_final_state(self) -> bool:
-        return self.status() in (JobStatus.DONE, JobStatus.CANCELLED, JobStatus.ERROR)
-
-    def cancel(self) -> None:
-        """Cancel the jobs that are not finished."""
-        for part in self._parts:
-            if self._state(part) not in (JobStatus.DONE, JobStatus.ERROR, JobStatus.CANCELLED):
-                self._primitive.handle(part).cancel()
 
 
 def _text(error: Exception) -> str:

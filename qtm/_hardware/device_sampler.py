@@ -13,9 +13,11 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 from qiskit.providers import BackendV2
 
 from qtm._errors import CircuitError
-from qtm._hardware.device_primitive import DeviceJob, DevicePrimitive
-from qtm._hardware.job_splitting import Piece, check_values
+from qtm._hardware.device_job import DeviceJob
+from qtm._hardware.device_primitive import DevicePrimitive
+from qtm._hardware.job_splitting import Piece, check_values, without_global_phase
 from qtm._hardware.local_mode import sampled_on_used_qubits
+from qtm._hardware.result_codec import damaged
 from qtm._hardware.runtime import REPETITION_DELAY, SECONDS_PER_JOB, duration_of, make_sampler, plain_options
 from qtm._primitives.job_usage import Usage
 from qtm._primitives.pubs import sampler_pubs
@@ -76,7 +78,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
                     f"PUB {index}, circuit {pub.circuit.name!r}: it has no classical register; measure its qubits, as "
                     "with measure_all(), before it is transpiled"
                 )
-        return coerced
+        return self._folded([without_global_phase(pub) for pub in coerced])
 
     def _made(self, mode: Any, options: Any) -> Any:
         return make_sampler(self._kind, mode, options)
@@ -107,14 +109,15 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return file.getvalue()
 
     def unpack(self, stored: bytes) -> PrimitiveResult:
-        """Read what `pack` wrote."""
-        with np.load(io.BytesIO(stored), allow_pickle=False) as file:
-            notes = json.loads(file["notes"].tobytes())
-            parts = [
-                ({name: BitArray(file[f"{i}/{name}"], count) for name, count in note["bits"].items()}, note["shape"])
-                for i, note in enumerate(notes)
-            ]
-        return PrimitiveResult([_result(bits, tuple(shape)) for bits, shape in parts])
+        """Read what `pack` wrote.
+
+        Raises:
+            JobError: The bytes are damaged.
+        """
+        try:
+            return _unpacked(stored)
+        except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
+            raise damaged(error) from error
 
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
         """Say what is wrong: one entry per PUB, every register with its bits, shape and shots."""
@@ -155,6 +158,16 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
             ],
             metadata={"version": 2},
         )
+
+
+def _unpacked(stored: bytes) -> PrimitiveResult:
+    with np.load(io.BytesIO(stored), allow_pickle=False) as file:
+        notes = json.loads(file["notes"].tobytes())
+        parts = [
+            ({name: BitArray(file[f"{i}/{name}"], count) for name, count in note["bits"].items()}, note["shape"])
+            for i, note in enumerate(notes)
+        ]
+    return PrimitiveResult([_result(bits, tuple(shape)) for bits, shape in parts])
 
 
 def _bits(part: PubResult) -> dict[str, BitArray]:

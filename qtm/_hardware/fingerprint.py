@@ -36,7 +36,7 @@ def job_content(pubs: Iterable[EstimatorPub | SamplerPub], setting: Mapping[str,
     """Return the SHA-256 (hex) of ``pubs`` and of the ``setting`` (backend, options, seeds) they run in."""
     parts = [json.dumps(setting, sort_keys=True, default=_option).encode()]
     parts += [piece for pub in pubs for piece in _pub_bytes(pub)]
-    return _digest(parts)
+    return digest(parts)
 
 
 def circuit_content(circuit: QuantumCircuit) -> str:
@@ -44,7 +44,7 @@ def circuit_content(circuit: QuantumCircuit) -> str:
 
     Not of its QPY bytes: those hold the random UUIDs of its parameters, which differ between processes.
     """
-    return _digest([_circuit_bytes(circuit)])
+    return digest([_circuit_bytes(circuit)])
 
 
 def _option(value: Any) -> Any:
@@ -57,7 +57,8 @@ def _option(value: Any) -> Any:
     return repr(value)
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 (hex) of byte strings and of their lengths."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

@@ -59,10 +59,10 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
     return [without_global_phase(pub) for pub in coerced]
 
 
-def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
+def without_global_phase(pub: Any) -> Any:
     """Return the PUB without its circuit's global phase, and without the parameters that only the phase holds.
 
-    A phase has no effect on expectation values. Transpiling moves parameters into it, and the runtime, which
+    A phase has no effect on what is measured. Transpiling moves parameters into it, and the runtime, which
     drops the phase, then refuses their values.
     """
     if not getattr(pub.circuit.global_phase, "parameters", None):
@@ -73,7 +73,13 @@ def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
     used = set(circuit.parameters)
     columns = [k for k, parameter in enumerate(pub.circuit.parameters) if parameter in used]
     data = {tuple(circuit.parameters): values[..., columns]} if columns else {}
-    bindings = BindingsArray(data, shape=values.shape[:-1])
+    return with_circuit(pub, circuit, BindingsArray(data, shape=values.shape[:-1]))
+
+
+def with_circuit(pub: Any, circuit: QuantumCircuit, bindings: BindingsArray) -> Any:
+    """Return the PUB of another circuit, with parameter values for it."""
+    if isinstance(pub, SamplerPub):
+        return SamplerPub(circuit, bindings, pub.shots, validate=False)
     return EstimatorPub(circuit, pub.observables, bindings, pub.precision, validate=False)
 
 

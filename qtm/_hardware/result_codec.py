@@ -35,10 +35,15 @@ def unpack(data: bytes) -> PrimitiveResult:
     try:
         return _unpacked(data)
     except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
-        raise JobError(
-            f"a result in the journal is damaged ({type(error).__name__}: {error}); restore the journal from a backup, "
-            "or begin a run with another file"
-        ) from error
+        raise damaged(error) from error
+
+
+def damaged(error: Exception) -> JobError:
+    """Return the error of a result that cannot be read."""
+    return JobError(
+        f"a result in the journal is damaged ({type(error).__name__}: {error}); restore the journal from a backup, "
+        "or begin a run with another file"
+    )
 
 
 def _unpacked(data: bytes) -> PrimitiveResult:

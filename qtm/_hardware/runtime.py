@@ -246,10 +246,10 @@ def is_transient(error: BaseException) -> bool:
     """
     seen: BaseException | None = error
     while seen is not None:
-        status = getattr(seen, "status_code", None)
-        if isinstance(status, int):
+        status = _http_status(seen)
+        if status is not None:
             return status in _TRANSIENT_STATUS
-        if isinstance(seen, (ConnectionError, TimeoutError)) or _from_requests(seen):
+        if isinstance(seen, (ConnectionError, TimeoutError)) or _is_network_error(seen):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -264,9 +264,23 @@ def is_queue_full(error: BaseException) -> bool:
     return any(text in str(error) for text in _QUEUE_IS_FULL)
 
 
-def _from_requests(error: BaseException) -> bool:
-    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("requests.")}
-    return bool(names & {"ConnectionError", "Timeout", "ChunkedEncodingError"})
+def _http_status(error: BaseException) -> int | None:
+    """The status of an HTTP answer: IBM's errors and those of httpx carry it, those of botocore in a dictionary."""
+    response = getattr(error, "response", None)
+    answer = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, Mapping) else None
+    found = (getattr(error, "status_code", None), getattr(response, "status_code", None), answer)
+    return next((status for status in found if isinstance(status, int)), None)
+
+
+_HTTP_CLIENTS = frozenset({"requests", "urllib3", "httpx", "botocore"})
+_NETWORK_ERRORS = frozenset(
+    {"ConnectionError", "Timeout", "TimeoutError", "ChunkedEncodingError", "TransportError", "HTTPClientError"}
+)
+
+
+def _is_network_error(error: BaseException) -> bool:
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.split(".")[0] in _HTTP_CLIENTS}
+    return bool(names & _NETWORK_ERRORS)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ class Settings:
         estimator: "auto" for "executor" on IBM's devices and on simulators, and "backend" on the devices of other
             providers. "executor" is the client-side estimator of the runtime (readout mitigation, zero-noise
             extrapolation, twirling, dynamical decoupling), "v2" the older one (deprecated since 0.50); "backend" is
-            Qiskit's ``BackendEstimatorV2``, which runs circuits on the backend directly. Its finished jobs are
-            answered from the journal; a job that is running when the process dies is submitted again.
+            Qiskit's ``BackendEstimatorV2``, which runs circuits on the backend directly. Ids of the provider's jobs are
+            in the journal; a resumed run fetches them with the backend's ``retrieve_job``, and submits them again if
+            the backend has no such method.
         shots: Shots per circuit, unless a PUB specifies a precision.
         precision: Target standard deviation, instead of shots.
         options: Options of the runtime's estimator, e.g. ``{"resilience_level": 2, "dynamical_decoupling":

@@ -23,8 +23,11 @@ _log = logging.getLogger("qtm")
 _SILENT = {"barrier", "delay"}  # not folded
 
 
-def fold_global(circuit: QuantumCircuit, scale: float, _rng: np.random.Generator) -> QuantumCircuit:
-    """U -> U (U^-1 U)^n, and the last gates once more to reach scales that are not odd."""
+def fold_global(circuit: QuantumCircuit, scale: float, _rng: np.random.Generator | None = None) -> QuantumCircuit:
+    """Amplify noise by folding the whole circuit: U -> U (U^-1 U)^n, and the last gates once more for even scales.
+
+    `achieved_scale` is the scale that is reached.
+    """
     gates = folding_gates(circuit)
     whole, rest = divmod(round((scale - 1) / 2 * len(gates)), len(gates))
     folded = circuit.copy()
@@ -84,7 +87,7 @@ def layers(circuit: QuantumCircuit) -> list[list[int]]:
 
 
 def achieved_scale(circuit: QuantumCircuit, scale: float) -> float:
-    """The scale nearest to ``scale`` that folding whole gates of this circuit can reach."""
+    """The noise scale closest to ``scale`` that folding whole gates of this circuit can reach."""
     count = len(folding_gates(circuit))
     return 1 + 2 * round((scale - 1) / 2 * count) / count
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
 
 from qtm._arguments import checked_int
-from qtm._errors import JobError, QtmError
+from qtm._errors import CircuitError, JobError, QtmError
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.job_usage import Usage
 
@@ -106,8 +107,12 @@ class PrimitiveRunner(ABC):
         return found.reshape(shape) if self._bound else np.broadcast_to(found[0], shape).copy()
 
     def forecast(self) -> AbstractContextManager[None]:
-        """Within it previews follow each other, as the jobs would: a mitigation method goes on drawing."""
+        """Within it each preview is of the job after the last one: a mitigation method goes on drawing."""
         return self.primitive.forecast() if hasattr(self.primitive, "forecast") else nullcontext()
+
+    def forecast_state(self) -> Any:
+        """What the next preview depends on within `forecast`; None where all are alike."""
+        return self.primitive.state_dict() if hasattr(self.primitive, "forecast") else None
 
     def preview(self, points: int) -> Usage:
         """What ``values`` of so many points would use; nothing is submitted."""
@@ -153,6 +158,25 @@ class PrimitiveRunner(ABC):
     @property
     def _name(self) -> str:
         return type(self.primitive).__name__
+
+
+def epoch_of(pass_manager: Any) -> int:
+    """How often the device was recalibrated, if the pass manager is that of a device."""
+    return int(getattr(pass_manager, "epoch", 0))
+
+
+def transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
+    """Transpile a circuit.
+
+    Raises:
+        CircuitError: the pass manager cannot transpile it.
+    """
+    try:
+        return pass_manager.run(circuit)
+    except QtmError:
+        raise
+    except Exception as error:
+        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
 def _job_id(job: Any) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 
 from qtm import _machine
 from qtm._engines.announced_kernel import AnnouncedKernel
+from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
+from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import expectation, whole_states
 from qtm._engines.statevector.kernels.sweep import TINY, Scratch
 from qtm._engines.statevector.schedule import Schedule
@@ -20,8 +22,6 @@ from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
 from qtm._errors import OutOfMemory
 
-# Share of the free memory that states may take, for the sweeps and to be kept between forward and backward.
-MEMORY_SHARE = 0.5
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _EVALUATE, _DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
 _WRITE_STATES, _READ_SEEDS = AnnouncedKernel(whole_states.write_states), AnnouncedKernel(whole_states.read_seeds)
@@ -134,7 +134,8 @@ class Sweeps:
 
     def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
-        return self.tiling.parts(batch, self._affordable_workers())
+        workers = self._affordable_workers()
+        return self.tiling.parts(batch, 1 if workers > 1 and CONTENTION.is_crowded() else workers)
 
     # Whole states, for probabilities
 
