@@ -325,6 +325,19 @@ def test_autocast_is_left_alone():
     torch.testing.assert_close(found, made(inputs), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["triton", "statevector"])
+def test_phases_of_states_under_autocast(method):
+    """A phase of the parameters keeps the precision of the states."""
+    made = QuantumCircuit(1)
+    (angle,) = ParameterVector("t", 1)
+    made.ry(angle, 0)
+    made.global_phase = 100.3 * angle
+    module = qtm.QuantumModule(made, None, [angle], outputs="state", method=method, seed_init=0).to(DEVICE)
+    expected = module()
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(module(), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("compute", "message"),
     [

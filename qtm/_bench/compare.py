@@ -30,6 +30,7 @@ class Settings:
     stop: float = inf  # a peer whose call takes longer, or whose compilation ten times as long, gets no larger size
     batch: int | None = None
     qubits: int | None = None
+    device: str = "cpu"  # of qtm
     pythons: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
 
@@ -197,12 +198,14 @@ class Comparison:
     def _check(self, case: Case, samples: int) -> str:
         """What is wrong with the peer's results, if anything."""
         theirs = self.process.ask({"job": "check"}, self.settings.patience)
-        ours = QtmRunner(case, "double", self.settings.threads, samples=samples).result()
+        device = self.settings.device
+        ours = QtmRunner(case, "double", self.settings.threads, samples=samples, device=device).result()
         return disagreement(ours, theirs, self.dtype, self.peer.tolerance) or ""
 
     def _measured(self, case: Case, mode: str, first: float) -> Row:
         row = self._row(case.x, mode)
-        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient)
+        device = self.settings.device
+        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient, device=device)
         mine, theirs = alternate(
             [lambda: ours.timed(mode), lambda: float(self._ask("run", mode)["seconds"])], self.settings.repeats
         )
@@ -249,7 +252,7 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
         case = workload.case(x, settings.batch, settings.qubits)
         for gradient in workload.gradients:
             for dtype in settings.dtypes:
-                ours = QtmRunner(case, dtype, settings.threads, gradient)
+                ours = QtmRunner(case, dtype, settings.threads, gradient, device=settings.device)
                 for mode in workload.modes:
                     done(_own_row(case, ours, mode, dtype, gradient, settings))
 

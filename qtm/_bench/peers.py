@@ -54,7 +54,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
-        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
+        states: What it simulates: "vector", "mixed" (noise), "mps" (matrix product states), or "gpu" (vectors there).
     """
 
     adapter: str
@@ -103,6 +103,12 @@ PEERS: dict[str, Peer] = {
     # Some of its numbers are single also where the state is double.
     "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
     "qiboml": Peer("qiboml", "qiboml"),
+    "plain-torch-gpu": Peer("plain_torch", "torch", _BOTH, arguments=("--device", "cuda"), states="gpu"),
+    "lightning-gpu": Peer(
+        "lightning", "pennylane_lightning_gpu", _BOTH, arguments=("--device", "lightning.gpu"), states="gpu",
+    ),
+    "tensorcircuit-gpu": Peer("tensorcircuit", "jax_cuda12_plugin", _BOTH, compiles=True, states="gpu"),
+    "torchquantum-gpu": Peer("torchquantum", "torchquantum", ("single",), ("--device", "cuda"), states="gpu"),
 }  # fmt: skip
 
 # For kernel matrices, in place of values and gradients.

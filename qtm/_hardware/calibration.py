@@ -16,6 +16,7 @@ from qiskit.transpiler import Target
 
 from qtm._arguments import check_method
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._hardware.backends import refresh
 from qtm._hardware.protocols import CalibrationProtocol
 
 logger = logging.getLogger("qtm")
@@ -169,7 +170,7 @@ class CalibrationWatch:
 
     def _measure(self, step: int) -> dict[tuple[str, tuple[int, ...]], float]:
         """Read the calibration, record it as rows, and return it by quantity and qubits."""
-        _refresh(self._backend)
+        refresh(self._backend)
         values = dict(_calibration(self._backend.target, self.qubits, self.pairs))
         for protocol in self._protocols:
             values |= protocol.measure(self._sampler, self._backend, self.qubits)
@@ -243,12 +244,6 @@ def _in_use(backend: BackendV2, qubits: Any) -> tuple[list[int], list[tuple[int,
             "physical qubits, or circuits that were transpiled for it"
         )
     return chosen, pairs
-
-
-def _refresh(backend: BackendV2) -> None:
-    """Fetch the latest calibration; only real devices have any that changes."""
-    if hasattr(backend, "service") and hasattr(backend, "refresh"):
-        backend.refresh()
 
 
 def _calibration(

@@ -55,6 +55,34 @@ class ErrorCancellation(Drawing):
             self._channels.update(_model_channels(self.noise))
         self._start()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Seed and position of the draws, and the channels of a backend, whose calibration changes during a run."""
+        state = super().state_dict()
+        if isinstance(self.noise, BackendV2):
+            state["channels"] = [
+                [name, None if qubits is None else list(qubits), dict(quasi)]
+                for (name, qubits), quasi in self._channels.items()
+            ]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing where the state was taken, with its channels."""
+        super().load_state_dict(state_dict)
+        if "channels" in state_dict:
+            self._channels.clear()
+            self._channels.update(
+                {
+                    (name, None if qubits is None else tuple(qubits)): dict(quasi)
+                    for name, qubits, quasi in state_dict["channels"]
+                }
+            )
+
+    def forget(self) -> None:
+        """Read the noise of the backend's latest calibration."""
+        if isinstance(self.noise, BackendV2):
+            self._channels.clear()
+            self._channels.update(_model_channels(self.noise))
+
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit and its random variants; add up with their signs."""
         noisy = self._noisy_gates(pub.circuit)

@@ -104,6 +104,11 @@ class SampledReadout(ReadoutErrors):
                 known |= set(new)
         return made, missing
 
+    def assume_run(self, missing: Iterable[Sequence[int]]) -> None:
+        """In a forecast: these qubits are calibrated."""
+        for qubits in missing:
+            self._assume_known(qubits)
+
     def learn(self, qubits: Sequence[int], zeros: BitArray, ones: BitArray) -> None:
         """Take the readout factors from shots of both preparations, a bit for each qubit.
 

@@ -20,10 +20,10 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qtm._arguments import checked_precision
 from qtm._circuit.observables import Observable
-from qtm._errors import CircuitError, ObservableError, QtmError
+from qtm._errors import ObservableError
 from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
 # Where estimators keep the noise that they run with, the first that is set: Runtime's and Aer's options,
 # Qiskit's reference primitives, qtm.noise.
@@ -94,7 +94,7 @@ class EstimatorRunner(PrimitiveRunner):
     def _lay_out(self) -> None:
         """Transpile the circuit, and lay the observables out on its qubits."""
         self._epoch = epoch_of(self._pass_manager)
-        laid_out = _transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
+        laid_out = transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
         self.observables = ObservablesArray([_operator(o, laid_out) for o in self._wanted])
         # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
         # values, and parameters that only the phase holds would have to be told to the estimator.
@@ -162,15 +162,6 @@ class EstimatorRunner(PrimitiveRunner):
         if self._pub_per == "observable":
             return np.concatenate(values, axis=1), None
         return np.concatenate([value.reshape(-1, self.num_outputs) for value in values]), None
-
-
-def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
-    try:
-        return pass_manager.run(circuit)
-    except QtmError:
-        raise
-    except Exception as error:
-        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
 def _operator(observable: Observable | SparsePauliOp, laid_out: QuantumCircuit | None) -> SparsePauliOp:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
 
 from qtm._arguments import checked_int
-from qtm._errors import JobError, QtmError
+from qtm._errors import CircuitError, JobError, QtmError
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.job_usage import Usage
 
@@ -162,6 +163,20 @@ class PrimitiveRunner(ABC):
 def epoch_of(pass_manager: Any) -> int:
     """How often the device was recalibrated, if the pass manager is that of a device."""
     return int(getattr(pass_manager, "epoch", 0))
+
+
+def transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
+    """Transpile a circuit.
+
+    Raises:
+        CircuitError: the pass manager cannot transpile it.
+    """
+    try:
+        return pass_manager.run(circuit)
+    except QtmError:
+        raise
+    except Exception as error:
+        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
 def _job_id(job: Any) -> str:

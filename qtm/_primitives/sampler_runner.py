@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qtm._primitives.job_usage import Usage
-from qtm._primitives.primitive_runner import PrimitiveRunner
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
 # Where samplers keep their number of shots, the first that is set.
 _SHOTS = (attrgetter("options.default_shots"), attrgetter("default_shots"))
@@ -44,6 +45,8 @@ class SamplerRunner(PrimitiveRunner):
         num_outputs: outputs of a point.
         read: gives outputs (points, outputs) from outcomes and their shares (points, outcomes) of the shots.
         is_isa: whether the circuit is in the instructions of a device, which are kept.
+        pass_manager: transpiles the circuit, and again when its device was recalibrated.
+        max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
     """
 
     def __init__(
@@ -54,14 +57,32 @@ class SamplerRunner(PrimitiveRunner):
         num_outputs: int,
         read: Callable[[Sequence[int], np.ndarray], np.ndarray],
         *,
-        is_isa: bool,
+        is_isa: bool = False,
+        pass_manager: BasePassManager | None = None,
+        max_points: int | None = None,
     ) -> None:
-        super().__init__(sampler, parameters)
+        super().__init__(sampler, parameters, max_points=max_points)
         self._num_outputs, self._outputs_of = num_outputs, read
-        self._take(circuit, is_isa)
+        self._source, self._is_isa, self._pass_manager = circuit, is_isa, pass_manager
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self._epoch = epoch_of(self._pass_manager)
+        if self._pass_manager is None:
+            self._take(self._source, self._is_isa)
+            return
+        found = transpiled(self._source, self._pass_manager).copy()
+        found.global_phase = 0  # it may hold parameters, which samplers would have to be told
+        self._take(found, is_isa=True)
 
     def _refresh(self) -> None:
-        """The circuit was transpiled by the caller, once."""
+        if self._epoch != epoch_of(self._pass_manager):
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def num_outputs(self) -> int:

@@ -19,6 +19,7 @@ from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.cone_batch import Target
 from qtm._engines.triton_statevector.outputs import Compiled, compiled
 from qtm._engines.triton_statevector.schedule import MAX_BITS
+from qtm._engines.triton_statevector.sweeps import Traffic
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
@@ -139,6 +140,10 @@ class TritonEngine(Engine):
         """See `Engine.plan`."""
         same = StateVector().compile(self.circuit, self.output, self.options).plan(batch)
         return replace(same, method=self.method.name)
+
+    def traffic(self, batch: int, device: torch.device) -> list[Traffic]:
+        """What a batch moves between a device and its memory, for each group of equal cones."""
+        return [one.sweeps.traffic(batch * len(one.cones)) for one in self._on(device).batches]
 
 
 _NO_TANGENTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,20 @@ class Turns:
     def rows(self, part: slice) -> Turns:
         """Those of some rows."""
         return Turns(self.cosine[part], self.sine[part])
+
+
+class Traffic(NamedTuple):
+    """Launches of a sweep, and bytes of states that sweeps move between a GPU and its memory.
+
+    Attributes:
+        passes: of the forward sweep, and of the reverse sweep.
+        forward: bytes of a forward sweep whose states are not kept.
+        both: bytes of both sweeps together.
+    """
+
+    passes: int
+    forward: int
+    both: int
 
 
 class Sweeps:
@@ -152,6 +166,12 @@ class Sweeps:
         return torch.empty(rows, self.parts, self.amplitudes, dtype=self.real, device=self.device)
 
     # Memory
+
+    def traffic(self, rows: int) -> Traffic:
+        """What a batch moves: a pass reads and writes a state; the first makes it, and the last of all drops it."""
+        passes, size = len(self.schedule.passes), rows * self.row_bytes
+        forward = 2 * (passes - 1)
+        return Traffic(passes, forward * size, (forward + 1 + 2 * passes - 1 + 2 * (passes - 1)) * size)
 
     def fits(self, rows: int) -> bool:
         """Whether the final states of so many rows may be kept."""
