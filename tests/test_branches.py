@@ -271,9 +271,11 @@ def test_what_deferred_measurement_cannot_hold() -> None:
 def test_what_is_refused() -> None:
     circuit = nested()
     module = qtm.QuantumModule
-    with pytest.raises(UnsupportedError, match="simulates no noise"):
+    with pytest.raises(ParameterError, match="its options are count, seed$"):
+        module(circuit, None, circuit.parameters, method=("branches", {"shots": 3}))
+    with pytest.raises(UnsupportedError, match="simulates no noise; use method='density_matrix'$"):
         module(circuit, None, circuit.parameters, method="branches", noise=qtm.noise.depolarizing_noise(0.1))
-    with pytest.raises(UnsupportedError, match="gives no Probabilities"):
+    with pytest.raises(UnsupportedError, match="gives expectation values only, no probabilities"):
         module(circuit, None, circuit.parameters, method="branches", outputs="probabilities")
     with pytest.raises(ParameterError, match="count must be"):
         Branches(0)
