@@ -453,8 +453,8 @@ def test_without_triton_or_a_gpu_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(launch, "_OLDEST", (99, 0))
     with pytest.raises(qtm.UnsupportedError, match=r"needs Triton 99.0 or later, .*, not \d+\.\d+.*; upgrade torch"):
         choose("triton", FLAT, ZED, Options())
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(qtm.UnsupportedError, match=r'needs Triton, .* pip install "qtm-torch\[gpu\]"'):
+    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
+    with pytest.raises(qtm.UnsupportedError, match=r'needs Triton: .* pip install "qtm-torch\[gpu\]"'):
         choose("statevector", FLAT, ZED, Options(device="cuda"))
 
 
