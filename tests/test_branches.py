@@ -277,7 +277,7 @@ def test_what_is_refused() -> None:
         module(circuit, None, circuit.parameters, method=("branches", {"shots": 3}))
     with pytest.raises(UnsupportedError, match="simulates no noise; use method='density_matrix'$"):
         module(circuit, None, circuit.parameters, method="branches", noise=qtm.noise.depolarizing_noise(0.1))
-    with pytest.raises(UnsupportedError, match="gives expectation values only, no probabilities"):
+    with pytest.raises(UnsupportedError, match="gives no Probabilities, only expectation values"):
         module(circuit, None, circuit.parameters, method="branches", outputs="probabilities")
     with pytest.raises(ParameterError, match="count must be"):
         Branches(0)

@@ -63,7 +63,7 @@ class Branches(SimulationMethod):
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """A reason where there is noise or an executor, or where there are more qubits than any memory holds."""
         if not isinstance(output, Expectation):
-            return f"gives expectation values only, no {type(output).__name__.lower()}; leave method= out"
+            return f"gives no {type(output).__name__}, only expectation values; leave method= out"
         why = super().refuses(circuit, output, options)
         if why is not None:
             return why
