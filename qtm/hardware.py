@@ -58,7 +58,7 @@ __all__ = [
 logger = logging.getLogger("qtm")
 
 _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
-# What the service answers to an account whose plan has no sessions.
+# The answer of the service to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # Settings that a resumed run may change, as results do not depend on them.
@@ -303,10 +303,10 @@ class Connection:
         A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
 
         Args:
-            forecast: What is going to be used.
+            forecast: The usage to come.
 
         Raises:
-            BudgetExceeded: It is more than ``max_seconds`` and ``max_executions`` leave, or than the plan has left
+            BudgetExceeded: It exceeds what is left of ``max_seconds`` or ``max_executions``, or of the plan
                 (``usage_remaining_seconds`` of the service).
 
         Example:

@@ -40,7 +40,7 @@ def rounded(usage: Usage) -> Usage:
 
 
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
-@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("dry", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_forecast_of_a_training_is_what_it_uses(stack: tuple[str, ...], dry: bool) -> None:
     """Three steps with every mitigation, from the first: calibrations once, random circuits in order."""
     circuit = ansatz()

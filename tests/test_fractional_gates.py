@@ -122,8 +122,14 @@ def on_sampler(device: Any, circuit: QuantumCircuit, method: str | None) -> Call
 
 
 STEPS = {"estimator": on_estimator, "sampler": on_sampler}
-CASES = [("estimator", method) for method in (None, "rem", "zne", "pec", "real-time-cdr")] + [
-    ("sampler", None), ("sampler", "rem")]  # fmt: skip
+SLOW = [
+    ("estimator", None),
+    ("estimator", "zne"),
+    ("estimator", "pec"),
+    ("estimator", "real-time-cdr"),
+    ("sampler", None),
+]
+CASES = [("estimator", "rem"), ("sampler", "rem"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 
 @pytest.mark.parametrize(("primitive", "method"), CASES)

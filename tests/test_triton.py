@@ -20,6 +20,7 @@ import qtm
 from qtm._circuit.causal_cone import ConeProgram
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.pauli_program import lower
+from qtm._engines import registry
 from qtm._engines.options import Options
 from qtm._engines.registry import choose
 from qtm._engines.simulation import Simulation
@@ -28,6 +29,7 @@ from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.engine import TritonStateVector
 from qtm._engines.triton_statevector.schedule import MAX_SUMS, schedule
 from qtm._torch.autograd import common_device
+from qtm.circuits import amplitude_encoding
 from qtm.engines import Expectation, Probabilities, State
 
 if (REFUSAL := launch.refusal()) is not None:
@@ -302,6 +304,20 @@ def test_gradcheck_by_inputs_and_weights(outputs):
     assert torch.autograd.gradcheck(values, (inputs, weights), fast_mode=True)
 
 
+def test_gradients_by_inputs_that_are_amplitudes():
+    encoding, ansatz = amplitude_encoding(4), real_amplitudes(2, reps=1)
+    made, features = encoding.circuit.compose(ansatz), encoding.encoding_params
+    gradients = []
+    for method in ("triton", "statevector"):
+        module = qtm.QuantumModule(made, features, ansatz.parameters, seed_init=0, method=method)
+        place = DEVICE if method == "triton" else torch.device("cpu")
+        inputs = torch.linspace(0.1, 1.0, 12, dtype=torch.float64).reshape(3, 4).to(place).requires_grad_()
+        module.double().to(place)(inputs).square().sum().backward()
+        gradients.append((inputs.grad.cpu(), module.variational.grad.cpu()))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
 def test_training_steps_agree_with_the_cpu():
     made, other = module().double(), module().double()
     other._settings = made._settings.__class__(**{**made._settings.__dict__, "method": "statevector"})
@@ -437,9 +453,45 @@ def test_without_triton_or_a_gpu_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(launch, "_OLDEST", (99, 0))
     with pytest.raises(qtm.UnsupportedError, match=r"needs Triton 99.0 or later, .*, not \d+\.\d+.*; upgrade torch"):
         choose("triton", FLAT, ZED, Options())
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(qtm.UnsupportedError, match=r'needs Triton, .* pip install "qtm-torch\[gpu\]"'):
+    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
+    with pytest.raises(qtm.UnsupportedError, match=r'needs Triton: .* pip install "qtm-torch\[gpu\]"'):
         choose("statevector", FLAT, ZED, Options(device="cuda"))
+
+
+def test_auto_on_cuda_compares_what_computes_there(monkeypatch):
+    monkeypatch.setattr(registry, "_SMALL", 0)
+    assert choose("auto", FLAT, ZED, Options(device="cuda")).name == "triton"
+    wide = lower(real_amplitudes(40, reps=1, entanglement="linear")).flat
+    every = Expectation(coerce_observables(["Z" * 40], 40))
+    assert choose("auto", wide, every, Options(device="cuda")).name == "matrix_product_state"
+
+
+def test_memory_of_a_gpu_is_what_is_free_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 << 30, 16 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
+    assert launch.budget(torch.device("cuda:0"), None) == 6 << 30
+    assert launch.budget(torch.device("cuda:0"), 5) == 5
+
+
+def test_tensors_of_the_cpu_go_to_the_current_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(launch, "is_interpreted", lambda: False)
+    assert launch.device_for(torch.device("cpu")) == torch.device("cuda:1")
+    assert launch.device_for(torch.device("cuda:0")) == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (11, 8), (13, 8)])
+def test_programs_have_threads_for_their_amplitudes(bits, warps):
+    launched = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **constants: launched.append((grid, arguments, constants))
+
+    launch.launch_tiles(Kernel(), 3, bits, torch.device("cpu"), 7, COMPLEX=1)
+    launch.launch_tiles(Kernel(), 0, bits, torch.device("cpu"))  # an empty batch
+    assert launched == [((3,), (7,), {"COMPLEX": 1, "num_warps": warps})]
 
 
 @pytest.mark.parametrize("bits", [0, 14, 2.5, None])

@@ -1,4 +1,4 @@
-"""Digital dynamical decoupling: pulses in the windows where a qubit waits, which undo its slow drift."""
+"""Digital dynamical decoupling: pulses on idle qubits, which cancel slow phase drift."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Decoupling(Memoryless):
         return result, sum(name != "id" for name in pulses.values())
 
     def _sequence(self, length: int) -> list[str]:
-        """Names of the gates that fill a window; none where it is too short."""
+        """Names of the gates that fill a window; empty if it is too short."""
         rules = require("mitiq.ddd.rules", extra="mitigation")
         operations = getattr(rules, self.rule)(length).all_operations()
         return [{"I": "id"}.get(str(op.gate), str(op.gate).lower()) for op in operations]
 
 
 def _windows(grid: list[list[CircuitInstruction]], qubit: object) -> list[tuple[int, int]]:
-    """(first layer, number of layers) of each wait of the qubit."""
+    """(first layer, number of layers) of each idle window of the qubit."""
     busy = [any(qubit in item.qubits and item.operation.name != "id" for item in layer) for layer in grid]
     found: list[tuple[int, int]] = []
     start: int | None = None

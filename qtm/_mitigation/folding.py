@@ -1,7 +1,7 @@
-"""Circuits with more noise and the same meaning: a gate G becomes G G^-1 G.
+"""Noise amplification by folding: a gate G becomes G G^-1 G, which is the same unitary with more noise.
 
-Done on Qiskit's own circuits, so parameters, broadcasting, the layout and the gates of an ISA circuit all
-survive (mitiq's conversion would lose each of them). Barriers keep a later transpilation from cancelling
+Folding works on Qiskit circuits, so parameters, broadcasting, the layout and the gates of an ISA circuit are kept
+(mitiq's conversion loses each of them). Barriers keep a later transpilation from cancelling
 the pairs.
 """
 
@@ -26,7 +26,7 @@ _SILENT = {"barrier", "delay"}  # not folded
 def fold_global(circuit: QuantumCircuit, scale: float, _rng: np.random.Generator | None = None) -> QuantumCircuit:
     """Amplify noise by folding the whole circuit: U -> U (U^-1 U)^n, and the last gates once more for even scales.
 
-    `achieved_scale` is the scale that is reached.
+    `achieved_scale` is the resulting scale.
     """
     gates = folding_gates(circuit)
     whole, rest = divmod(round((scale - 1) / 2 * len(gates)), len(gates))
@@ -124,12 +124,12 @@ def _fold_back(target: QuantumCircuit, gates: Sequence[CircuitInstruction], sour
 
 
 def native_gates(circuit: QuantumCircuit) -> frozenset[str]:
-    """Names of the standard gates in a circuit: what its device is known to understand."""
+    """Names of the standard gates in a circuit, which its device is known to support."""
     return frozenset(circuit.count_ops()) & frozenset(get_standard_gate_name_mapping()) - _SILENT
 
 
 def append_native(target: QuantumCircuit, gate: Gate, qubits: Sequence[Qubit], basis: frozenset[str]) -> None:
-    """Append a gate written in ``basis``, or as it is where it cannot be: then the estimator will say so."""
+    """Append a gate, translated to ``basis`` if possible; otherwise the estimator rejects it."""
     if gate.name in basis:
         target.append(gate, qubits)
         return

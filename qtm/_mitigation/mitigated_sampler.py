@@ -69,7 +69,7 @@ class MitigatedSampler(BaseSamplerV2):
 
     @property
     def default_shots(self) -> int:
-        """Shots of PUBs that name none: those of the sampler."""
+        """Number of shots of PUBs that specify none: that of the sampler."""
         return shots_of_sampler(self.sampler)
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class MitigatedSampler(BaseSamplerV2):
         """Return a job whose results are `MitigatedSamplerPubResult`.
 
         Raises:
-            CircuitError: a circuit measures nothing, or what it measures decides on its gates.
+            CircuitError: a circuit measures nothing, or has gates that depend on measured bits.
         """
         coerced = sampler_pubs(pubs, shots)
         wanted, missing = self._wanted(coerced)

@@ -1,4 +1,4 @@
-"""Known noise is inverted: that of gates by quasi-probabilities (PEC), that of readout exactly (REM)."""
+"""Probabilistic error cancellation (PEC): known gate noise is inverted by quasi-probabilities."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ErrorCancellation(Drawing):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on drawing where the state was taken, with its channels."""
+        """Restore a state returned by `state_dict`."""
         super().load_state_dict(state_dict)
         if "channels" in state_dict:
             self._channels.clear()
@@ -146,7 +146,7 @@ def _norm(quasi: Quasi) -> float:
 def _patterns(
     quasis: list[Quasi], nothing: tuple[str, ...], count: int, rng: np.random.Generator
 ) -> list[tuple[str, ...]]:
-    """Random patterns with at least one Pauli, with probabilities as the sizes of their weights."""
+    """Random patterns with at least one Pauli, with probabilities proportional to their absolute weights."""
     stay = np.array([abs(quasi[n]) / _norm(quasi) for quasi, n in zip(quasis, nothing, strict=True)])
     # The chance that gate k is the first to be followed by a Pauli.
     begin = np.concatenate(([1.0], np.cumprod(stay)[:-1])) * (1 - stay)
@@ -179,7 +179,7 @@ def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tupl
 
 
 def _depolarizing_inverse(level: float, num_qubits: int) -> Quasi:
-    """From mitiq's representation of a gate with local depolarizing noise."""
+    """Inverse of local depolarizing noise, from mitiq's representation of a noisy gate."""
     cirq = require("cirq", extra="mitigation")
     representations = require("mitiq.pec.representations", extra="mitigation")
     if num_qubits > 2:

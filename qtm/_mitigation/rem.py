@@ -18,6 +18,7 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qtm._errors import ObservableError, ParameterError, QtmError
 from qtm._mitigation.folding import append_native, native_gates
 from qtm._mitigation.method import Floats, Mitigated, Steps, values
+from qtm._primitives.job_usage import precision_of
 
 _MAX_READOUT_WEIGHT = 10
 
@@ -121,7 +122,7 @@ class Readout(ReadoutErrors):
         if not qubits:
             return []
         width = pub.circuit.num_qubits
-        precision = pub.precision if self.shots is None else self.shots**-0.5
+        precision = pub.precision if self.shots is None else precision_of(self.shots)
         observables = ["".join("Z" if width - 1 - i == q else "I" for i in range(width)) for q in qubits]
         prepared = QuantumCircuit(width), flipped(pub.circuit, qubits)
         return [EstimatorPub.coerce((circuit, observables, None, precision)) for circuit in prepared]

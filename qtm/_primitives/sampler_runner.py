@@ -18,13 +18,13 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qtm._primitives.job_usage import Usage
 from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
-# Where samplers keep their number of shots, the first that is set.
+# Attributes in which samplers keep their number of shots; the first that is set counts.
 _SHOTS = (attrgetter("options.default_shots"), attrgetter("default_shots"))
 _DEFAULT_SHOTS = 1024  # of Qiskit's samplers and of Aer's
 
 
 def shots_of_sampler(sampler: Any) -> int:
-    """Return the shots of PUBs that name none."""
+    """Return the number of shots of PUBs that specify none."""
     for find in _SHOTS:
         try:
             shots = find(sampler)
@@ -39,14 +39,14 @@ class SamplerRunner(PrimitiveRunner):
     """Outputs of one circuit at many points, from any ``BaseSamplerV2``. A call is one job, of one PUB.
 
     Args:
-        sampler: what runs the job.
+        sampler: runs the jobs.
         circuit: measured into a register ``meas``.
         parameters: what the coordinates of a point are bound to, in this order.
         num_outputs: outputs of a point.
         read: gives outputs (points, outputs) from outcomes and their shares (points, outcomes) of the shots.
-        is_isa: whether the circuit is in the instructions of a device, which are kept.
+        is_isa: whether the circuit is already in the instructions of a device.
         pass_manager: transpiles the circuit, and again when its device was recalibrated.
-        max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
+        max_points: maximum number of points in one job; None for no limit.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SamplerRunner(PrimitiveRunner):
             self._take(self._source, self._is_isa)
             return
         found = transpiled(self._source, self._pass_manager).copy()
-        found.global_phase = 0  # it may hold parameters, which samplers would have to be told
+        found.global_phase = 0  # it may contain parameters, which would need values
         self._take(found, is_isa=True)
 
     def _refresh(self) -> None:

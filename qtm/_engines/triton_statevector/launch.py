@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 
 from qtm import _machine
-from qtm._errors import OutOfMemory, require
+from qtm._errors import MissingPackage, OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
 _OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
@@ -35,9 +33,10 @@ def is_interpreted() -> bool:
 
 def refusal() -> str | None:
     """Why no kernel can run in this process, as the end of a sentence; None if one can."""
-    if importlib.util.find_spec("triton") is None:
-        return 'needs Triton, which is not installed; install it with: pip install "qtm-torch[gpu]"'
-    version = importlib.import_module("triton").__version__
+    try:
+        version = require("triton", "gpu").__version__
+    except MissingPackage as error:
+        return f"needs Triton: {error}"
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         return f"needs Triton {_OLDEST[0]}.{_OLDEST[1]} or later, as torch 2.9 brings it, not {version}; upgrade torch"
     if not is_interpreted() and not torch.cuda.is_available():
