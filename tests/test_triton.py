@@ -28,6 +28,7 @@ from qtm._engines.statevector import cone_groups
 from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.engine import TritonStateVector
 from qtm._engines.triton_statevector.schedule import MAX_SUMS, schedule
+from qtm._gradients import adjoint
 from qtm._torch.autograd import common_device
 from qtm.circuits import amplitude_encoding
 from qtm.engines import Expectation, Probabilities, State
@@ -414,6 +415,24 @@ def test_modules_that_cannot_follow_say_so(settings, message):
 def test_a_module_on_cuda_takes_the_way_without_numpy(outputs):
     method = settings_of(outputs=outputs)._method(torch.float32, "cuda")
     assert method.fused is None and method.simulation.engine.method.name == "triton"
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it is not on the CPU."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "is nan in sample 1"), (1e20, "beyond 7.04e")])
+def test_angles_on_a_gpu_are_looked_at_there(value, message, monkeypatch):
+    method = settings_of()._method(torch.float64, "cuda")
+    angles = torch.zeros(2, 4, dtype=torch.float64)
+    monkeypatch.setattr(adjoint, "check_angles", lambda *_: pytest.fail("angles came to the CPU"))
+    method._check_angles(angles.as_subclass(Elsewhere))
+    monkeypatch.undo()
+    angles[1, 2] = value
+    with pytest.raises(qtm.ParameterError, match=message):
+        method._check_angles(angles.as_subclass(Elsewhere))
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "hpu:0"])
