@@ -522,11 +522,11 @@ def test_options(bits):
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "arch", "warp"), [("cuda", 90, 32), ("hip", "gfx942", 64)])
 def test_kernels_compile_for_gpus(backend, arch, warp, tmp_path):
-    """Down to the machine code of a GPU that is not here; in a process of its own, without the interpreter."""
+    """What the engine launches, down to the machine code of a GPU that is not here; in a process of its own."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     script = Path(__file__).parent / "compile_kernels.py"
     done = subprocess.run(
         [sys.executable, script, backend, str(arch), str(warp)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["half_angles", "weighted_sums", *["evolve", "pull_back"] * 8]
+    assert done.stdout.split() == ["evolve", "half_angles", "pull_back", "weighted_sums"]
