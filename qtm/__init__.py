@@ -26,7 +26,7 @@ from qtm._errors import (
 )
 from qtm._machine import garbage_collection_paused
 
-# A full collection goes through all objects of torch and qiskit, and would take a third of the import.
+# A full collection visits all objects of torch and qiskit, and would take a third of the import time.
 with garbage_collection_paused():
     from qtm.modules import HybridModule, QuantumModule
     from qtm.primitives import FastEstimator, FastSampler
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qtm.connectors import EstimatorQNN, SamplerQNN, TorchConnector
     from qtm.gradients import FastReverseEstimatorGradient
     from qtm.kernels import QuantumKernel
-    from qtm.mitigation import MitigatedEstimator
+    from qtm.mitigation import MitigatedEstimator, MitigatedSampler
     from qtm.noise import TrainableNoise, depolarizing_noise, local_pauli_noise, noisy_estimator
     from qtm.postselection import PostSelectedModule
     from qtm.sklearn import QuantumClassifier, QuantumKernelClassifier, QuantumKernelRegressor, QuantumRegressor
@@ -55,6 +55,7 @@ __all__ = [
     "JobError",
     "MissingPackage",
     "MitigatedEstimator",
+    "MitigatedSampler",
     "ObservableError",
     "OutOfMemory",
     "ParameterError",
@@ -80,11 +81,12 @@ __all__ = [
     "noisy_estimator",
 ]
 
-# Imported when first asked for: what they import takes longer than qtm itself.
+# Imported on first use: their dependencies take longer to import than qtm itself.
 _LAZY = {
     "EstimatorQNN": "connectors",
     "FastReverseEstimatorGradient": "gradients",
     "MitigatedEstimator": "mitigation",
+    "MitigatedSampler": "mitigation",
     "PostSelectedModule": "postselection",
     "QuantumClassifier": "sklearn",
     "QuantumKernel": "kernels",

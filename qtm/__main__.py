@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_log() -> None:
-    """Let the user see what the library logs, the compilation of kernels above all."""
+    """Show the log of the library, above all the compilation of kernels."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("qtm: %(message)s"))
     _LOGGER.handlers[:] = [handler]
@@ -96,7 +96,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _run_bench(arguments: Sequence[str]) -> int:
-    """Hand over to the benchmarks, which read their own arguments."""
+    """Run the benchmarks, which parse their own arguments."""
     if find_spec("qtm.bench") is None:
         raise QtmError("this installation has no qtm.bench; install qtm from a checkout of its repository")
     return importlib.import_module("qtm.bench").main(arguments) or 0
@@ -107,7 +107,7 @@ def _run_demo(options: argparse.Namespace) -> None:
     log_above_bar = require("tqdm.contrib.logging", "demo").logging_redirect_tqdm
     require("matplotlib", "demo")  # fail now, not after the training
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # its share is a softmax; threads that wait for it would take the circuit's cores
+    torch.set_num_threads(1)  # torch only computes a softmax; its idle threads would take the circuit's cores
     began = time.perf_counter()
     model = classifier.Classifier(classifier.Settings(options.epochs, options.seed, options.threads, options.device))
     digits, module = model.digits, model.module
@@ -159,7 +159,7 @@ def _run_info(options: argparse.Namespace) -> None:
 
 
 def _processor() -> str:
-    """The model of the processor; Linux tells it only in a file."""
+    """The processor model; Linux gives it only in a file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

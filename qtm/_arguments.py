@@ -14,16 +14,16 @@ import numpy as np
 from qtm._errors import ParameterError
 
 _SHOWN = 60  # characters of a value that a message quotes
-_LARGEST_SEED = 2**63 - 1  # what torch, NumPy, Aer and SQLite all take
+_LARGEST_SEED = 2**63 - 1  # accepted by torch, NumPy, Aer and SQLite alike
 
 
 def is_whole(value: Any) -> bool:
-    """Whether this is an integer, of Python or of NumPy, and not a bool."""
+    """Whether this is a Python or NumPy integer, and not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether ``repr`` says what the value is; other objects print their address, or fail to."""
+    """Whether ``repr`` shows the value; for other objects it shows an address, or fails."""
     if type(value) in (list, tuple, set):
         return all(map(_is_plain, value))
     if type(value) is dict:
@@ -32,7 +32,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it: itself where it is short, otherwise what it is.
+    """A value as quoted in messages: the value itself if it is short, otherwise its type.
 
     Example:
         >>> shown("high"), shown([0] * 100), shown(dict)
@@ -45,7 +45,7 @@ def shown(value: Any) -> str:
 
 
 def refused(argument: str, expected: str, value: Any, advice: str) -> ParameterError:
-    """The error to raise for a value that an argument cannot have."""
+    """The error for an invalid value of an argument."""
     return ParameterError(f"{argument} must be {expected}, not {shown(value)}; {advice}")
 
 
@@ -88,10 +88,10 @@ def checked_precision(value: Any, argument: str) -> float:
 
 
 def checked_flag(value: Any, argument: str) -> bool:
-    """Return True or False (of Python or NumPy); other truthy objects are refused.
+    """Return a Python or NumPy bool as True or False; other truthy objects are refused.
 
     Raises:
-        ParameterError: it is neither.
+        ParameterError: it is not a bool.
     """
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -126,10 +126,10 @@ def check_generator_seed(value: Any, argument: str) -> None:
 
 
 def checked_choice(value: Any, argument: str, choices: Iterable[str]) -> str:
-    """One of several names.
+    """Return a name that is one of ``choices``.
 
     Raises:
-        ParameterError: it is none of them.
+        ParameterError: it is not one of them.
     """
     names = tuple(choices)
     if isinstance(value, str) and value in names:
@@ -141,7 +141,7 @@ def check_type(value: Any, argument: str, kinds: type | tuple[type, ...], expect
     """Refuse an object of another class.
 
     Raises:
-        ParameterError: the object is of none of these classes.
+        ParameterError: the object is not an instance of these classes.
     """
     if not isinstance(value, kinds):
         raise refused(argument, expected, value, advice)
@@ -151,7 +151,7 @@ def check_method(value: Any, argument: str, name: str, expected: str, advice: st
     """Refuse an object that has no method of this name, or is a class instead of an object.
 
     Raises:
-        ParameterError: it has not.
+        ParameterError: it has no such method.
     """
     if isinstance(value, type) or not callable(getattr(value, name, None)):
         raise refused(argument, expected, value, advice)
@@ -160,7 +160,7 @@ def check_method(value: Any, argument: str, name: str, expected: str, advice: st
 def checked_options(
     options: Mapping[str, Any], defaults: Mapping[str, Any], checks: Mapping[str, Callable[[Any, str], Any]]
 ) -> None:
-    """Check the options that have a check; None is taken where it is the default.
+    """Run the checks of options; None is accepted where it is the default.
 
     Raises:
         ParameterError: a value is unusable.

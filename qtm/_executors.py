@@ -1,4 +1,4 @@
-"""Even dealing of a batch over workers, and running the shares on any executor of `concurrent.futures`."""
+"""Split a batch evenly over workers, and run the shares on any `concurrent.futures` executor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolve_threads(num_threads: int) -> int:
     """Number of workers meant by ``num_threads``; 0 means all cores.
 
     Raises:
-        ParameterError: ``num_threads`` is negative or no integer.
+        ParameterError: ``num_threads`` is negative or not an integer.
     """
     if not is_whole(num_threads) or num_threads < 0:
         raise refused("num_threads", "0 (all cores) or a positive integer", num_threads, "give the threads to use")
@@ -26,10 +26,10 @@ def resolve_threads(num_threads: int) -> int:
 
 
 def check_executor(executor: Executor | None) -> None:
-    """Refuse what no task can be handed to.
+    """Refuse an object that is not an executor.
 
     Raises:
-        ParameterError: it cannot be submitted to.
+        ParameterError: it has no method ``submit``.
     """
     if executor is not None:
         advice = "give a ProcessPoolExecutor, say, or None for threads of this process"
@@ -37,9 +37,9 @@ def check_executor(executor: Executor | None) -> None:
 
 
 def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
-    """Contiguous shares (first, last) of ``tasks``, as even as can be; no share is empty.
+    """Contiguous shares (first, last) of ``tasks``, as even as possible; no share is empty.
 
-    The first ``tasks - workers * floor(tasks / workers)`` workers take one more (Meyer et al. 2024, sec. II-B).
+    The first ``tasks - workers * floor(tasks / workers)`` workers get one more (Meyer et al. 2024, sec. II-B).
 
     Example:
         >>> deal(7, 3)
@@ -54,20 +54,20 @@ def deal(tasks: int, workers: int) -> list[tuple[int, int]]:
 
 
 def workers_of(executor: Executor) -> int:
-    """How many workers an executor has, where it says so; otherwise the cores of this machine."""
-    count = getattr(executor, "_max_workers", None)  # that of concurrent.futures, and what imitates it
-    client: Any = getattr(executor, "_client", None)  # of dask: its cluster may be elsewhere, and larger
+    """Number of workers of an executor if it is known, otherwise the cores of this machine."""
+    count = getattr(executor, "_max_workers", None)  # concurrent.futures, and executors modelled on it
+    client: Any = getattr(executor, "_client", None)  # dask: its cluster may be on other machines, and larger
     if count is None and hasattr(client, "nthreads"):
         count = sum(client.nthreads().values())
     return count or available_cores()
 
 
 def executor_map(executor: Executor, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
-    """``function(*task)`` for every task on an executor, in order.
+    """Results of ``function(*task)`` for all tasks on an executor, in order.
 
     Raises:
-        WorkerError: a worker died, a task failed, or the executor takes no more; no result is silently missing.
-        QtmError: what a task raised on purpose.
+        WorkerError: a worker died, a task failed, or the executor accepts no more tasks; no result is silently missing.
+        QtmError: raised by a task itself.
     """
     futures: list[Future[Result]] = []
     for task in tasks:
@@ -90,7 +90,7 @@ def executor_map(executor: Executor, function: Callable[..., Result], tasks: Seq
 
 
 def _failure(future: Future) -> BaseException | None:
-    """The exception of a task, waited for; also where it was cancelled."""
+    """Wait for a task; its exception, also if it was cancelled."""
     try:
         return future.exception()
     except CancelledError as error:
@@ -102,6 +102,6 @@ def _what_happened(error: BaseException, share: str) -> str:
     if isinstance(error, BrokenExecutor):
         return (
             f"a worker died while it computed {share} ({reason}); it may have run out of memory. "
-            "Make a new executor, with fewer workers or smaller batches"
+            "Create a new executor, with fewer workers or smaller batches"
         )
     return f"a worker could not compute {share} ({reason})"

@@ -1,4 +1,4 @@
-"""Memory kept between calls, within one bound of bytes over all caches: what was used longest ago goes first."""
+"""Memory kept between calls: one limit in bytes for all caches, evicting the least recently used entries first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from qtm._locks import fork_safe_lock
 
 Value = TypeVar("Value")
 
-# What is not owned by whatever refers to it, and would lead to everything else.
+# Objects that their referrers do not own, and whose references lead to everything else.
 _SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Executor, ReferenceType)
 
 
 def bytes_of(value: object, shared: tuple[type, ...] = ()) -> int:
-    """Bytes of an object and of all that it refers to, each counted once; objects of the types ``shared`` left out."""
+    """Bytes of an object and of everything it refers to, each counted once, except objects of the types ``shared``."""
     skip, seen, total = (*_SHARED, *shared), set(), 0
     level: list[Any] = [value]
     while level:
@@ -34,36 +34,36 @@ def bytes_of(value: object, shared: tuple[type, ...] = ()) -> int:
             seen.add(id(item))
             total += _own_bytes(item)
             found.append(item)
-        level = gc.get_referents(*found)  # of an array they do not include what it is a view of
+        level = gc.get_referents(*found)  # the referents of an array do not include its base
         level += [item.base for item in found if isinstance(item, np.ndarray) and item.base is not None]
     return total
 
 
 def _own_bytes(item: Any) -> int:
-    if hasattr(item, "untyped_storage"):  # a tensor, whose numbers Python does not see
+    if hasattr(item, "untyped_storage"):  # a tensor: Python does not see its storage
         return sys.getsizeof(item) + int(item.untyped_storage().nbytes())
-    return sys.getsizeof(item)  # of an array with its numbers, unless it is a view
+    return sys.getsizeof(item)  # includes the data of an array, unless it is a view
 
 
 class KeptMemory:
-    """A bound of bytes over all that was kept. `keep`, `touch` and `forget` are called with `lock` held.
+    """A limit in bytes on everything that is kept. Call `keep`, `touch` and `forget` with `lock` held.
 
     Args:
-        limit: bytes of everything together.
+        limit: total bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
         self.lock = fork_safe_lock()
         self.waiting: list[tuple[ReferenceType[ByteCache[Any]], ReferenceType[Any]]] = []
-        # A finalizer could run while the lock is held, so entries of owners that are gone go when room is made.
+        # A finalizer could run while the lock is held, so entries of dead owners are removed when room is made.
         self._kept: OrderedDict[Hashable, tuple[int, ReferenceType[Any], Callable[[Any], None]]] = OrderedDict()
         self._spare: list[Callable[[], bool]] = []
 
     def keep(self, token: Hashable, size: int, owner: object, drop: Callable[[Any], None]) -> None:
-        """Count ``size`` bytes, last used now; ``drop(owner)`` is called where they have to go."""
+        """Count ``size`` bytes as used just now; ``drop(owner)`` is called to evict them."""
         self.forget(token)
-        if size > self.limit:  # alone too large: nothing else has to go for it
+        if size > self.limit:  # too large on its own: evict nothing else for it
             drop(owner)
             return
         self._kept[token] = size, ref(owner), drop
@@ -72,11 +72,11 @@ class KeptMemory:
             self.make_room()
 
     def make_room_in(self, drop_oldest: Callable[[], bool]) -> None:
-        """Have ``drop_oldest`` called, which says whether it found something, before anything else has to go."""
+        """Call ``drop_oldest`` (returns whether it freed anything) before anything else is evicted."""
         self._spare.append(drop_oldest)
 
     def make_room(self) -> None:
-        """Let go of spare memory, then of what was used longest ago, until what is left is within the limit."""
+        """Free spare memory, then evict the least recently used entries, until the rest is within the limit."""
         for other in [t for t, (_, kept_by, _) in self._kept.items() if kept_by() is None]:
             self.forget(other)
         for drop_oldest in self._spare:
@@ -89,18 +89,18 @@ class KeptMemory:
                 drop(alive)
 
     def not_measured(self) -> list[tuple[ReferenceType[ByteCache[Any]], ReferenceType[Any]]]:
-        """What was made and not measured so far, by its cache; the caller measures it."""
+        """Entries created but not yet measured, by cache; the caller measures them."""
         with self.lock:
             waiting, self.waiting = self.waiting, []
         return waiting
 
     def touch(self, token: Hashable) -> None:
-        """It was used now."""
+        """Mark an entry as used just now."""
         if token in self._kept:
             self._kept.move_to_end(token)
 
     def forget(self, token: Hashable) -> None:
-        """It is no longer kept."""
+        """Stop counting an entry."""
         found = self._kept.pop(token, None)
         if found is not None:
             self.used -= found[0]
@@ -113,14 +113,14 @@ class _Entry(Generic[Value]):
 
 
 class ByteCache(Generic[Value]):
-    """Values by key, at most ``most`` of them, whose bytes count against a bound with those of other caches.
+    """An LRU cache of at most ``most`` values, whose bytes count against a limit shared with other caches.
 
-    A value is measured when the next one is made, in whichever cache: by then it has been used, and made its tables.
+    A value is measured when the next one is created, in any cache: by then it has been used and has built its tables.
 
     Args:
-        most: how many values.
-        memory: the bound.
-        shared: types of objects that are not counted, because others own them.
+        most: maximum number of values.
+        memory: the shared limit.
+        shared: types of objects that are not counted, because something else owns them.
     """
 
     def __init__(self, most: int, memory: KeptMemory, shared: tuple[type, ...] = ()) -> None:
@@ -131,7 +131,7 @@ class ByteCache(Generic[Value]):
         return len(self._entries)
 
     def find(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of this key, or a new one. Two threads may make it; both get the one that was there first."""
+        """The value of this key, or a new one. If two threads create it, both get the one stored first."""
         with self.memory.lock:
             found = self._entries.get(key)
             if found is not None:
@@ -150,7 +150,7 @@ class ByteCache(Generic[Value]):
         return entry.value
 
     def measure(self, waiting: ReferenceType[_Entry[Value]]) -> None:
-        """Count the bytes of an entry, if it is still here."""
+        """Count the bytes of an entry, if it is still in the cache."""
         entry = waiting()
         if entry is None:
             return
@@ -160,5 +160,5 @@ class ByteCache(Generic[Value]):
                 self.memory.keep(entry, size, self, lambda cache: cache._entries.pop(entry.key, None))
 
 
-# One for all circuits and all caches: a bound for each would grow with their number.
+# One limit for all circuits and all caches: separate limits would add up with their number.
 KEPT = KeptMemory(1 << 28)

@@ -1,7 +1,7 @@
-"""Locks that a forked child finds free, and a cached property that needs none.
+"""Locks that are free in a forked child, and a cached property without a lock.
 
 A fork copies locks as they are, but only the thread that forks: a lock that another thread holds at that moment would
-stay locked in the child for ever. What these locks guard is changed in single steps, so it is whole at any moment.
+stay locked in the child for ever. What these locks guard is changed in single steps, so it is always consistent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def fork_safe_lock() -> threading.Lock:
 
 
 def _renew_all() -> None:
-    for lock in _LOCKS:  # renewed as the standard library renews its own
+    for lock in _LOCKS:  # as the standard library reinitialises its own
         lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
@@ -51,7 +51,7 @@ class cached_property(Generic[Result]):  # noqa: N801  (a decorator, named like 
     def __get__(self, instance: object, owner: type) -> Result: ...
 
     def __get__(self, instance: object | None, owner: type) -> cached_property[Result] | Result:
-        """The value, which from now on is found in the instance first."""
+        """The value; later look-ups find it in the instance first."""
         if instance is None:
             return self
         value = instance.__dict__[self._name] = self._compute(instance)

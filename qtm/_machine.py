@@ -1,4 +1,4 @@
-"""What this process may use: cores and memory of the machine, or of the container it runs in.
+"""Cores and memory available to this process, on the machine or in its container.
 
 A container (Docker, Kubernetes, a batch system, systemd) limits its processes by Linux control groups, which the
 machine's own figures do not show. Version 1 mounts every controller by itself, version 2 all of them together; a limit
@@ -23,8 +23,8 @@ _ROOT = Path("/")
 def available_cores(root: Path = _ROOT) -> int:
     """Cores that this process may use, at least one.
 
-    Of a fraction of a core that a quota grants, nothing is used: a thread more would be stopped for most of the time,
-    while the others wait for it.
+    A quota is rounded down to whole cores: one more thread would be throttled most of the time, while the others wait
+    for it.
 
     Args:
         root: the folder that holds ``proc`` and ``sys``.
@@ -36,7 +36,7 @@ def available_cores(root: Path = _ROOT) -> int:
 
 
 def free_memory(root: Path = _ROOT) -> int:
-    """Bytes of memory that this process can still get, at least 0.
+    """Bytes of memory that this process can still allocate, at least 0.
 
     Args:
         root: the folder that holds ``proc`` and ``sys``.
@@ -51,7 +51,7 @@ def _free_on_machine(root: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a file; none where it cannot be read, because the system does not have it."""
+    """Lines of a file; none if it cannot be read, because the system does not have it."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -78,7 +78,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _room(folder: Path) -> int | None:
-    """Bytes that a group may still take; None: no limit. Cached files count as free: the kernel gives them up."""
+    """Bytes that a group may still allocate; None: no limit. The page cache counts as free: the kernel reclaims it."""
     for limit, usage, files in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -97,7 +97,7 @@ def _number(path: Path) -> int | None:
 
 @cache
 def _groups(root: Path, controller: str) -> tuple[Path, ...]:
-    """Folders of the groups that this process is in, from its own up to the topmost that it can see."""
+    """Folders of the control groups of this process, from its own up to the topmost visible one."""
     members = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") >= 2]
     mounts = [line.split(" - ") for line in _lines(root / "proc/self/mountinfo")]
     folders: list[Path] = []
@@ -118,7 +118,7 @@ def _groups(root: Path, controller: str) -> tuple[Path, ...]:
 def _chain(mounted: Path, top: str, path: str) -> list[Path]:
     """The folder of group ``path`` and those above it, where group ``top`` is mounted at ``mounted``."""
     inside = PurePosixPath(path)
-    # In a container the path may be that of the host, and what is mounted the container's own group.
+    # In a container the path may be the host's, while the mount shows the container's own group.
     below = inside.relative_to(top).parts if inside.is_relative_to(top) and ".." not in inside.parts else ()
     chain = [mounted.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
     return [folder for folder in chain if folder.is_dir()]
@@ -126,7 +126,7 @@ def _chain(mounted: Path, top: str, path: str) -> list[Path]:
 
 @contextmanager
 def garbage_collection_paused() -> Iterator[None]:
-    """No collection of reference cycles meanwhile; what was switched off before stays so."""
+    """Pause the garbage collector; if it was off before, it stays off."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

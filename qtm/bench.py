@@ -25,9 +25,10 @@ from typing import Any
 
 import torch
 
-from qtm._bench import ground_states, kernel_matrices, kernels, noise, second, training
+from qtm._bench import gpu, ground_states, kernel_matrices, kernels, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
-from qtm._bench.peers import KERNEL_PEERS, PEERS, parse_assignments, python_of
+from qtm._bench.options import common, comparing, comparing_kernels, peers_of, sized, titled, training_mps
+from qtm._bench.peers import KERNEL_PEERS, chosen_peers, parse_assignments
 from qtm._bench.report import Report, comparison_table, core_table, ground_state_lines, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The command as it may be published: without the paths that are this machine's own."""
+    """The command for publication, without paths of this machine."""
     words, own = ["qtm", "bench"], {"--json", "--plot", "--peer-python", "--peer-options", "--mnist"}
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not own & {before, word, word.partition("=")[0]}:
@@ -72,126 +73,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
     core = commands.add_parser("core", help="kernels against the peak of the machine, and the overhead around them")
-    _common(core, repeats=15)
+    common(core, repeats=15)
     core.set_defaults(run=_run_core)
     for name, workload in WORKLOADS.items():
-        command = commands.add_parser(name, help=workload.title, description=workload.title)
-        _common(command, repeats=7)
-        _comparing(command, workload)
+        command = titled(commands, name, workload.title)
+        common(command, repeats=7)
+        comparing(command, workload)
         command.set_defaults(run=_run_comparison, name=name)
-    threads = commands.add_parser("threads", help=_THREADS_TITLE, description=_THREADS_TITLE)
-    _common(threads, repeats=15)
-    _sized(threads, WORKLOADS["fig1"], several_batches=True)
+    threads = titled(commands, "threads", _THREADS_TITLE)
+    common(threads, repeats=15)
+    sized(threads, WORKLOADS["fig1"], several_batches=True)
     threads.set_defaults(run=_run_threads)
-    second_order = commands.add_parser("second", help=second.TITLE, description=second.TITLE)
-    _common(second_order, repeats=7)
-    _sized(second_order, WORKLOADS["fig1"])
-    second_order.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
+    second_order = titled(commands, "second", second.TITLE)
+    common(second_order, repeats=7)
+    sized(second_order, WORKLOADS["fig1"])
+    second_order.add_argument(
+        "--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions"
+    )
     second_order.set_defaults(run=_run_second)
-    mps = commands.add_parser("mps", help=ground_states.TITLE, description=ground_states.TITLE)
-    _common(mps, repeats=10)
-    _training_mps(mps)
+    mps = titled(commands, "mps", ground_states.TITLE)
+    common(mps, repeats=10)
+    training_mps(mps)
     mps.set_defaults(run=_run_mps)
-    kernel = commands.add_parser("kernel", help=kernel_matrices.TITLE, description=kernel_matrices.TITLE)
-    _common(kernel, repeats=7)
-    _comparing_kernels(kernel)
+    kernel = titled(commands, "kernel", kernel_matrices.TITLE)
+    common(kernel, repeats=7)
+    comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
+    on_gpu = titled(commands, "gpu", "steps on a GPU, beside the CPU and other packages on the same GPU")
+    common(on_gpu, repeats=7)
+    gpu.add_options(on_gpu)
+    on_gpu.set_defaults(run=_run_gpu)
     tables = commands.add_parser("tables", help="fill the tables of the documents from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
     return parser
 
 
-def _common(parser: argparse.ArgumentParser, repeats: int) -> None:
-    parser.add_argument("--repeats", type=_at_least(1), default=repeats, help=f"rounds of timing (default {repeats})")
-    parser.add_argument("--quick", action="store_true", help="a short run, to check that it works")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="save here; results in FILE that are not measured again are kept"
-    )
-
-
-def _sized(parser: argparse.ArgumentParser, workload: Workload, *, several_batches: bool = False) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    several: dict[str, Any] = {"nargs": "+", "dest": "batches"} if several_batches else {}
-    parser.add_argument("--batch", type=_at_least(1), help=f"samples (default {workload.batch})", **several)
-    sizes = " ".join(map(str, workload.sizes))
-    if workload.qubits:
-        parser.add_argument("--qubits", type=_at_least(2), help=f"default {workload.qubits}")
-        parser.add_argument(f"--{workload.axis}", type=_at_least(1), nargs="+", dest="sizes", help=f"default {sizes}")
-    else:
-        parser.add_argument("--qubits", type=_at_least(2), nargs="+", dest="sizes", help=f"default {sizes}")
-        parser.set_defaults(qubits=None)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-
-
-def _comparing(parser: argparse.ArgumentParser, workload: Workload) -> None:
-    _sized(parser, workload)
-    parser.add_argument(
-        "--peers", nargs="+", metavar="NAME", choices=[*PEERS, "all", "none"],
-        help=f"default: those of this list that are installed or given: {', '.join(_peers_of(workload))}",
-    )  # fmt: skip
-    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
-    parser.add_argument(
-        "--peer-options", action="append", default=[], metavar="NAME=OPTIONS",
-        help="options of an adapter, such as original=--checkout=FOLDER",
-    )  # fmt: skip
-    parser.add_argument("--modes", nargs="+", choices=workload.modes, default=workload.modes)
-    if len(workload.gradients) > 1:
-        methods = workload.gradients
-        parser.add_argument("--gradients", nargs="+", choices=methods, default=methods, help="of qtm alone")
-    parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["double"])
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds; a slower batch is run in part and scaled")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
-    if workload in (WORKLOADS["table2"], WORKLOADS["table3"]):
-        parser.add_argument("--no-training", action="store_true", help="time the steps only")
-        parser.add_argument("--seeds", type=_at_least(1), default=10, help="trainings of the policy")
-        parser.add_argument(
-            "--mnist", type=Path, metavar="FOLDER", help="train on the MNIST that torchvision put there"
-        )
-
-
-def _comparing_kernels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_at_least(0), default=0, help="0: all cores")
-    for name in ("qubits", "samples"):
-        sizes = " ".join(map(str, getattr(kernel_matrices, name.upper())))
-        parser.add_argument(f"--{name}", type=_at_least(2), nargs="+", help=f"default {sizes}")
-    parser.add_argument(
-        "--peers", nargs="+", metavar="NAME", choices=[*KERNEL_PEERS, "none"],
-        help=f"default: those of this list that are installed or given: {', '.join(KERNEL_PEERS)}",
-    )  # fmt: skip
-    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="the Python of a peer")
-    parser.add_argument("--peer-options", action="append", default=[], metavar="NAME=OPTIONS", help="of an adapter")
-    parser.add_argument("--limit", type=float, default=10.0, help="seconds; a slower peer is timed on fewer samples")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds; a slower call is cut off")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture of the result here")
-
-
-def _training_mps(parser: argparse.ArgumentParser) -> None:
-    names, ansatze = list(ground_states.TRUNCATIONS), list(ground_states.ANSATZE)
-    parser.add_argument("--qubits", type=_at_least(4), default=50, help="an even number (default 50)")
-    parser.add_argument("--epochs", type=_at_least(1), default=100, help="default 100")
-    parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
-    parser.add_argument("--rate", type=float, default=ground_states.RATE, help="learning rate of Adam")
-    methods = ground_states.OPTIMIZERS
-    parser.add_argument("--optimizer", choices=methods, default=methods[0], help=f"default {methods[0]}")
-    parser.add_argument("--truncations", nargs="+", choices=names, default=names)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save the errors over the epochs as a picture here")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
-        return int(text)
-
-    return convert
-
-
 # --- Benchmarks -------------------------------------------------------------------------------------------------
 
 
 def _run_core(options: argparse.Namespace) -> int:
-    title = "What the machine could do, and what qtm does"
+    title = "Kernels against the peak of the machine"
     head = {"title": title, "axis": "", "commands": [options.command], "threads": 0}
     results = Report("core", options.json, head)
     sizes = kernels.QUICK if options.quick else kernels.Sizes()
@@ -270,12 +192,22 @@ def _run_kernel(options: argparse.Namespace) -> int:
     sizes = options.qubits or quick[0], options.samples or quick[1]
     head = {"title": kernel_matrices.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
     report = Report("kernel", options.json, head)
-    installed = [name for name in KERNEL_PEERS if python_of(name, settings.pythons, KERNEL_PEERS) is not None]
+    named = options.peers or []
+    peers = [] if "none" in named else chosen_peers(named, KERNEL_PEERS, settings.pythons, KERNEL_PEERS)
     with _progress("kernel") as bar:
         done = _recorder(report, bar)
         kernel_matrices.alone(*sizes, settings, done)
-        for peer in [name for name in options.peers or installed if name != "none"]:
+        for peer in peers:
             report.about(peer, kernel_matrices.beside(peer, *sizes, settings, done))
+    return _finish(report, options)
+
+
+def _run_gpu(options: argparse.Namespace) -> int:
+    workload, settings = gpu.asked(options)
+    head = {"title": workload.title, "axis": "qubits", "commands": [options.command], "threads": settings.threads}
+    report = Report("gpu", options.json, head)
+    with _progress("gpu") as bar:
+        gpu.measure(workload, options, settings, _chosen(options, workload, settings), report, _recorder(report, bar))
     return _finish(report, options)
 
 
@@ -295,8 +227,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         dtypes=tuple(options.dtypes),
         limit=options.limit,
         patience=options.patience,
+        stop=options.stop,
         batch=options.batch,
-        memory=not options.quick,
         qubits=options.qubits or (3 if options.quick and WORKLOADS[options.name].qubits else None),
         pythons=parse_assignments(options.peer_python, "--peer-python"),
         options=parse_assignments(options.peer_options, "--peer-options"),
@@ -304,20 +236,15 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings) -> list[str]:
-    """Peers to run: those asked for, or those of the workload that are there."""
+    """Peers to run: as requested, or those of the workload that are available."""
     named = options.peers or []
     if "none" in named:
         if len(named) > 1:
-            raise ParameterError("--peers none goes with no other name")
+            raise ParameterError("--peers none excludes other names")
         return []
     if "all" in named:
-        return _peers_of(workload)
-    return named or [name for name in _peers_of(workload) if python_of(name, settings.pythons) is not None]
-
-
-def _peers_of(workload: Workload) -> list[str]:
-    """Peers of the workload: by default those that simulate its kind of states."""
-    return list(workload.peers) or [name for name, peer in PEERS.items() if peer.states == workload.states]
+        named = peers_of(workload)
+    return chosen_peers(named, peers_of(workload), settings.pythons)
 
 
 def _report(
@@ -426,7 +353,7 @@ def _run_tables(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
-    """A progress bar, above which stands what is logged, but for the jobs: they are what is measured."""
+    """A progress bar below the log, which omits jobs: these are being measured."""
     log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
     logger.addFilter(_is_no_job)
     try:

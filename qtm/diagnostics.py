@@ -1,4 +1,4 @@
-"""What a circuit can and cannot learn: gradients at random starts, expressibility, entanglement, Fisher information.
+"""Diagnostics of circuits: gradients at random parameters, expressibility, entanglement, Fisher information.
 
 Every diagnostic is a function that returns numbers, and one that draws them (with matplotlib, ``pip install
 "qtm-torch[viz]"``). All random parameter values are one batch of the simulator.
@@ -9,7 +9,7 @@ Every diagnostic is a function that returns numbers, and one that draws them (wi
 | `expressibility` | how evenly do its states cover all states? | `plot_expressibility` |
 | `entangling_capability` | how entangled are its states? | `plot_entangling_capability` |
 | `fisher_information` | in how many directions does the loss bend? | `plot_fisher_spectrum` |
-| `effective_dimension` | how large is the model for so many data? | `plot_effective_dimension` |
+| `effective_dimension` | how large is the model for a given number of data? | `plot_effective_dimension` |
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Gradients of expectation values as a `BaseEstimatorGradient` of qiskit-algorithms."""
+"""Gradients: an estimator gradient for qiskit-algorithms, and the interface for gradient methods of your own.
+
+A gradient method of a module is a class in `GRADIENT_METHODS`, selected by its name as ``gradient=``. Derive it from
+`PointMethod`, give it a `Rule`, and add it to the table.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,14 @@ from qtm._engines.simulation import Simulation, check_finite
 from qtm._engines.simulation_cache import Simulations
 from qtm._errors import DtypeError, ParameterError, QtmError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
+from qtm._gradients.estimator_methods import PointMethod
+from qtm._gradients.gradient_rules import Rule
 from qtm._gradients.jacobian import doubled_simulation, imaginary, jacobian
+from qtm._gradients.methods import GRADIENT_METHODS
 from qtm._primitives.finished_job import FinishedJob
 from qtm.primitives import FastEstimator
+
+__all__ = ["GRADIENT_METHODS", "FastReverseEstimatorGradient", "PointMethod", "Rule"]
 
 _ONE_OPERATOR = (BaseOperator, SparseObservable, Observable, Mapping, str)
 

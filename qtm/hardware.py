@@ -34,17 +34,18 @@ from qtm._arguments import (
     checked_int,
 )
 from qtm._errors import ParameterError, QtmError, require
+from qtm._hardware.backends import check_given, checked_kind, class_name, find_backend, open_service, refresh
 from qtm._hardware.budget import Budget
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
 from qtm._hardware.device_estimator import DeviceEstimator
-from qtm._hardware.device_primitive import DeviceJob
+from qtm._hardware.device_job import DeviceJob
 from qtm._hardware.device_sampler import DeviceSampler
 from qtm._hardware.job_splitting import Limits
 from qtm._hardware.journal import Journal, run_tag
 from qtm._hardware.pass_manager import DevicePassManager
 from qtm._hardware.protocols import RandomizedBenchmarking, ReadoutAssignment
-from qtm._hardware.runtime import EXTRA, Retry, is_transient, kind_for
+from qtm._hardware.runtime import EXTRA, Retry
 from qtm._hardware.settings import MODES, Settings
 from qtm._primitives.aer_circuits import binding_backend
 from qtm._primitives.job_usage import Usage
@@ -57,7 +58,7 @@ __all__ = [
 logger = logging.getLogger("qtm")
 
 _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
-# What the service answers to an account whose plan has no sessions.
+# The answer of the service to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # Settings that a resumed run may change, as results do not depend on them.
@@ -127,10 +128,10 @@ def connect(
     settings = Settings("", mode, **options)  # checked before a service is asked
     if settings.dry_run and journal is not None:
         raise ParameterError("a dry run has no results to resume from; leave journal= out, or dry_run=True")
-    device, service = _find_backend(backend, service, settings, min_qubits)
-    kind = kind_for(device) if settings.estimator == "auto" else settings.estimator
+    device, service = find_backend(backend, service, settings, min_qubits)
+    kind = checked_kind(settings.estimator, device, service)
     settings = dataclasses.replace(settings, backend=device.name, estimator=kind)
-    return _connected(device, service, settings, journal)
+    return _connected(device, service, settings, journal, class_name(backend))
 
 
 def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: Any = None, **changes: Any) -> Connection:
@@ -142,7 +143,7 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
 
     Args:
         journal: The path that was passed to ``connect``.
-        backend: The backend object, if it cannot be found by name.
+        backend: The backend object, if the run was given one that cannot be found by name.
         service: A ``QiskitRuntimeService`` to use instead of opening one.
         **changes: New values of settings that do not affect results: mode, max_executions, max_seconds,
             max_depth, retries, backoff.
@@ -161,7 +162,8 @@ def resume(journal: str | Path, backend: BackendV2 | None = None, *, service: An
     stored = Journal(journal)
     try:
         settings = _stored_settings(stored, changes)
-        device, service = _find_backend(backend or settings.backend, service, settings, None)
+        check_given(stored.setting("backend_class"), backend, settings.backend)
+        device, service = find_backend(backend or settings.backend, service, settings, None)
         if device.name != settings.backend:
             raise QtmError(f"the run in {str(journal)!r} is on {settings.backend}, not on {device.name}")
         return Connection(device, service, settings, stored)
@@ -190,8 +192,8 @@ def find(run: str | Path, *, service: Any = None, instance: str | None = None) -
         journal.close()
     else:
         run_id = str(run)
-    service = service or _open_service(instance)
-    return list(service.jobs(limit=None, job_tags=[run_tag(run_id)]))
+    service = service or open_service(instance)
+    return list(Retry()("listing the jobs of the run", lambda _: service.jobs(limit=None, job_tags=[run_tag(run_id)])))
 
 
 def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
@@ -203,12 +205,15 @@ def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _connected(device: BackendV2, service: Any, settings: Settings, path: str | Path | None) -> Connection:
+def _connected(
+    device: BackendV2, service: Any, settings: Settings, path: str | Path | None, given: str | None
+) -> Connection:
     journal: Journal | None = None
     try:
         journal = Journal(path)
         connection = Connection(device, service, settings, journal)
         journal.set_setting("settings", dataclasses.asdict(settings))
+        journal.set_setting("backend_class", given)
         return connection
     except BaseException:
         if journal is not None:
@@ -298,10 +303,10 @@ class Connection:
         A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
 
         Args:
-            forecast: What is going to be used.
+            forecast: The usage to come.
 
         Raises:
-            BudgetExceeded: It is more than ``max_seconds`` and ``max_executions`` leave, or than the plan has left
+            BudgetExceeded: It exceeds what is left of ``max_seconds`` or ``max_executions``, or of the plan
                 (``usage_remaining_seconds`` of the service).
 
         Example:
@@ -323,8 +328,7 @@ class Connection:
         Modules transpile their circuits again (which is logged), and error mitigation measures its maps and readout
         factors again.
         """
-        if hasattr(self.backend, "service") and hasattr(self.backend, "refresh"):
-            self.backend.refresh()
+        refresh(self.backend)
         self.pass_manager.next_epoch()
         self.journal.forget()
 
@@ -332,12 +336,24 @@ class Connection:
         """Close the session and the journal. Submitted jobs keep running, and a resumed run fetches them."""
         try:
             if self._mode is not None:
-                self._mode.close()
-                self.estimator.note_session()
-                self.sampler.note_session()
+                self._close_mode()
         finally:
             self._mode = None
             self.journal.close()
+
+    def _close_mode(self) -> None:
+        """Close the session or batch; a run that is complete does not fail because the service is out of reach."""
+        retry = Retry(self.settings.retries, self.settings.backoff)
+        try:
+            retry("closing the session", lambda _: self._mode.close())
+            self.estimator.note_session()
+            self.sampler.note_session()
+        except (QiskitError, OSError) as error:
+            logger.warning(
+                "the %s %s could not be closed (%s: %s); close it at quantum.cloud.ibm.com, or it ends after its "
+                "maximum time", type(self._mode).__name__.lower(), getattr(self._mode, "session_id", "?"),
+                type(error).__name__, error,
+            )  # fmt: skip
 
     def __enter__(self) -> Connection:
         return self
@@ -352,75 +368,3 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection to {self.backend.name}, mode {self.settings.mode!r}>"
-
-
-def _find_backend(
-    backend: str | BackendV2 | None, service: Any, settings: Settings, min_qubits: int | None
-) -> tuple[BackendV2, Any]:
-    """Return the backend and the service that runs its jobs.
-
-    Raises:
-        QtmError: There is no such backend, or fractional gates were requested and it has none.
-    """
-    if isinstance(backend, str) and service is None and backend.startswith(("fake_", "aer")):
-        backend = _local_backend(backend)
-    if isinstance(backend, BackendV2):
-        runtime = require("qiskit_ibm_runtime", EXTRA)
-        local = runtime.fake_provider.local_service.QiskitRuntimeLocalService
-        device, service = backend, service or getattr(backend, "service", None) or local()
-    else:
-        service = service or _open_service(settings.instance)
-        retry = Retry(settings.retries, settings.backoff)
-        device = retry("finding the device", lambda _: _at_service(backend, service, settings, min_qubits))
-    if settings.use_fractional_gates and "rzz" not in device.target.operation_names:
-        raise QtmError(f"{device.name} has no fractional gates; leave use_fractional_gates out, or name another device")
-    return device, service
-
-
-def _at_service(name: str | None, service: Any, settings: Settings, min_qubits: int | None) -> BackendV2:
-    fractional = {"use_fractional_gates": True} if settings.use_fractional_gates else {}
-    try:
-        if name is None:
-            return service.least_busy(min_num_qubits=min_qubits, **fractional)
-        return service.backend(name, **fractional)
-    except Exception as error:
-        if is_transient(error):
-            raise
-        raise QtmError(_no_backend(name, min_qubits, service, error)) from error
-
-
-def _no_backend(name: str | None, min_qubits: int | None, service: Any, error: Exception) -> str:
-    if name is None:
-        return f"no device is online with {min_qubits or 1} qubits or more for this account ({error})"
-    known = sorted(backend.name for backend in service.backends())
-    return f"there is no backend {name!r} ({error}); there are: {', '.join(known)}"
-
-
-def _local_backend(name: str) -> BackendV2:
-    # Not through the provider of the fake devices, which builds all of them to find one.
-    fakes = vars(require("qiskit_ibm_runtime.fake_provider", EXTRA)).values()
-    known = {cls.backend_name: cls for cls in fakes if isinstance(getattr(cls, "backend_name", None), str)}
-    if name in ("aer", "aer_simulator"):
-        return require("qiskit_aer", "aer").AerSimulator()
-    if name not in known:
-        names = ", ".join(sorted([*known, "aer"]))
-        raise QtmError(f"there is no local backend {name!r}; there are: {names}")
-    return known[name]()
-
-
-def _open_service(instance: str | None) -> Any:
-    runtime = require("qiskit_ibm_runtime", EXTRA)
-    try:
-        return runtime.QiskitRuntimeService(instance=instance)
-    except (QiskitError, ValueError, OSError) as error:
-        # Not "from error": the runtime's message may quote an unusable token.
-        raise QtmError(
-            "no usable account of IBM Quantum: " + _without_token(f"{type(error).__name__}: {error}") + ". "
-            "Save one with QiskitRuntimeService.save_account(...), or set QISKIT_IBM_TOKEN; without one, "
-            'connect to a fake device: connect("fake_manila")'
-        ) from None
-
-
-def _without_token(text: str) -> str:
-    token = os.environ.get("QISKIT_IBM_TOKEN", "").strip()
-    return text.replace(token, "***") if token else text

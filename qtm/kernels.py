@@ -1,4 +1,4 @@
-"""Quantum kernels: matrices of similarities of samples, for support vector machines and other kernel methods.
+"""Quantum kernels: similarity matrices of samples, for support vector machines and other kernel methods.
 
 The fidelity kernel of a feature map U is ``|<0|U(y)^-1 U(x)|0>|^2``. On the exact simulator all states of a matrix are
 computed in one batch, and the matrix is one product of matrices; on devices it is estimated by compute-uncompute
@@ -64,23 +64,23 @@ class QuantumKernel(nn.Module):
         kind: "fidelity", the squared overlap of states, or "projected", ``exp(-gamma / 2 |f(x) - f(y)|^2)`` of
             expectation values f. With the default observables the exponent is -gamma times the sum of the squared
             Frobenius distances of the qubits' density matrices (Huang et al., Nat. Commun. 12, 2631 (2021)).
-        observables: of a projected kernel; None: X, Y and Z on every qubit.
-        gamma: of a projected kernel, above 0.
-        sampler: of a fidelity kernel: any ``BaseSamplerV2``, on which a pair of samples is a compute-uncompute circuit.
-            None: the exact simulator.
-        estimator: of a projected kernel: any ``BaseEstimatorV2``. None: the exact simulator.
-        shots: of a fidelity kernel, for each entry: of the sampler (None: its own number) or drawn from the exact
-            fidelities (None: exact).
-        seed: of shots that are drawn from exact fidelities.
+        observables: observables of a projected kernel; None: X, Y and Z on every qubit.
+        gamma: inverse width of a projected kernel, above 0.
+        sampler: any ``BaseSamplerV2``, for a fidelity kernel: it runs a compute-uncompute circuit for each pair of
+            samples. None: the exact simulator.
+        estimator: any ``BaseEstimatorV2``, for a projected kernel. None: the exact simulator.
+        shots: shots for each entry of a fidelity kernel: run on the sampler (None: its own default) or, without
+            one, drawn from the exact fidelities (None: exact values).
+        seed: seed of shots drawn from exact fidelities.
         enforce_psd: whether `evaluate` repairs the matrix of samples with themselves where it has shots or noise, by
             `qtm.kernels.closest_psd`.
         evaluate_duplicates: which entries are measured, as for ``FidelityQuantumKernel``: "all"; "off_diagonal", where
             the diagonal of a symmetric matrix is 1; "none", where all entries of equal samples are 1.
         max_circuits_per_job: pairs in a job of the sampler. None: as many as 10 million executions allow.
         pass_manager: transpiles the circuits for the device, once.
-        noise: of a projected kernel on the exact simulator: an Aer ``NoiseModel`` or a backend. For a fidelity kernel
-            with noise, give ``sampler=qtm.FastSampler(noise=...)``.
-        method: how qtm simulates, as for `QuantumModule`.
+        noise: an Aer ``NoiseModel`` or a backend, for a projected kernel on the exact simulator. For a fidelity
+            kernel with noise, give ``sampler=qtm.FastSampler(noise=...)``.
+        method: simulation method, as for `QuantumModule`.
         num_threads: threads of the simulator; 0: all cores.
         progress: True: a progress bar (needs tqdm); None: on a terminal, after two seconds, where tqdm is installed.
 
@@ -184,7 +184,7 @@ class QuantumKernel(nn.Module):
         return exact + (drawn - exact).detach()
 
     def evaluate(self, x_vec: Any, y_vec: Any = None) -> np.ndarray:
-        """The kernel matrix (rows, columns), float64, of samples ``x_vec`` and ``y_vec``, as NumPy computes it.
+        """The kernel matrix (rows, columns) of samples ``x_vec`` and ``y_vec`` as a NumPy array, float64.
 
         Computed in double precision whatever the dtype of the module. Samples that are equal arrays count as ``x_vec``
         alone. A sample by itself, (features,), is a matrix of one row.
@@ -302,9 +302,9 @@ class QuantumKernel(nn.Module):
         return runner.usage
 
     def estimate_usage(self, rows: int, columns: int | None = None) -> Usage:
-        """What `evaluate` of ``rows`` samples, with themselves or ``columns`` others, asks of the sampler or estimator.
+        """Forecast the usage of `evaluate` for ``rows`` samples, with themselves or with ``columns`` others.
 
-        Nothing is submitted. Samples count as all different.
+        Nothing is submitted. All samples are assumed to differ.
         """
         rows = checked_int(rows, "rows", "give the number of samples")
         others = 0 if columns is None else checked_int(columns, "columns", "give the number of samples")

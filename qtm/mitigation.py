@@ -1,16 +1,18 @@
-"""Error mitigation as an estimator that wraps an estimator.
+"""Error mitigation as an estimator that wraps an estimator, and as a sampler that wraps a sampler.
 
 ``MitigatedEstimator`` is a ``BaseEstimatorV2``: it works in training, in gradients and in plain Qiskit, and it
 composes. Readout mitigation inside zero-noise extrapolation is
-``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``.
+``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``. ``MitigatedSampler`` is a ``BaseSamplerV2`` with
+readout mitigation.
+
+A method of your own is a class in `MITIGATION_METHODS`; the other names of this module serve to write one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, fields, replace
-from numbers import Real
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +20,24 @@ from qiskit.primitives import DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.base import BaseEstimatorV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
-from qtm._arguments import (
-    check_type,
-    checked_flag,
-    checked_int,
-    checked_number,
-    checked_options,
-    checked_seed,
-    refused,
-    shown,
-)
+from qtm._arguments import refused
 from qtm._errors import ParameterError, QtmError, ShapeError
 from qtm._mitigation.cdr import CliffordData
 from qtm._mitigation.ddd import Decoupling
+from qtm._mitigation.folding import achieved_scale, fold_global
 from qtm._mitigation.lre import LayerwiseRichardson
-from qtm._mitigation.method import Mitigated, MitigationMethod, Steps
+from qtm._mitigation.method import (
+    Drawing,
+    Memoryless,
+    Mitigated,
+    MitigationMethod,
+    Steps,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
+from qtm._mitigation.mitigated_sampler import MitigatedSampler
+from qtm._mitigation.options import made, options_of
 from qtm._mitigation.pec import ErrorCancellation
 from qtm._mitigation.real_time_cdr import RealTime
 from qtm._mitigation.rem import Readout
@@ -41,6 +46,21 @@ from qtm._primitives.aer_circuits import pubs_for
 from qtm._primitives.estimator_runner import shot_noise
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
 from qtm._primitives.pubs import estimator_pubs
+
+__all__ = [
+    "MITIGATION_METHODS",
+    "Drawing",
+    "Memoryless",
+    "Mitigated",
+    "MitigatedEstimator",
+    "MitigatedSampler",
+    "MitigationMethod",
+    "achieved_scale",
+    "fold_global",
+    "linear_combination",
+    "stacked",
+    "with_circuit",
+]
 
 MITIGATION_METHODS: dict[str, type[MitigationMethod]] = {
     "zne": ZeroNoise,
@@ -88,24 +108,26 @@ class MitigatedEstimator(BaseEstimatorV2):
             raise refused("estimator", "a BaseEstimatorV2", estimator, "give an object such as qtm.FastEstimator()")
         self.estimator = estimator
         self.method_name = method
-        self.method = _made(method, options)
+        self.method = made(method, options, MITIGATION_METHODS)
         self._forecasting = False
         _follow(estimator, method, self.method)
 
     @staticmethod
     def options(method: str) -> dict[str, Any]:
         """Options of a method with their defaults; ``...`` marks one that must be given."""
-        return {f.name: _default(f) for f in fields(_known(method)) if f.init}  # type: ignore[arg-type]
+        return options_of(method, MITIGATION_METHODS)
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
         """Forecast the usage of ``run``, including mitigation, without submitting anything.
 
-        Covers the first round. "real-time-cdr" runs a second one, of its training circuits, when a check finds that
-        its map has drifted.
+        Equal to what ``run`` uses, unless a check of "real-time-cdr" finds that its map has drifted: its training
+        circuits are then run again, which no forecast can know.
         """
         coerced = estimator_pubs(pubs, precision)
         with self.forecast():
             wanted = [part for pub in coerced for part in next(self.method.steps(pub))]
+            for pub in coerced:
+                self.method.assume_run(pub)
             if hasattr(self.estimator, "estimate_usage"):
                 return self.estimator.estimate_usage(wanted, precision=precision)
         noise = shot_noise(self.estimator)
@@ -114,7 +136,9 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Within it every `estimate_usage` draws what the next job would draw; at its end nothing has been drawn.
+        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before.
+
+        A job draws random numbers, and the first one may calibrate the readout or fit a map.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -218,80 +242,11 @@ class MitigatedEstimator(BaseEstimatorV2):
 
 
 def _follow(estimator: Any, name: str, method: MitigationMethod) -> None:
-    """Register the method's state with the device's journal, through any number of nested estimators."""
+    """Register the state of a method with the journal of the device, through any number of nested estimators."""
     while isinstance(estimator, MitigatedEstimator):
         estimator = estimator.estimator
     if hasattr(estimator, "keep_state"):
         estimator.keep_state(name, method)
-
-
-def _known(method: str) -> type[MitigationMethod]:
-    if not isinstance(method, str) or method not in MITIGATION_METHODS:
-        raise ParameterError(
-            f"unknown mitigation method {shown(method)}; choose one of {', '.join(MITIGATION_METHODS)}"
-        )
-    return MITIGATION_METHODS[method]
-
-
-def _default(option: Any) -> Any:
-    return ... if option.default is MISSING else option.default
-
-
-def _made(method: str, options: dict[str, Any]) -> MitigationMethod:
-    _known(method)
-    valid = MitigatedEstimator.options(method)
-    unknown = [name for name in options if name not in valid]
-    if unknown:
-        raise ParameterError(
-            f"method {method!r} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(valid)}"
-        )
-    needed = [name for name, default in valid.items() if default is ... and name not in options]
-    if needed:
-        raise ParameterError(f"method {method!r} needs the option {', '.join(needed)}")
-    checked_options(options, valid, _CHECKS)
-    return MITIGATION_METHODS[method](**options)
-
-
-def _whole(value: Any, name: str) -> None:
-    checked_int(value, name, "give a count", least=1)
-
-
-def _number(value: Any, name: str) -> None:
-    checked_number(value, name, "give a number")
-
-
-def _text(value: Any, name: str) -> None:
-    check_type(value, name, str, "a name", "MitigatedEstimator.options(method) shows the default")
-
-
-def _scales(value: Any, name: str) -> None:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise refused(name, "a list of numbers", value, "start at 1 and rise, as (1, 3, 5)")
-    for scale in value:
-        _number(scale, name)
-
-
-def _confusion(value: Any, name: str) -> None:
-    check_type(value, name, Mapping, "a mapping of qubits to matrices", "give {0: [[0.98, 0.05], [0.02, 0.95]]}, say")
-
-
-def _pec_noise(value: Any, name: str) -> None:
-    for chance in value.values() if isinstance(value, Mapping) else [value] if isinstance(value, Real) else []:
-        checked_number(chance, name, "give the probability of an error", least=0, most=1)
-
-
-# Checks common to all methods; each method checks the rest.
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    **dict.fromkeys(("degree", "fold_multiplier", "num_chunks", "order", "shots"), _whole),
-    **dict.fromkeys(("num_training_circuits", "n_training_samples", "min_iterations", "num_samples"), _whole),
-    **dict.fromkeys(("fraction_non_clifford", "sigma", "threshold", "asymptote"), _number),
-    **dict.fromkeys(("factory", "fold", "fit", "rule"), _text),
-    "scale_factors": _scales,
-    "seed": checked_seed,
-    "keep_raw": checked_flag,
-    "confusion": _confusion,
-    "noise": _pec_noise,
-}
 
 
 def _check(pub: EstimatorPub, result: PubResult) -> None:

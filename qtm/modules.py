@@ -10,7 +10,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from torch import Tensor, nn
 
 from qtm._arguments import check_type, checked_flag, checked_int, checked_seed, shown
@@ -27,7 +27,7 @@ from qtm._noise.aer_model import Noise, read_noise
 from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
-from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.autograd import complex_name, dtype_and_device, expectation_values
 from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
 from qtm._torch.outcomes import drawn
@@ -39,7 +39,9 @@ class QuantumModule(CircuitModule):
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
-    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128.
+    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128. So does the
+    device: after ``module.to("cuda")`` state vectors and matrix product states are computed on the GPU, without noise,
+    with first derivatives in reverse mode. Whatever does not compute there is refused.
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
@@ -50,21 +52,23 @@ class QuantumModule(CircuitModule):
         variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
             of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
         seed_init: seed of the initial values; the global random state is left as it was.
-        outputs: what the module computes, from the exact simulator where it is not "expectation":
+        outputs: what the module computes:
 
             * "expectation": expectation values of ``observables``, real (..., observables).
             * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
               ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
             * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
-              (..., 2**num_qubits); see `qtm.states` for what a loss can make of them.
+              (..., 2**num_qubits), from qtm's simulator; `qtm.states` has functions of them for losses.
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
             observables in any form that Qiskit accepts.
         estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
             A `FastEstimator` selects qtm's simulator with that estimator's dtype, workers and
             ``default_precision``: noise of that precision is added to the values, "reverse" gradients stay exact.
+        sampler: for ``outputs="probabilities"``: any `BaseSamplerV2` (Aer, a device, mitigated), whose relative
+            frequencies, or quasi-probabilities, are the outputs. None for exact probabilities of qtm's simulator.
         gradient: differentiation method, a name or a pair of name and options:
 
-            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator.
+            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator and on a sampler.
             * "reverse": exact, by one reverse sweep; needs qtm's simulator.
             * "param-shift": exact if the estimator is exact; shifts every gate angle that needs a gradient.
               Options: ``precision``, the standard deviation requested from the estimator, and ``max_points``,
@@ -77,13 +81,14 @@ class QuantumModule(CircuitModule):
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
         executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
-            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
-            pickled with the module.
+            threads, split into ``num_threads`` shares (0: one per worker): expectation values and first derivatives;
+            with a state vector all else is computed in this process. Copies of the module share it; it is not pickled.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
-            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`.
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`. For many
+            measurements in mid-circuit, ``method=("branches", {"count": 64})`` averages over sampled outcomes.
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
             errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
             gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
@@ -118,6 +123,7 @@ class QuantumModule(CircuitModule):
         outputs: Outputs = "expectation",
         observables: Any = "individualZ",
         estimator: BaseEstimatorV2 | None = None,
+        sampler: BaseSamplerV2 | None = None,
         gradient: str | tuple[str, Mapping[str, Any]] = "reverse",
         num_threads_forward: int = 0,
         num_threads_backward: int = 0,
@@ -130,7 +136,7 @@ class QuantumModule(CircuitModule):
         super().__init__()
         if not isinstance(circuit, QuantumCircuit):
             raise CircuitError(f"circuit must be a QuantumCircuit, not {shown(circuit)}; give a qiskit.QuantumCircuit")
-        circuit = circuit.copy()  # compiled again for another dtype, even if the original has changed since
+        circuit = circuit.copy()  # recompiled for another dtype, even if the original has been changed since
         self._sets = ParameterSets(circuit, encoding_params, variational_params, variational_params_names)
         values = initial_values(self._sets, variational_params_initial, seed_init)
         for name, value in zip(self._sets.names, values, strict=True):
@@ -147,6 +153,7 @@ class QuantumModule(CircuitModule):
             observables=observables,
             output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
+            sampler=sampler,
             gradient=gradient,
             threads_forward=num_threads_forward,
             threads_backward=num_threads_backward,
@@ -203,12 +210,12 @@ class QuantumModule(CircuitModule):
         return cls(stacked.circuit, stacked.encoding_params, weights, **(sets if weights else {}), **settings)
 
     def forward(self, inputs: Any = None) -> Tensor:
-        """Outputs (..., output_size) of inputs (..., input_size); without input where there is none.
+        """Outputs (..., output_size) of inputs (..., input_size); without argument if the circuit has no inputs.
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
-            DtypeError: a dtype or device is not supported.
+            DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
         if inputs is not None:
@@ -230,7 +237,7 @@ class QuantumModule(CircuitModule):
 
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
-        method = self._method(dtype_of(sets, inputs))
+        method = self._method(*dtype_and_device(sets, inputs))
         by_sets = [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
@@ -238,11 +245,11 @@ class QuantumModule(CircuitModule):
             values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
         return values if self._is_real else _with_phase(method, values, inputs, sets)
 
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
-        name = complex_name(dtype)
-        if name not in self._methods:
-            self._methods[name] = make_method(self._settings, name)
-        return self._methods[name]
+    def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:
+        key = dtype, device
+        if key not in self._methods:
+            self._methods[key] = make_method(self._settings.on_device(device), complex_name(dtype))
+        return self._methods[key]
 
     def sample(self, inputs: Any = None, *, shots: int = 1024, seed: int | None = None) -> Tensor:
         """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.
@@ -270,7 +277,8 @@ class QuantumModule(CircuitModule):
         Args:
             batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
                 inputs if they require a gradient.
-            steps: number of training steps.
+            steps: number of training steps. Each step draws its own random circuits of error mitigation, in the order
+                of the jobs, and what is calibrated once counts once.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes
@@ -284,7 +292,7 @@ class QuantumModule(CircuitModule):
         by_inputs = inputs is not None and inputs.requires_grad and self._encoding_gradients_flag is not False
         by = (by_inputs, *(s.requires_grad for s in self.variational_))
         steps = checked_int(steps, "steps", "give the number of training steps")
-        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples) * steps
+        return self._method(torch.get_default_dtype()).differentiating(by).preview(samples, steps)
 
     def plan(self, batch: int = 1) -> Plan:
         """Simulation method, states, memory and multiply-adds for a batch, without running anything.

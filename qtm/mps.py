@@ -21,6 +21,7 @@ from qtm._engines.matrix_product_state.states import MPS
 from qtm._engines.options import Options
 from qtm._engines.simulation import Simulation
 from qtm._errors import ShapeError
+from qtm._torch.inputs import as_numbers
 
 __all__ = ["MPS", "MatrixProductState", "TruncationWarning", "overlap", "simulate"]
 
@@ -114,11 +115,11 @@ class _Overlap(torch.autograd.Function):
 
 
 def _rows(circuit: QuantumCircuit, values: Any) -> Tensor:
-    rows = torch.zeros(1, 0) if values is None else torch.as_tensor(values)
+    rows = torch.zeros(1, 0) if values is None else as_numbers(values, "values")
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != circuit.num_parameters:
         raise ShapeError(
-            f"values have shape {tuple(torch.as_tensor(rows).shape)}; expected (batch, {circuit.num_parameters}), "
+            f"values have shape {tuple(rows.shape)}; expected (batch, {circuit.num_parameters}), "
             "one column for every parameter of the circuit"
         )
     return rows if rows.dtype == torch.float32 and rows.shape[1] else rows.double()

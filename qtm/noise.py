@@ -1,7 +1,7 @@
-"""Noise models, noise that is learned from data, and noisy expectation values as an ``EstimatorV2``.
+"""Noise models, noise learned from data, and noisy expectation values as an ``EstimatorV2``.
 
-``noisy_estimator`` simulates with qtm's density matrix or with Aer, and differs from
-``qiskit_aer.primitives.EstimatorV2`` where that one would mislead:
+``noisy_estimator`` simulates with qtm's density matrix or with Aer. It differs from
+``qiskit_aer.primitives.EstimatorV2`` in three ways:
 
 * values include the readout errors of the noise model (Aer's estimator saves expectation values without
   measuring, and so without readout errors);
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from qiskit.providers import BackendV2
 
 from qtm._arguments import checked_number, refused
 from qtm._errors import ParameterError, require
+from qtm._hardware.backends import find_backend
+from qtm._hardware.settings import Settings
 from qtm._noise.trainable import TrainableNoise
 from qtm._noisy.estimator import NoisyEstimator
 from qtm._noisy.fit import NoiseFit, fit
@@ -42,26 +45,37 @@ _CHANCES = "give one number, or numbers by letter as {'X': 0.01, 'Z': 0.02}"
 
 
 def noisy_estimator(
-    noise: NoiseModel | BackendV2, shots: int | None = None, method: str = "auto", *, seed: int | None = None
+    noise: NoiseModel | BackendV2 | str,
+    shots: int | None = None,
+    method: str = "auto",
+    *,
+    seed: int | None = None,
+    service: Any = None,
 ) -> NoisyEstimator:
-    """Return an ``EstimatorV2`` that simulates a noisy device with Aer.
+    """Return an ``EstimatorV2`` that simulates a noisy device with qtm's density matrix, or with Aer.
 
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).
-            Or a backend, whose noise model is used and which requires ISA circuits.
+            Or a backend, whose noise model is used and which requires ISA circuits. Or the name of one, as for
+            `hardware.connect`: "aer" is free of noise, "fake_torino" has the noise that the device once had, and
+            "ibm_torino" the noise of its latest calibration, which is read with your account; no job is submitted.
         shots: number of outcomes drawn for *each Pauli term* of each observable; None gives exact values.
             ``run(..., precision=p)`` draws ``1 / p**2`` shots instead; ``precision=0`` is exact.
         method: ``"density_matrix"`` is exact; ``"statevector"``, ``"matrix_product_state"`` and
             ``"stabilizer"`` sample one trajectory per shot and need ``shots``. ``"auto"`` uses the density
             matrix, or trajectories if ``shots`` is given and they are cheaper.
         seed: seed of all random numbers; makes a sequence of calls reproducible.
+        service: a ``QiskitRuntimeService`` to find the device with, instead of opening one.
+
+    The backend is the attribute ``backend``, for ``generate_preset_pass_manager(1, backend=...)``.
 
     Readout errors of single qubits are included: a measured Pauli factor ``P`` is read as ``a P + b`` with
     ``a = 1 - p(1|0) - p(0|1)`` and ``b = p(0|1) - p(1|0)``.
 
     Raises:
-        MissingPackage: qiskit-aer is not installed.
+        MissingPackage: qiskit-aer is not installed, or qiskit-ibm-runtime for a name.
         ParameterError: ``shots`` or ``method`` is unusable.
+        QtmError: there is no account, or no backend of this name.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -71,7 +85,20 @@ def noisy_estimator(
         >>> float(estimator.run([(circuit, "Z")]).result()[0].data.evs.round(6))
         -0.96
     """
-    return NoisyEstimator(noise, shots, method, seed)
+    if isinstance(noise, str):
+        noise = _backend_named(noise, service)
+    with warnings.catch_warnings():
+        if not getattr(noise, "coupling_map", True):  # of a simulator without noise nobody expects T1 and T2
+            warnings.filterwarnings("ignore", ".*has no QubitProperties")
+        return NoisyEstimator(noise, shots, method, seed)
+
+
+def _backend_named(name: str, service: Any) -> NoiseModel | BackendV2:
+    if service is None and not name.startswith(("aer", "fake_", "ibm_")):
+        advice = "give 'ibm_torino', 'fake_torino' or 'aer', say, or local_pauli_noise(0.01)"
+        raise refused("noise", "an Aer NoiseModel, a BackendV2 or the name of a backend", name, advice)
+    backend, _ = find_backend(name, service, Settings(name), None)
+    return backend
 
 
 def local_pauli_noise(probabilities: float | Mapping[str, float], *, gates: Sequence[str] | None = None) -> NoiseModel:
@@ -132,7 +159,7 @@ def _on_gates(one_qubit: Any, two_qubit: Any, gates: Sequence[str] | None) -> No
     unknown = [name for name in names if not isinstance(name, str) or width.get(name) not in (1, 2)]
     if gates is not None and unknown:
         raise ParameterError(f"gates must be names of standard gates of one or two qubits; got {unknown}")
-    # Gates without an error are known as well: a circuit would otherwise be rewritten in gates that have one.
+    # Gates without an error are listed too; otherwise circuits would be translated to gates that have one.
     small = [name for name, gate in standard.items() if gate.num_qubits in (1, 2)]
     model = require("qiskit_aer.noise", extra="aer").NoiseModel(basis_gates=small)
     model.add_all_qubit_quantum_error(one_qubit, [name for name in names if width[name] == 1])

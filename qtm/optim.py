@@ -1,11 +1,11 @@
 """Optimizers in the geometry of quantum states, for `torch` training loops.
 
-| optimizer | a step takes | use it |
+| optimizer | cost of a step | use it |
 | --- | --- | --- |
 | `NaturalGradient` | a gradient, and products with the metric (two gradients each) | on the exact simulator |
 | `QNSPSA` | two values of the loss and four fidelities | on estimators and devices |
 
-`metric_tensor` gives the dense metric, to look at.
+`metric_tensor` gives the dense metric, for inspection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Expectation values given what measured bits read, and the probability of that."""
+"""Postselection: expectation values conditioned on measured bits, and the probability of the condition."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from qtm._noise.trainable import TrainableNoise
 from qtm._primitives.readout import Readout
 from qtm.modules import QuantumModule
 
-_NEVER = 1e-12  # a probability below is rounding
+_NEVER = 1e-12  # probabilities below this are rounding errors
 
 
 class PostSelectedModule(QuantumModule):
-    """A circuit whose outputs count only where measured bits read what they should.
+    """A circuit whose outputs are conditioned on the values of measured bits.
 
     Measurements, resets and control flow are simulated exactly, and so is the condition: an output is <O P> / <P> with
     the projector P of the bits. Values and the probability are differentiable by inputs and weights.
 
     Args:
-        circuit: with measurements, anywhere in it.
+        circuit: a circuit with measurements, anywhere in it.
         encoding_params: see `QuantumModule`, as are all arguments not listed here.
         variational_params: see `QuantumModule`.
-        given: what bits read: 0 or 1 by `Clbit`, or by its number in the circuit.
-        observables: on the qubits at the end of the circuit.
+        given: the required value, 0 or 1, of each bit, by `Clbit` or by its index in the circuit.
+        observables: observables on the qubits at the end of the circuit.
         noise: an Aer ``NoiseModel`` or a backend; bits are read with its readout errors.
 
     Raises:
         CircuitError: the circuit cannot be simulated.
-        ParameterError: a bit is unknown, or does not read what it should by any outcome.
+        ParameterError: a bit is unknown, or no outcome gives it the required value.
         UnsupportedError: an estimator, a pass manager or a `TrainableNoise` is given.
 
     Example:
@@ -66,7 +66,7 @@ class PostSelectedModule(QuantumModule):
             raise refused("circuit", "a circuit", circuit, "give a qiskit.QuantumCircuit with measurements")
         for name in ("estimator", "pass_manager"):
             if settings.get(name) is not None:
-                raise UnsupportedError(f"{name}= is not taken: conditional values come from qtm's own simulator")
+                raise UnsupportedError(f"{name}= is not supported: conditional values come from qtm's own simulator")
         if isinstance(noise, TrainableNoise):
             raise UnsupportedError("a TrainableNoise is not trained here; give noise.to_noise_model()")
         read = read_noise(noise)
@@ -88,7 +88,7 @@ class PostSelectedModule(QuantumModule):
         """Conditional expectation values (..., output_size); see `QuantumModule.forward`.
 
         Raises:
-            CircuitError: for a sample the bits never read what they should.
+            CircuitError: the condition has probability 0 for a sample.
         """
         values = super().forward(inputs)
         chances = values[..., -1:]
@@ -97,7 +97,7 @@ class PostSelectedModule(QuantumModule):
         return values[..., :-1] / chances
 
     def probability(self, inputs: Any = None) -> Tensor:
-        """How likely the bits read what they should, (...) for inputs (..., input_size)."""
+        """Probability of the condition, (...) for inputs (..., input_size)."""
         return super().forward(inputs)[..., -1]
 
     @property
@@ -107,7 +107,7 @@ class PostSelectedModule(QuantumModule):
 
 
 def _bits(circuit: QuantumCircuit, given: Mapping[int | Clbit, int]) -> dict[int, int]:
-    """What bits read, by their numbers."""
+    """The required values by bit index."""
     if not isinstance(given, Mapping) or not given:
         raise refused("given", "what bits read", given, "give {0: 1}, say")
     number = {bit: place for place, bit in enumerate(circuit.clbits)}
@@ -133,7 +133,7 @@ def _projector(bits: Mapping[int, int], deferred: QuantumCircuit) -> SparsePauli
 
 
 def _extended(observable: Observable, num_qubits: int) -> SparsePauliOp:
-    """On more qubits, whose first ones are its own."""
+    """The observable on more qubits, of which its own are the first."""
     more = "I" * (num_qubits - observable.num_qubits)
     if not observable.num_terms:
         return SparsePauliOp("I" * num_qubits, 0.0)

@@ -47,13 +47,13 @@ class FastEstimator(SimulatingPrimitive, BaseEstimatorV2):
 
     Args:
         default_precision: standard deviation of the noise if neither the PUB nor ``run`` gives one; 0 is exact.
-        shots: in each measurement basis, in place of ``default_precision``, with the noise that a device with these
-            shots would show; a PUB or run with a precision p then takes 1/p**2 shots. Strings that commute qubit by
-            qubit are measured in one basis.
+        shots: shots in each measurement basis, instead of ``default_precision``: values have the sampling noise of a
+            device with this number of shots. A PUB or run with a precision p then takes 1/p**2 shots. Pauli strings
+            that commute qubit by qubit share a basis.
         sampling: how shots become noise. "gaussian" (the default with ``shots``) adds normally distributed noise with
             the variance of the outcomes, independently for each observable. "multinomial" draws the outcomes, which
-            observables that are measured together share. "fixed" has the standard deviation of the precision, as
-            ``StatevectorEstimator`` has it.
+            observables that are measured together share. "fixed" adds noise whose standard deviation is the precision,
+            as ``StatevectorEstimator`` does.
         seed: seed of the noise; an integer gives every PUB the same noise.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
         num_threads: number of threads; 0 means all cores.
@@ -101,7 +101,7 @@ class FastEstimator(SimulatingPrimitive, BaseEstimatorV2):
 
     @property
     def default_precision(self) -> float:
-        """Precision of PUBs that specify none."""
+        """Precision of PUBs that do not specify one."""
         return self._default_precision
 
     @property
@@ -172,7 +172,7 @@ class FastEstimator(SimulatingPrimitive, BaseEstimatorV2):
 
 def shots_for(precision: float) -> int:
     """Shots that an outcome of variance 1 needs for a standard deviation."""
-    return math.ceil(1 / precision**2 - 1e-6)  # the square is off by rounding
+    return math.ceil(1 / precision**2 - 1e-6)  # tolerate the rounding of the square
 
 
 def _simulation(circuit: QuantumCircuit, operators: list[SparseObservable], options: Options) -> Simulation:

@@ -172,19 +172,19 @@ class QuantumKernelClassifier(ClassifierMixin, KernelMachine):
         ansatz: None, or an ansatz after each upload, whose weights are random unless ``training`` trains them: as for
             `QuantumClassifier`.
         kind: "fidelity" or "projected": as for `QuantumKernel`.
-        gamma: Of a projected kernel, above 0.
-        C: Of the support vector machine: the smaller, the wider the margin.
+        gamma: Inverse width of a projected kernel, above 0.
+        C: Regularisation of the support vector machine; the smaller, the wider the margin.
         training: None, "alignment", "svc", or a loss of the kernel matrix and the labels: trains the weights of the
             feature map before the fit, as `qtm.kernels.train_kernel` does.
-        steps: Of the training, with Adam.
-        learning_rate: Of the training, in radians.
-        batch_size: Samples in a step of the training. None: all.
-        sampler: Of a fidelity kernel: a `BaseSamplerV2`, such as a device. None: the exact simulator.
-        estimator: Of a projected kernel: a `BaseEstimatorV2`. None: the exact simulator.
-        noise: An Aer `NoiseModel` or a Qiskit backend, simulated: by shots of a fidelity kernel, exactly of a projected
-            one.
-        shots: Of a fidelity kernel, for each entry. None: exact, or the sampler's number.
-        method: How qtm simulates: as for `QuantumModule`.
+        steps: Number of training steps, with Adam.
+        learning_rate: Learning rate of the training, in radians.
+        batch_size: Samples in a training step. None: all.
+        sampler: A `BaseSamplerV2`, such as a device, for a fidelity kernel. None: the exact simulator.
+        estimator: A `BaseEstimatorV2`, for a projected kernel. None: the exact simulator.
+        noise: An Aer `NoiseModel` or a Qiskit backend to simulate: with shots for a fidelity kernel, exactly for a
+            projected one.
+        shots: Shots for each entry of a fidelity kernel. None: exact, or the sampler's default.
+        method: Simulation method, as for `QuantumModule`.
         num_threads: Threads of the simulator; 0: all cores.
         random_state: Seed of the initial weights, the training and the shots.
 
@@ -244,18 +244,18 @@ class QuantumKernelRegressor(RegressorMixin, KernelMachine):
         encoding: Name, function or `ModelCircuit`.
         ansatz: None, or as for `QuantumClassifier`.
         kind: "fidelity" or "projected".
-        gamma: Of a projected kernel.
-        C: Of the support vector machine.
+        gamma: Inverse width of a projected kernel.
+        C: Regularisation of the support vector machine.
         training: None, "alignment" (with the products of centred targets), or a loss of the kernel matrix and the
             standardised targets.
-        steps: Of the training.
-        learning_rate: Of the training, in radians.
-        batch_size: Samples in a step of the training.
+        steps: Number of training steps.
+        learning_rate: Learning rate of the training, in radians.
+        batch_size: Samples in a training step.
         sampler: A `BaseSamplerV2`, or None.
         estimator: A `BaseEstimatorV2`, or None.
         noise: An Aer `NoiseModel`, a Qiskit backend, or None.
-        shots: Of a fidelity kernel, for each entry.
-        method: As for `QuantumModule`.
+        shots: Shots for each entry of a fidelity kernel.
+        method: Simulation method, as for `QuantumModule`.
         num_threads: Threads of the simulator; 0: all cores.
         random_state: Seed.
 

@@ -29,7 +29,7 @@ def reduced_density_matrix(states: Tensor, qubits: Sequence[int]) -> Tensor:
 
     Raises:
         ShapeError: the last axis is not a power of 2 long.
-        ParameterError: a qubit is out of range, or listed twice.
+        ParameterError: a qubit is out of range or listed twice.
 
     Example:
         >>> import torch
@@ -67,8 +67,8 @@ def renyi_2_entropy(states: Tensor, qubits: Sequence[int], base: float = 2.0) ->
 
     Args:
         states: amplitudes (..., 2**n), complex.
-        qubits: the qubits whose entropy is wanted.
-        base: of the logarithm: 2 gives bits, as in `qiskit.quantum_info.entropy`.
+        qubits: the qubits of the subsystem.
+        base: base of the logarithm; 2 gives bits, as in `qiskit.quantum_info.entropy`.
 
     Raises:
         ShapeError: the last axis is not a power of 2 long.
@@ -128,7 +128,7 @@ def fidelity(states: Tensor, target: Any) -> Tensor:
 
 
 def _check(states: Tensor) -> int:
-    """How many qubits states have."""
+    """Number of qubits of the states."""
     if not isinstance(states, Tensor) or not states.is_complex():
         found = states.dtype if isinstance(states, Tensor) else type(states).__name__
         raise DtypeError(f"states must be a complex tensor of amplitudes (..., 2**qubits), not {found}")

@@ -1,4 +1,4 @@
-"""Starts and schedules that avoid barren plateaus: small angles, and training layer by layer."""
+"""Initial values and schedules that avoid barren plateaus: small angles, and training layer by layer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def small_angles(depth: int, locality: int = 1) -> tuple[str, dict[str, float]]:
     gradient from vanishing faster than polynomially (Zhang et al., Adv. Neural Inf. Process. Syst. 35, 18612 (2022)).
 
     Args:
-        depth: layers L of the circuit.
-        locality: qubits S that an observable acts on.
+        depth: number of layers L of the circuit.
+        locality: number of qubits S that an observable acts on.
 
     Raises:
         ParameterError: a number is below 1.
@@ -57,18 +57,18 @@ def train_layerwise(
     al., Quantum Mach. Intell. 3, 5 (2021)).
 
     Args:
-        build: gives the module for a number of layers; each layer is one of its parameter sets, in order, as
-            `QuantumModule.from_parts` makes them.
-        num_layers: layers at the end.
-        train: trains the given parameters of a module, with any optimiser; what it returns is collected. All other
+        build: builds the module for a number of layers; each layer is one of its parameter sets, in order, as with
+            `QuantumModule.from_parts`.
+        num_layers: final number of layers.
+        train: trains the given parameters of a module with any optimizer; its return values are collected. All other
             parameters of the module are frozen meanwhile.
-        at_once: layers that are added, and trained, together.
+        at_once: number of layers added and trained together.
         std: standard deviation of the angles of new layers, in radians.
-        seed: of these angles.
+        seed: seed of these angles.
 
     Returns:
-        The trained module, none of whose parameters is frozen, and what ``train`` returned: once for each time that
-        layers were added, and once for all layers.
+        The trained module with no parameter frozen, and the return values of ``train``: one for each time that layers
+        were added, and a last one for all layers.
 
     Raises:
         ParameterError: an argument is unusable, or ``build`` gives a module whose parameter sets are not the layers.
@@ -131,7 +131,7 @@ def _grown(
 
 
 def _train_only(module: QuantumModule, chosen: list[nn.Parameter], train: Train[Result]) -> Result:
-    """What ``train`` returns, while all other parameters of the module are frozen."""
+    """Run ``train`` with all other parameters of the module frozen."""
     everything = list(module.parameters())
     before = [p.requires_grad for p in everything]
     try:

@@ -1,40 +1,40 @@
-"""A complete gradient method: central differences on any estimator. The example of "Adding a gradient method"."""
+"""A complete gradient method: central differences on any estimator."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from qtm._gradients.estimator_methods import SpsaMethod
+from qtm.gradients import PointMethod, Rule
 
 
-class CentralDifference:
-    """The rule: each parameter is moved by ``epsilon`` radians up and down, the others stay."""
+class CentralDifference(Rule):
+    """The rule: shift each parameter alone by ``epsilon`` radians, up and down."""
 
     def __init__(self, wanted, epsilon):
         self.wanted, self.epsilon, self.num_parameters = np.flatnonzero(wanted), epsilon, len(wanted)
 
     def points(self, at):
-        """(batch, 2 * wanted, parameters): all up, then all down."""
+        """Points (batch, 2 * wanted, parameters): all shifted up, then all shifted down."""
         steps = self.epsilon * np.eye(at.shape[1])[self.wanted]
         return at[:, None, :] + np.concatenate([steps, -steps])
 
     def combine(self, values, cotangent):
-        """Derivative (batch, parameters), by values (batch, 2 * wanted, observables) of the points."""
+        """Derivative (batch, parameters) from the values (batch, 2 * wanted, observables) at the points."""
         up, down = np.split(np.einsum("bpm,bm->bp", values, cotangent), 2, axis=1)
         gradient = np.zeros((len(values), self.num_parameters))
         gradient[:, self.wanted] = (up - down) / (2 * self.epsilon)
         return gradient
 
 
-class CentralDifferenceMethod(SpsaMethod):
-    """The method: coordinates are the circuit's parameters, as for SPSA; keyword arguments are its options."""
+class CentralDifferenceMethod(PointMethod):
+    """The method; its keyword arguments are its options."""
 
     def __init__(self, settings, *, epsilon=1e-4, precision=None, max_points=None):
         super().__init__(settings, precision=precision, max_points=max_points)
         self.step = epsilon
 
-    def _points_per_sample(self):
-        return 2 * int(self._wanted.sum())
+    def points_per_sample(self):
+        return 2 * int(self.wanted.sum())
 
-    def _rule(self, at):
-        return CentralDifference(self._wanted, self.step)
+    def rule(self, at):
+        return CentralDifference(self.wanted, self.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 import torch
 
 from qtm._engines.statevector.cone_engine import ConeEngine as Engine
+from qtm._engines.statevector.contention import CONTENTION
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if not torch.cuda.is_available():  # the kernels for GPUs run in Triton's interpreter, which it must know on import
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SEED = 20250
+CONTENTION.note = lambda threads, computed, waited: None  # type: ignore[method-assign]  # tests share their cores
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,18 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Engine, "vjp", vjp)
     return seen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all but every n-th case of a test marked ``thinned(n)`` as slow."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        if (marker := item.get_closest_marker("thinned")) is not None:
+            test = (item.path.name, item.name.split("[")[0])
+            if seen[test] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

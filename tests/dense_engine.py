@@ -1,4 +1,4 @@
-"""A complete engine in numpy: dense states, one sample and one gate at a time. The example of "Adding an engine"."""
+"""A complete simulation method in NumPy: dense states, one sample and one gate at a time."""
 
 from __future__ import annotations
 

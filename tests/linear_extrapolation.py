@@ -1,4 +1,4 @@
-"""A complete mitigation method: a straight line to zero noise. The example of "Adding a mitigation method"."""
+"""A complete mitigation method: linear extrapolation to zero noise."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qtm._mitigation.folding import achieved_scale, fold_global
-from qtm._mitigation.method import Memoryless, Mitigated, linear_combination, stacked, with_circuit
+from qtm.mitigation import (
+    Memoryless,
+    Mitigated,
+    achieved_scale,
+    fold_global,
+    linear_combination,
+    stacked,
+    with_circuit,
+)
 
 
 @dataclass(frozen=True)
 class LinearExtrapolation(Memoryless):
-    """Values at noise scales 1 and ``scale`` (circuits folded), extrapolated to 0. Fields are the options."""
+    """Values at noise scales 1 and ``scale`` (by folding), extrapolated to 0. The fields are the options."""
 
     scale: float = 3.0
 
     def steps(self, pub):
         """Yield the PUBs to run, receive their results, return the mitigated values."""
-        folded = fold_global(pub.circuit, self.scale, np.random.default_rng(0))
+        folded = fold_global(pub.circuit, self.scale)
         evs, stds = stacked((yield [pub, with_circuit(pub, folded)]))  # (2, *shape) each
         reached = achieved_scale(pub.circuit, self.scale)
         weights = np.array([reached, -1.0]) / (reached - 1.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def compared(**settings: Any) -> list[Row]:
+def compared(sizes: Sequence[int] = (3,), **settings: Any) -> list[Row]:
     rows: list[Row] = []
     asked = Settings(threads=1, repeats=1, batch=2, pythons={"qulacs": sys.executable}, **settings)
-    _bench_compare.beside("qulacs", WORKLOADS["fig1"], (3,), asked, rows.append)
+    _bench_compare.beside("qulacs", WORKLOADS["fig1"], sizes, asked, rows.append)
     return rows
 
 
@@ -81,6 +83,7 @@ def compared(**settings: Any) -> list[Row]:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.thinned(3)
 def test_every_workload_gives_values_and_a_gradient(name: str) -> None:
     workload = WORKLOADS[name]
     case = workload.case(workload.quick[0], batch=min(workload.batch, 3), qubits=3)
@@ -93,6 +96,7 @@ def test_every_workload_gives_values_and_a_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["forward", "backward", "combined"])
+@pytest.mark.thinned(2)
 def test_every_mode_can_be_timed(mode: str) -> None:
     assert QtmRunner(CASE, "single", 1).timed(mode) > 0
 
@@ -106,7 +110,7 @@ def test_observables_beyond_the_qubits_are_different_words() -> None:
 # --- Timing -----------------------------------------------------------------------------------------------------
 
 
-def test_contestants_take_turns_in_both_orders() -> None:
+def test_competitors_alternate_in_both_orders() -> None:
     calls: list[str] = []
 
     def contestant(name: str) -> Any:
@@ -153,6 +157,7 @@ SMALL = _bench_core.Sizes(kernels=(4,), threads=(4,), module=(4,), state=16, imp
 
 
 @pytest.mark.parametrize("part", [p for p in _bench_core.PARTS if p is not _bench_core.compilation])
+@pytest.mark.thinned(3)
 def test_every_part_of_core_gives_figures(part: Any) -> None:
     figures = list(part(SMALL, 1))
     assert figures
@@ -227,6 +232,24 @@ def test_a_slow_peer_is_cut_off_with_a_lower_bound(fake: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("compiles", "stop", "status", "words"),
+    [
+        (False, 0.2, "not tried", "0.2 s a step at 3"),
+        (True, 0.04, "not tried", "0 s to compile at 3"),
+        (True, 1.0, "ok", ""),
+    ],
+)
+def test_a_slow_peer_is_not_tried_on_larger_sizes(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, compiles: bool, stop: float, status: str, words: str
+) -> None:
+    fake(run={"seconds": 0.03} if compiles else {})
+    monkeypatch.setitem(PEERS, "qulacs", replace(PEERS["qulacs"], compiles=compiles))
+    rows = compared((3, 3), stop=stop)
+    assert [row.status for row in rows] == ["ok"] * 3 + [status] * 3
+    assert {row.note for row in rows[3:] if row.status == "not tried"} == ({words} if words else set())
+
+
+@pytest.mark.parametrize(
     ("job", "words"), [("die", "no more memory"), ({"error": "ValueError: no such gate"}, "no such gate")]
 )
 def test_a_peer_that_fails_says_why(fake: Any, job: Any, words: str) -> None:
@@ -236,7 +259,7 @@ def test_a_peer_that_fails_says_why(fake: Any, job: Any, words: str) -> None:
     assert words in rows[0].note
 
 
-def test_a_peer_that_is_missing_has_rows_that_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_missing_peer_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "qulacs", Peer("qulacs", "no_such_package"))
     rows: list[Row] = []
     _bench_compare.beside("qulacs", WORKLOADS["fig1"], (3, 4), Settings(1), rows.append)
@@ -254,6 +277,19 @@ def test_without_a_checkout_the_message_says_what_to_do(monkeypatch: pytest.Monk
     monkeypatch.setattr(_bench_peers, "_ADAPTERS", tmp_path / "absent")
     with pytest.raises(QtmError, match="clone the repository"):
         PeerProcess("qulacs", sys.executable, 1)
+
+
+def test_without_a_checkout_qtm_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where another package is installed; a peer that is named is refused before anything is measured."""
+    monkeypatch.setattr(_bench_peers, "_ADAPTERS", tmp_path / "absent")
+    monkeypatch.setattr(_bench_peers, "python_of", lambda *_: sys.executable)
+    path = tmp_path / "out.json"
+    assert bench.main(["fig1", *QUICK, "--qubits", "2", "--threads", "1", "--json", str(path)]) == 0
+    assert {row["peer"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]} == {"qtm"}
+    for name, peer in (("fig1", "qulacs"), ("kernel", "squlearn")):
+        with pytest.raises(QtmError, match="clone the repository"):
+            bench.main([name, *QUICK, "--qubits", "2", "--peers", peer, "--json", str(tmp_path / "none.json")])
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_too_little_memory_ends_the_peer(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +335,7 @@ QUICK_RUNS = [
 
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
+@pytest.mark.thinned(4)
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
@@ -311,6 +348,10 @@ def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.Cap
     assert {"qiskit", "torch", "numba"} <= set(content["versions"])
     assert content["rows"]
     assert all(row["status"] == "ok" and row["qtm_ms"]["low"] <= row["qtm_ms"]["high"] for row in content["rows"])
+    measured = (
+        [row for row in content["rows"] if row["peer"] == "qtm"] if name in WORKLOADS and WORKLOADS[name].memory else []
+    )
+    assert all(row["qtm_mib"] > 10 for row in measured)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert content["title"][:20] in capsys.readouterr().out
 
@@ -339,6 +380,7 @@ def test_quick_runs_beside_an_installed_peer(tmp_path: Path) -> None:
 
 
 @needs_checkout
+@pytest.mark.slow
 def test_kernels_are_compared_with_an_installed_peer(tmp_path: Path) -> None:
     pytest.importorskip("qiskit_machine_learning")
     path = tmp_path / "out.json"
@@ -503,7 +545,7 @@ def test_wrong_markers_are_refused(text: str, words: str) -> None:
         filled(text, {})
 
 
-def test_the_command_fills_tables_and_tells_drift(tmp_path: Path) -> None:
+def test_the_command_fills_tables_and_reports_drift(tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
     made = content("threads", row(10, "qtm, one thread", 1.0, 1.9))

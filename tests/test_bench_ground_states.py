@@ -115,6 +115,6 @@ def test_derivatives_by_some_weights_are_compared_where_they_are() -> None:
 
 @pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
-    assert 50 < peak_mib("mps-step", 4, 1) < 4096
+    assert 50 < peak_mib("mps-step", 4, 1, 1) < 4096
     with pytest.raises(QtmError, match="measuring memory failed: .*nonesuch"):
-        peak_mib("nonesuch", 4, 1)
+        peak_mib("nonesuch", 4, 1, 1)

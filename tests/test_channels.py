@@ -83,6 +83,6 @@ def test_thermal_relaxation_is_in_units_of_the_gate() -> None:
         (("pauli", [0], 0.5, 0.5, 0.5), "sum to"),
     ],
 )
-def test_what_is_no_channel_is_refused(arguments: tuple, message: str) -> None:
+def test_operations_that_are_not_channels_are_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         channel(*arguments)

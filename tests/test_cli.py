@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import logging
 import os
 import re
@@ -183,3 +185,20 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         classifier._write_whole(target, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and target.read_text() == "old"
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _parsers(command)
+
+
+@pytest.mark.parametrize("module", ["qtm.__main__", "qtm.bench"])
+def test_every_help_is_shown(module: str) -> None:
+    """argparse reads `%` in a help text as a format, and fails only when the help is asked for."""
+    parsers = list(_parsers(importlib.import_module(module)._parser()))
+    assert len(parsers) > 3
+    for parser in parsers:
+        assert parser.prog in parser.format_help()

@@ -94,7 +94,7 @@ def test_training_compiled_gives_the_weights_of_eager_training(outputs, by_input
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["eager", *BACKENDS])
 def test_a_hybrid_module_is_one_graph(backend):
     torch.manual_seed(1)
     model = HybridModule(circuit(), list(X), [list(W), list(V)], 3, 2, seed_init=0).double()
@@ -255,7 +255,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_what_may_draw_at_random_stays_out_of_the_graph(name):
+def test_random_values_stay_out_of_the_graph(name):
     """A compiler takes equal calls for one; these have their own values, so the graph breaks there."""
     model, inputs = module(**RANDOM[name]), rows(2)
     assert model._operator_name is None

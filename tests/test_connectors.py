@@ -107,6 +107,7 @@ GRADCHECKS += [(ours, kind, "network") for kind in KINDS] + [(peer, "default", "
 
 
 @pytest.mark.parametrize(("package", "kind", "execution"), GRADCHECKS)
+@pytest.mark.thinned(3)
 def test_gradcheck(package: Any, kind: str, execution: str) -> None:
     """By inputs and weights. In their connector a tuple output_shape with input gradients raises."""
     layer = TorchConnector(network(package, kind), WEIGHTS, execution=execution).double()
@@ -121,6 +122,7 @@ def test_gradcheck(package: Any, kind: str, execution: str) -> None:
 @each_kind
 @each_dtype
 @pytest.mark.parametrize("seed", [41, 42])
+@pytest.mark.thinned(7)
 def test_agrees_with_their_connector(kind: str, dtype: torch.dtype, tolerance: float, seed: int) -> None:
     case = random_case(seed)
     theirs = network(peer, kind, case)
@@ -311,7 +313,7 @@ def test_a_subclass_with_its_own_forward_keeps_it() -> None:
     assert layer([[0.1, 0.2]]).item() == pytest.approx(1 + expected("default", [[0.1, 0.2]], WEIGHTS).item(), abs=1e-6)
 
 
-def test_what_cannot_be_simulated_runs_on_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_that_cannot_be_simulated_run_by_themselves(caplog: pytest.LogCaptureFixture) -> None:
     case = random_case(30)
     case.circuit.reset(0)
     with caplog.at_level(logging.INFO, "qtm"):
@@ -319,7 +321,7 @@ def test_what_cannot_be_simulated_runs_on_its_own(caplog: pytest.LogCaptureFixtu
     assert "reset" in caplog.text
 
 
-def test_input_gradients_need_not_be_asked_for() -> None:
+def test_inputs_get_gradients_without_a_flag() -> None:
     """Theirs gives none unless the network was made with input_gradients=True; a layer before it does not learn."""
     for package in PACKAGES:
         model = nn.Sequential(nn.Linear(3, 2), TorchConnector(network(package, "default", input_gradients=False)))
@@ -400,6 +402,7 @@ def _with(layer: TorchConnector, weights: np.ndarray, x: Tensor) -> np.ndarray:
 @each_package
 @pytest.mark.parametrize("kind", ["outcomes", "parity", "pairs"])
 @pytest.mark.parametrize("execution", ["fast", "network"])
+@pytest.mark.thinned(5)
 def test_sparse(package: Any, kind: str, execution: str) -> None:
     if package is peer or execution == "network":
         pytest.importorskip("sparse")

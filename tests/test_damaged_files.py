@@ -155,7 +155,7 @@ def test_a_journal_without_checksums_names_the_version(tmp_path):
         Journal(tmp_path / "run.journal")
 
 
-def test_bytes_that_cannot_be_read_are_named():
+def test_damaged_bytes_are_located():
     rng = random.Random(1)
     data = pack(result())
     for damage in (flipped, overwritten, cut):
@@ -180,7 +180,7 @@ def limited(journal: Journal, spare: int) -> None:
 
 
 @pytest.mark.parametrize("spare", range(4))
-def test_a_full_disk_stops_the_run_and_the_run_goes_on_when_there_is_room(spare, tmp_path):
+def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(spare, tmp_path):
     path = tmp_path / "run.journal"
     journal = Journal(path)
     limited(journal, spare)

@@ -291,7 +291,7 @@ def test_samples_follow_the_probabilities() -> None:
     np.testing.assert_allclose(found, wanted, atol=5 * np.sqrt(0.25 / 20_000))
 
 
-def test_what_is_not_given_is_refused() -> None:
+def test_missing_arguments_are_refused() -> None:
     flat = noisy(1, 2, 5)
     assert "gives no State" in str(DensityMatrix().refuses(flat, State(), Options()))
     assert DensityMatrix().refuses(flat, Probabilities((0,)), Options()) is None

@@ -58,7 +58,7 @@ def test_hardware_takes_two_jobs_to_a_step(script: Callable[..., Any], tmp_path:
 
 
 @pytest.mark.slow
-def test_hardware_goes_on_after_its_budget(script: Callable[..., Any], tmp_path: Path) -> None:
+def test_hardware_continues_after_its_budget(script: Callable[..., Any], tmp_path: Path) -> None:
     arguments = ("--steps", 3, "--shots", 64, "--out")
     script("hardware", *arguments, tmp_path / "whole")
     with pytest.raises(BudgetExceeded, match="used so far 2 jobs"):

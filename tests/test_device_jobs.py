@@ -54,7 +54,8 @@ PASSING = [ConnectionResetError("reset"), requests.ConnectionError("gone"), http
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("moment", ["submit", "answer", "result", "jobs"])
-def test_what_passes_is_tried_again_and_nothing_is_submitted_twice(service, fault, moment):
+@pytest.mark.thinned(5)
+def test_transient_failures_are_retried_and_nothing_is_submitted_twice(service, fault, moment):
     service.faults = {moment: [fault], "answer": [fault]}  # the answer that is lost: the job was accepted
     with on_mock(service) as device:
         job = device.estimator.run([pub_for(device, POINTS)])
@@ -185,7 +186,7 @@ def test_an_unfetched_job_is_fetched_by_its_id(service, tmp_path):
     assert f"job {job_id}" in service.asked and len(service.submitted()) == 1
 
 
-def test_a_run_that_does_not_repeat_itself_is_told_so(service, tmp_path, caplog):
+def test_a_run_that_does_not_repeat_itself_gets_an_error(service, tmp_path, caplog):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal) as device:
         device.estimator.run([pub_for(device, POINTS)]).result()

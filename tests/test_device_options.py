@@ -100,7 +100,9 @@ def test_parameter_shift_sends_only_angles_that_the_device_takes(monkeypatch: py
     torch.testing.assert_close(model.variational.grad, exact.variational.grad, atol=0.05, rtol=0)
 
 
-def test_fractional_gates_are_asked_of_the_service_and_kept(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fractional_gates_are_requested_from_the_service_and_kept(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service, asked = MockService(tmp_path / "service"), []
     find = service.backend
     monkeypatch.setattr(service, "backend", lambda name, **options: asked.append(options) or find(name))
@@ -149,7 +151,7 @@ def refuse_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qiskit_ibm_runtime, "Session", refuse)
 
 
-def test_a_plan_without_sessions_gets_a_batch_and_is_told(tmp_path: Any, monkeypatch: Any, caplog: Any) -> None:
+def test_a_plan_without_sessions_gets_a_batch_and_a_warning(tmp_path: Any, monkeypatch: Any, caplog: Any) -> None:
     refuse_sessions(monkeypatch)
     with hardware.connect("fake_manila") as device, caplog.at_level(logging.WARNING, "qtm"):
         assert type(device._open_mode()).__name__ == "Batch"
@@ -167,7 +169,7 @@ def test_a_session_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None
     assert opened[0]["max_time"] == 91
 
 
-def test_what_the_plan_has_left_is_compared_before_the_first_job(tmp_path: Any) -> None:
+def test_the_remaining_time_of_the_plan_is_compared_before_the_first_job(tmp_path: Any) -> None:
     service = MockService(tmp_path / "service")
     circuit = ansatz()
     with on_mock(service) as device:

@@ -176,6 +176,6 @@ def test_what_cannot_run_is_refused_before_it_is_sent(name: str) -> None:
         device.sampler.run([pub])
 
 
-def test_what_is_not_in_the_instructions_of_the_device_is_refused() -> None:
+def test_instructions_that_the_device_lacks_are_refused() -> None:
     with hardware.connect("fake_manila") as device, pytest.raises(CircuitError, match="has no instruction"):
         device.sampler.run([(measured(), POINTS)])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import qtm
+from qtm.gradients import GRADIENT_METHODS
+from qtm.mitigation import MITIGATION_METHODS
 
 ROOT = Path(__file__).parent.parent
 _WITH_CODE = (
+    "index",
     "getting_started",
     "methods",
     "states",
@@ -22,10 +26,12 @@ _WITH_CODE = (
     "natural_gradient",
     "hardware",
     "performance",
+    "extending",
     "faq",
 )
 PAGES = tuple(f"docs/{page}.md" for page in _WITH_CODE)
 DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
+QUICK = {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/methods.md", "docs/extending.md", "docs/faq.md"}
 MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,7 +41,7 @@ WRONG_NAME = re.compile(r"pip install\b[^\n#`]*?[\s\"']qtm(?![\w-])")
 
 @dataclass(frozen=True)
 class Block:
-    """One python block: where its first line stands (from 1), its code, why it is not run (None: it is)."""
+    """One python block: the number of its first line (from 1), its code, why it is not run (None: it is)."""
 
     line: int
     code: str
@@ -60,7 +66,18 @@ def read(document: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """The page on extending adds methods of its own."""
+    before = [(table, dict(table)) for table in (GRADIENT_METHODS, MITIGATION_METHODS)]
+    yield
+    for table, content in before:
+        table.clear()
+        table.update(content)
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("document", [d if d in QUICK else pytest.param(d, marks=pytest.mark.slow) for d in DOCUMENTS])
 def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks share one namespace, in order, in an empty directory: as a reader would type them."""
     blocks = python_blocks(read(document))
@@ -73,7 +90,7 @@ def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_blocks_that_are_not_run_say_why(document: str) -> None:
+def test_skipped_blocks_give_a_reason(document: str) -> None:
     blocks = python_blocks(read(document))
     assert blocks or document not in MUST_HAVE_CODE
     assert not [block.line for block in blocks if block.skipped == ""]
@@ -85,9 +102,10 @@ def test_documents_name_the_distribution(document: str) -> None:
     assert not WRONG_NAME.findall(read(document))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "qtm").rglob("*.py")), ids=lambda path: path.stem)
-def test_sources_name_the_distribution(path: Path) -> None:
-    assert not WRONG_NAME.findall(path.read_text(encoding="utf-8"))
+def test_sources_name_the_distribution() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "qtm").rglob("*.py")}
+    assert sources
+    assert [path for path, text in sources.items() if WRONG_NAME.search(text)] == []
 
 
 def examples_of(name: str) -> list[doctest.DocTest]:

@@ -60,6 +60,8 @@ def after(operation: Any, branch: Branch, qubits: list[int], clbits: list[Clbit]
         yield from here
     elif operation.name == "barrier":
         yield branch
+    elif clbits:
+        yield from branches(operation.definition, [branch], qubits, clbits)
     else:
         yield state.evolve(Operator(operation), qubits), values
 
@@ -194,6 +196,21 @@ def a_bit_that_is_measured_twice() -> QuantumCircuit:
     return circuit
 
 
+def measured_inside_a_composite() -> QuantumCircuit:
+    inner = QuantumCircuit(2, 1)
+    inner.ry(0.4, 0)
+    inner.cx(0, 1)
+    inner.measure(0, 0)
+    circuit = QuantumCircuit(2, 2)
+    circuit.ry(T[0], 0)
+    circuit.append(inner.to_instruction(), [1, 0], [1])
+    with circuit.if_test((1, 1)):
+        circuit.rx(T[1], 0)
+    circuit.measure(0, 0)
+    circuit.ry(T[2], 0)
+    return circuit
+
+
 CASES = (
     teleportation,
     resets,
@@ -203,6 +220,7 @@ CASES = (
     loops,
     expressions,
     a_bit_that_is_measured_twice,
+    measured_inside_a_composite,
 )
 
 

@@ -46,6 +46,7 @@ def test_values_and_derivatives_of_random_circuits(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.thinned(4)
 def test_agrees_with_qiskit_machine_learning(seed: int) -> None:
     case = random_case(seed + 50)
     operators = [SparsePauliOp(["ZZI", "IXI"], [0.5, -2]), SparsePauliOp("YIZ")]
@@ -190,6 +191,7 @@ def test_isa_circuits(width: int, layout: tuple[int, ...], kind: str) -> None:
 
 
 @pytest.mark.parametrize("observables", [None, ["XIZ", "IYI"]])
+@pytest.mark.thinned(2)
 def test_noisy_precision_on_an_isa_circuit(observables: Any) -> None:
     """The same placement on the way through an estimator: an estimator asked for little noise."""
     case = random_case(7)
@@ -403,7 +405,7 @@ def test_usage_is_that_of_a_module() -> None:
     assert qnn.usage.jobs == 2
 
 
-def test_values_that_are_not_finite_are_named_on_any_estimator() -> None:
+def test_nonfinite_values_are_named_on_any_estimator() -> None:
     qnn = EstimatorQNN(**random_case(2).arguments(), estimator=noisy_estimator(local_pauli_noise(0.01)))
     bad = np.full_like(X, np.nan)
     for ask in (qnn.forward, qnn.backward):

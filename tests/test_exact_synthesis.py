@@ -187,7 +187,7 @@ def test_a_synthesis_keeps_the_global_phase(num_qubits):
 
 
 @pytest.mark.parametrize("entry", [np.nan, 0.0, 1.1])
-def test_what_is_not_unitary_is_refused(entry):
+def test_nonunitary_operations_are_refused(entry):
     with pytest.raises(CircuitError, match="not unitary"):
         synthesize(np.diag([1, 1, 1, entry]))
 

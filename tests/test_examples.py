@@ -31,7 +31,7 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_usage_stands_at_the_top(name: str) -> None:
+def test_usage_is_at_the_top(name: str) -> None:
     source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     head = source.split('"""')[1]
     assert f"python examples/{name}.py" in head and "--quick" in head

@@ -182,7 +182,7 @@ def test_parameters_follow_the_given_order() -> None:
     np.testing.assert_array_equal(angles.numpy(np.arange(12.0)), np.arange(12.0)[::-1])
 
 
-def test_parameters_of_equal_name_are_told_apart() -> None:
+def test_parameters_of_equal_name_are_distinguished() -> None:
     first, second = Parameter("t"), Parameter("t")
     angles = compile_angles([2 * second, first], [first, second])
     np.testing.assert_array_equal(angles.numpy(np.array([1.0, 5.0])), [10.0, 1.0])

@@ -1,6 +1,9 @@
-"""The examples of CONTRIBUTING.md, "Adding": each goes into its table, and does what the recipe promises."""
+"""The examples of the page "Extending": each goes into its table, and does what the page promises."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +14,25 @@ from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.primitives import StatevectorEstimator
 
 import qtm
-from qtm._gradients.methods import GRADIENT_METHODS
+from qtm.gradients import GRADIENT_METHODS
 from qtm.mitigation import MITIGATION_METHODS
 
 FEATURES, ANSATZ = zz_feature_map(2), real_amplitudes(2, reps=1)
+EXAMPLES = ("dense_engine", "central_difference", "linear_extrapolation")
 
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GRADIENT_METHODS, "central-difference", CentralDifferenceMethod)
     monkeypatch.setitem(MITIGATION_METHODS, "linear", LinearExtrapolation)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_imports_public_names_only(example: str) -> None:
+    source = (Path(__file__).parent / f"{example}.py").read_text(encoding="utf-8")
+    modules = re.findall(r"^(?:from|import) (qtm\S*)", source, re.MULTILINE)
+    assert modules
+    assert [module for module in modules if "._" in module] == []
 
 
 def gradients(**options: object) -> tuple[torch.Tensor, torch.Tensor]:

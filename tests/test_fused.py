@@ -56,7 +56,7 @@ def values_and_gradients(made: QuantumModule, inputs, by_angles: bool):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("by_inputs", [False, True])
 @pytest.mark.parametrize("batch", [0, 1, 17])
-def test_it_is_what_torch_and_the_engine_give(dtype, by_inputs, batch):
+def test_it_agrees_with_torch_and_the_engine(dtype, by_inputs, batch):
     made = module(dtype)
     assert made._method(dtype).fused is not None
     inputs = torch.randn(batch, 3, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_(by_inputs)
@@ -142,7 +142,7 @@ def test_memory_in_another_order_or_sign():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e20])
-def test_angles_that_mean_nothing_are_named(bad):
+def test_meaningless_angles_are_named(bad):
     made, inputs = module(), torch.zeros(3, 3, dtype=torch.float64)
     inputs[1, 1] = bad
     with pytest.raises(ParameterError, match=r"x\[1\].* in sample 1"):

@@ -118,8 +118,8 @@ def test_what_cannot_run_is_refused_before_it_is_sent(bad, error, message):
         ({"mode": "serverless"}, "mode must be one of 'auto', 'session', 'batch', 'job', not 'serverless'"),
         ({"estimator": "v1"}, "estimator must be one of 'auto', 'executor', 'v2', 'backend', not 'v1'"),
         ({"shots": 10, "precision": 0.1}, "mutually exclusive"),
-        ({"options": {"resilience": {"magic": True}}}, "refuses the options.*magic"),
-        ({"options": {"resilience_level": 9}}, "refuses the options"),
+        ({"options": {"resilience": {"magic": True}}}, "rejects the options.*magic"),
+        ({"options": {"resilience_level": 9}}, "rejects the options"),
         ({"options": {"x": object()}}, "plain values"),
     ],
 )
@@ -146,7 +146,7 @@ def test_without_an_account_the_ways_to_get_one_are_named(monkeypatch, tmp_path)
         hardware.connect()
 
 
-def test_no_backend_named_is_the_least_busy_one(service):
+def test_without_a_name_the_least_busy_backend_is_chosen(service):
     with hardware.connect(service=service, min_qubits=4) as device:
         assert device.backend.name == "ibm_mock"
     assert service.asked == ["least_busy 4"]
@@ -187,7 +187,7 @@ def test_an_error_that_quotes_the_token_does_not(monkeypatch):
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
-def test_what_holds_an_account_is_not_pickled_and_is_shared_by_copies():
+def test_objects_that_hold_an_account_are_not_pickled_and_are_shared_by_copies():
     with hardware.connect(MANILA) as device:
         for held in (device, device.estimator):
             with pytest.raises(TypeError, match="is not pickled"):

@@ -40,7 +40,7 @@ def content(values=(0.1,), observable="ZZ", precision=None, setting=None, **chan
     return job_content([pub], setting or {"backend": "a"})
 
 
-def test_the_same_job_has_the_same_content_whatever_qiskit_made_up():
+def test_equal_jobs_have_equal_content_despite_generated_names():
     assert content() == content(clutter="1234")
 
 
@@ -65,7 +65,7 @@ def test_everything_that_determines_a_result_is_in_the_content(change):
     assert content(**change) != content()
 
 
-def test_control_flow_delays_and_library_circuits_are_told_apart():
+def test_control_flow_delays_and_library_circuits_are_distinguished():
     def with_body(angle):
         result = QuantumCircuit(2, 1)
         with result.if_test((result.clbits[0], 1)):
@@ -95,7 +95,7 @@ def submit(journal, content, job_id="job-1"):
     return entry
 
 
-def test_an_entry_goes_from_intent_to_done_and_survives_the_process(tmp_path):
+def test_an_entry_passes_from_intent_to_done_and_survives_the_process(tmp_path):
     path = tmp_path / "journal"
     journal = Journal(path)
     occurrence, position = journal.advance("abc")
@@ -114,7 +114,7 @@ def test_an_entry_goes_from_intent_to_done_and_survives_the_process(tmp_path):
     again.close()
 
 
-def test_equal_submissions_stay_distinct_and_a_checkpoint_goes_back_to_its_place():
+def test_equal_submissions_stay_distinct_and_a_checkpoint_restores_its_position():
     journal = Journal(None)
     first = submit(journal, "abc", "job-1")
     journal.seek(1)
@@ -156,7 +156,7 @@ def test_results_come_back_to_the_last_bit():
         assert before.data.shape == after.data.shape and after.metadata["target_precision"] == 0.0
 
 
-def test_what_would_need_pickle_is_left_out():
+def test_values_that_need_pickle_are_left_out():
     data = DataBin(evs=np.zeros(2), stds=np.zeros(2), shape=(2,))
     result = PrimitiveResult([PubResult(data, {"fine": [1, "a"], "object": object(), "arrays": np.zeros(3)})])
     assert unpack(pack(result))[0].metadata == {"fine": [1, "a"]}
@@ -189,7 +189,7 @@ def train(all_parts, steps):
     return all_parts["model"].weight.detach().clone()
 
 
-def test_a_restored_run_goes_on_to_the_same_weights(tmp_path):
+def test_a_restored_run_continues_to_the_same_weights(tmp_path):
     before = parts()
     train(before, 3)
     checkpoint = Checkpoint(tmp_path / "run.pt")
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_not_finished_leaves_the_old_one(tmp_path, monkeypa
     assert checkpoint.load() == 1 and checkpoint.values == {"note": "old"}
 
 
-def test_what_cannot_be_saved_or_loaded_is_named(tmp_path):
+def test_errors_name_what_cannot_be_saved_or_loaded(tmp_path):
     checkpoint = Checkpoint(tmp_path / "run.pt")
     with pytest.raises(QtmError, match="cannot save 'thing': a object"):
         checkpoint.save(1, thing=object())

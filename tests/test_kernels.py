@@ -408,7 +408,7 @@ def test_repair_clips_negative_eigenvalues() -> None:
     assert closest_psd(np.zeros((0, 0))).shape == (0, 0)
 
 
-def test_few_shots_are_repaired_where_that_is_asked_for() -> None:
+def test_matrices_of_few_shots_are_repaired_on_request() -> None:
     circuit = FEATURE_MAPS["zz"]
     x = samples(circuit, 12)
     spoilt = QuantumKernel(circuit, shots=5, seed=0, enforce_psd=False).evaluate(x)
@@ -537,7 +537,11 @@ BAD_KERNELS = [
     ({"kind": "projected", "shots": 10}, qtm.ParameterError, "belongs to kind='fidelity'"),
     ({"kind": "projected", "observables": ["ZZZ"]}, qtm.ObservableError, "qubits"),
     ({"kind": "projected", "estimator": qtm.FastSampler()}, qtm.ParameterError, "BaseEstimatorV2"),
-    ({"feature_map": reuploading_circuit(2, 1), "training_parameters": []}, qtm.ParameterError, "which of its"),
+    (
+        {"feature_map": reuploading_circuit(2, 1), "training_parameters": []},
+        qtm.ParameterError,
+        "which parameters are trained",
+    ),
 ]
 
 

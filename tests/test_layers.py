@@ -28,17 +28,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_circuit", "_parts"),
     ("_noise",),
     ("_engines",),
-    ("_primitives", "engines", "mps"),
+    ("_primitives", "engines"),
     ("primitives",),
     ("_gradients",),
     ("gradients", "_torch"),
-    ("modules", "states"),
+    ("modules", "states", "mps"),
     ("_qnn", "_mitigation", "circuits", "_diagnostics", "training", "postselection"),
     ("diagnostics",),
     ("symmetry",),
     ("connectors", "mitigation", "_noisy"),
-    ("_hardware", "noise"),
-    ("hardware",),
+    ("_hardware",),
+    ("hardware", "noise"),
     ("_kernels",),
     ("kernels",),
     ("_optim",),
@@ -56,8 +56,10 @@ KERNELS = PACKAGE / "_engines" / "statevector" / "kernels"
 KERNEL_FREE_OF = {"qiskit", "qiskit_algorithms", "torch"}
 # Packages that a core dependency itself requires, and so are always there.
 IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
-# Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
+# Modules that are a package's interface, whose classes derive from the package's, or that are written in its language:
+# imported only where they are used.
 ADAPTERS = {
+    "qtm/_engines/triton_statevector/kernels.py": {"triton"},
     "qtm/sklearn.py": {"sklearn"},
     "qtm/_models/kernel_machine.py": {"sklearn"},
     "qtm/_models/learner.py": {"sklearn"},
@@ -66,7 +68,10 @@ ADAPTERS = {
 MAY_PRINT = {"__main__", "bench"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def dotted(path: Path) -> tuple[str, ...]:
@@ -76,7 +81,7 @@ def dotted(path: Path) -> tuple[str, ...]:
 
 
 def unit_of(module: tuple[str, ...]) -> str:
-    """The name in LAYERS under which a dotted module of qtm stands."""
+    """The name in LAYERS of a dotted module of qtm."""
     return module[1] if len(module) > 1 else "__init__"
 
 
@@ -110,6 +115,10 @@ def name_of_call(node: ast.Call) -> str:
     return getattr(node.func, "id", getattr(node.func, "attr", ""))
 
 
+def calls_of(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+
+
 def text_arguments(node: ast.Call) -> list[str]:
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     return [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
@@ -130,6 +139,7 @@ def imports_of(tree: ast.Module, package: tuple[str, ...], *, into_functions: bo
     return found
 
 
+@cache
 def imported(path: Path, *, into_functions: bool = True) -> set[tuple[str, ...]]:
     package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
     return imports_of(tree_of(path), package, into_functions=into_functions)
@@ -165,19 +175,19 @@ def test_the_package_is_where_these_tests_look() -> None:
     assert PACKAGE / "_errors.py" in FILES
 
 
-@each_file
-def test_every_module_has_a_layer(path: Path) -> None:
-    unit = unit_of(dotted(path))
-    assert unit in LAYER_OF, f"{unit} has no layer: give it its place in LAYERS of {Path(__file__).name}"
+def test_every_module_has_a_layer() -> None:
+    missing = {unit_of(dotted(path)) for path in FILES} - LAYER_OF.keys()
+    assert not missing, f"{sorted(missing)} have no layer: give each its place in LAYERS of {Path(__file__).name}"
 
 
-@each_file
-def test_imports_go_downward(path: Path) -> None:
-    unit = unit_of(dotted(path))
-    own = LAYER_OF[unit]
-    # A package's modules import each other; __init__ and __main__ stand above all.
-    upward = {other for other in imported_units(path) - {unit} if LAYER_OF[other] > own}
-    assert not upward, f"{unit} (layer {own}) imports {sorted(upward)} from above it"
+def test_imports_go_downward() -> None:
+    """A package's modules import each other; __init__ and __main__ are above all."""
+    upward = {}
+    for path in FILES:
+        unit = unit_of(dotted(path))
+        above = sorted(other for other in imported_units(path) - {unit} if LAYER_OF[other] > LAYER_OF[unit])
+        upward |= {relative(path): above} if above else {}
+    assert not upward, "these files import from layers above theirs"
 
 
 def test_no_cycle_inside_a_layer() -> None:
@@ -204,44 +214,46 @@ def test_folders_have_no_circular_imports() -> None:
     TopologicalSorter(graph).prepare()
 
 
-@each_file
-def test_kernels_know_neither_qiskit_nor_torch(path: Path) -> None:
-    if path.is_relative_to(KERNELS):
-        assert not {name[0] for name in imported(path)} & KERNEL_FREE_OF
+def test_kernels_know_neither_qiskit_nor_torch() -> None:
+    kernels = [path for path in FILES if path.is_relative_to(KERNELS)]
+    assert kernels
+    assert [p for p in kernels if {name[0] for name in imported(p)} & KERNEL_FREE_OF] == []
 
 
-@each_file
-def test_optional_packages_are_imported_only_inside_functions(path: Path) -> None:
+def test_optional_packages_are_imported_only_inside_functions() -> None:
     always = {"qtm", *required_packages(), *sys.stdlib_module_names}
-    always |= ADAPTERS.get(path.relative_to(ROOT).as_posix(), set())
-    early = {name[0] for name in imported(path, into_functions=False)} - always
-    assert not early, f"{sorted(early)}: import it where it is used, after require(...); it is not a core dependency"
+    early = {}
+    for path in FILES:
+        names = {name[0] for name in imported(path, into_functions=False)}
+        names -= always | ADAPTERS.get(path.relative_to(ROOT).as_posix(), set())
+        early |= {relative(path): names} if names else {}
+    assert not early, "import these where they are used, after require(...); they are not core dependencies"
 
 
-@each_file
-def test_require_names_an_extra_that_exists(path: Path) -> None:
-    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
-    for call in calls:
-        if name_of_call(call) == "require" and len(texts := text_arguments(call)) == 2:
-            assert texts[1] in project()["optional-dependencies"], (
-                f"line {call.lineno}: pyproject.toml has no extra {texts[1]!r}"
-            )
+def test_require_names_an_extra_that_exists() -> None:
+    calls = [(path, call) for path in FILES for call in calls_of(path) if name_of_call(call) == "require"]
+    named = [(relative(path), call.lineno, texts[1]) for path, call in calls if len(texts := text_arguments(call)) == 2]
+    assert named
+    extras = project()["optional-dependencies"]
+    assert [place for place in named if place[2] not in extras] == [], "pyproject.toml has no such extra"
 
 
-@each_file
-def test_library_code_does_not_print(path: Path) -> None:
-    if unit_of(dotted(path)) in MAY_PRINT:
-        return
-    calls = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
-    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-    assert not lines, f"print() in lines {lines}: use logging.getLogger('qtm')"
+def test_library_code_does_not_print() -> None:
+    library = [path for path in FILES if unit_of(dotted(path)) not in MAY_PRINT]
+    lines = [
+        (relative(path), call.lineno)
+        for path in library
+        for call in calls_of(path)
+        if isinstance(call.func, ast.Name) and call.func.id == "print"
+    ]
+    assert lines == [], "use logging.getLogger('qtm')"
 
 
-@each_file
-def test_files_stay_readable(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_LINES, f"{lines} lines, at most {MAX_LINES}: split it where its subject changes"
-    assert "util" not in path.stem, f"{path.name}: name the module after what it does"
+def test_files_stay_readable() -> None:
+    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+    assert not long, f"at most {MAX_LINES} lines: split these where their subject changes"
+    assert [name for name in lengths if "util" in Path(name).stem] == [], "name a module after what it does"
 
 
 @pytest.mark.parametrize(

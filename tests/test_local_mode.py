@@ -49,7 +49,7 @@ def test_the_part_of_a_target_keeps_errors_and_durations() -> None:
         assert part[name][here] == target[name][there]
 
 
-def test_narrow_devices_are_simulated_whole() -> None:
+def test_narrow_devices_are_simulated_completely() -> None:
     backend = GenericBackendV2(5, seed=1)
     pub = EstimatorPub.coerce((QuantumCircuit(5), "IIIIZ"))
     assert on_used_qubits([pub], backend) == ([pub], backend)

@@ -317,7 +317,7 @@ def test_quimb_states_go_both_ways():
     np.testing.assert_allclose(MPS.from_quimb(ours.to_quimb()).statevector(), ours.statevector(), atol=1e-12)
 
 
-def test_values_that_are_not_finite_spoil_only_their_sample():
+def test_nonfinite_values_affect_only_their_sample():
     circuit = chain(4, 2)
     run = simulation(circuit, expectation("individualZ", 4), MatrixProductState(max_bond=2, tolerance=1.0))
     values = random_values(circuit, 3)
@@ -345,7 +345,7 @@ def test_engines_are_pickled_and_keep_their_results():
     torch.testing.assert_close(run.engine.vjp(angles, prepared, torch.ones_like(output), kept)[0], first)
 
 
-def test_what_it_cannot_do_is_refused_with_the_figures():
+def test_unsupported_circuits_are_refused_with_the_figures():
     deep = QuantumCircuit(80)
     for _ in range(60):
         for q in range(79):

@@ -19,7 +19,7 @@ from qtm._engines.statevector.buffer_pool import BufferPool
 from qtm._kept_memory import KEPT, ByteCache, KeptMemory, bytes_of
 
 
-def test_what_is_given_back_is_used_again_by_one():
+def test_a_returned_buffer_is_reused_once():
     pool, buffer = BufferPool(KeptMemory(100)), object()
     assert pool.take("kind") is None
     pool.give("kind", buffer, 60)
@@ -29,7 +29,7 @@ def test_what_is_given_back_is_used_again_by_one():
     assert pool.memory.used == 0
 
 
-def test_the_bound_holds_over_all_kinds_and_the_oldest_goes_first():
+def test_the_limit_covers_all_kinds_and_evicts_the_oldest_first():
     pool = BufferPool(KeptMemory(100))
     for number in range(10):
         pool.give(number, number, 30)
@@ -40,7 +40,7 @@ def test_the_bound_holds_over_all_kinds_and_the_oldest_goes_first():
 
 
 @pytest.mark.parametrize("limit", [10, 100, 1000])
-def test_random_use_never_hands_a_buffer_to_two(limit, rng):
+def test_random_use_never_shares_a_buffer(limit, rng):
     """Against a plain record of what is out, from several threads at once."""
     pool, out, wrong = BufferPool(KeptMemory(limit)), set(), []
 
@@ -134,6 +134,7 @@ def test_bytes_are_those_that_an_object_takes():
 
 
 @pytest.mark.parametrize("run", ["FastEstimator", "FastSampler"])
+@pytest.mark.slow
 def test_cached_simulations_stay_within_the_bound(run, monkeypatch):
     """Sixteen circuits of 440 rotations: without a bound of bytes their simulations would take some 15 MiB."""
 

@@ -98,6 +98,7 @@ def train(folder: Path, stack: tuple[str, ...], kill_at: int = 0, late: bool = F
 
 @pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
+@pytest.mark.slow
 def test_a_killed_run_repeats_itself_to_the_last_bit(
     stack: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +124,7 @@ def test_a_killed_run_repeats_itself_to_the_last_bit(
         assert set(Counter(record["tags"][0] for record in submitted).values()) == {1}
 
 
-def test_another_mitigation_does_not_take_over_a_state(tmp_path: Path) -> None:
+def test_a_state_of_another_mitigation_is_refused(tmp_path: Path) -> None:
     service = MockService(tmp_path / "service")
     with on_mock(service, journal=tmp_path / "run.journal") as device:
         mitigated(device.estimator, ("rem", "cdr"))
@@ -134,7 +135,7 @@ def test_another_mitigation_does_not_take_over_a_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
-def test_a_state_goes_on_where_it_was_taken(stack: tuple[str, ...]) -> None:
+def test_a_restored_state_continues_where_it_was_saved(stack: tuple[str, ...]) -> None:
     """On any estimator: save the state with a checkpoint of your own."""
     angles = np.array([[0.3, 0.8], [1.1, -0.4]])
 

@@ -185,12 +185,12 @@ REFUSED = {
     "infinite": (AnnotatedOperation(library.XGate(), PowerModifier(np.inf)), "a finite real number"),
     "complex": (AnnotatedOperation(library.XGate(), PowerModifier(1j)), "not a real number"),
     "parameter": (AnnotatedOperation(library.XGate(), PowerModifier(Parameter("p"))), "bind it first"),
-    "unknown": (AnnotatedOperation(library.XGate(), InverseModifier), "control, inverse and power are known"),
+    "unknown": (AnnotatedOperation(library.XGate(), InverseModifier), "control, inverse and power are supported"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_modified_is_refused(name):
+def test_unsupported_modifiers_are_refused(name):
     operation, message = REFUSED[name]
     with pytest.raises(CircuitError, match=message):
         unitary_of(operation)

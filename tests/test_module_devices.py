@@ -201,7 +201,7 @@ def test_spsa_draws_other_signs_at_every_step():
     assert not np.array_equal(*signs)
 
 
-def test_spsa_displaces_only_what_needs_a_gradient_and_scales_with_shot_noise():
+def test_spsa_displaces_only_parameters_that_need_a_gradient_and_scales_with_shot_noise():
     def displacement(**options):
         estimator = Counting(default_precision=0.01, seed=1)
         model = module(estimator, ("spsa", {"seed": 1} | options))
@@ -214,7 +214,7 @@ def test_spsa_displaces_only_what_needs_a_gradient_and_scales_with_shot_noise():
     np.testing.assert_allclose(displacement(precision=0.08)[0, 2:], 0.24 ** (1 / 3) / 2)
 
 
-def test_spsa_trains_what_has_no_shift_rule():
+def test_spsa_trains_circuits_without_shift_rules():
     """Amplitudes are no gate angles: refused by parameter shift, no matter to SPSA."""
     features = pytest.importorskip("qiskit_machine_learning.circuit.library").raw_feature_vector(2)
     circuit = features.copy()

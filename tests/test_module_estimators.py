@@ -277,7 +277,7 @@ def test_a_circuit_that_no_input_changes_runs_once(estimator):
     assert model.usage == Usage(1, 1, 1, 1)
 
 
-def test_precision_is_asked_for_in_every_job():
+def test_precision_is_requested_in_every_job():
     estimator = Counting(seed=3)
     model = module(estimator, ("param-shift", {"precision": 0.1}))
     step(model, samples())

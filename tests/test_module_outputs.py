@@ -157,7 +157,7 @@ def test_samples():
     assert module_of(made).sample(x, shots=3, seed=1).shape == (2, 2, 3, 3)
 
 
-def test_other_methods_give_what_they_declare():
+def test_other_methods_compute_what_they_declare():
     made = encoded()
     x = torch.rand(2, 3)
     exact = module_of(made, outputs="probabilities")(x)

@@ -12,7 +12,7 @@ from qiskit.circuit.library import Initialize, real_amplitudes
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
-from qtm import QuantumModule
+from qtm import EstimatorQNN, QuantumModule, TorchConnector
 from qtm._errors import (
     ParameterError,
 )
@@ -157,10 +157,24 @@ def test_vqe_finds_the_ground_state():
 @pytest.mark.parametrize(
     "inputs", [[[0.1, 0.2]], np.array([[0.1, 0.2]]), np.array([[1, 2]]), torch.tensor([[1, 2]]), torch.ones(1, 2) > 0]
 )
-def test_whatever_torch_reads_is_an_input(inputs):
+def test_every_form_that_torch_reads_is_an_input(inputs):
     made = module()
     expected = made(torch.as_tensor(np.asarray(inputs), dtype=torch.float32))
     torch.testing.assert_close(made(inputs), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_arrays_are_inputs():
+    """Those that joblib maps from a file are; torch warns of them, as it could write to what it shares."""
+    inputs = np.array([[0.1, 0.2]])
+    expected = module()(inputs.copy())
+    inputs.flags.writeable = False
+    for made in (
+        module(),
+        TorchConnector(EstimatorQNN(circuit=circuit(), input_params=list(X), weight_params=[*W, *V])),
+    ):
+        assert made(inputs).shape[0] == 1
+    torch.testing.assert_close(module()(inputs), expected)
 
 
 def test_strided_and_shared_inputs():

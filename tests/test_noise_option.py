@@ -152,6 +152,7 @@ BACKENDS = ("FakeManilaV2", "FakeBelemV2", "FakeQuitoV2", "FakeLimaV2", "FakeLag
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.thinned(3)
 def test_a_backend_gives_the_values_of_aer(name: str) -> None:
     backend = getattr(fake, name)()
     circuit, labels = ansatz(3, 1), ["ZIX", "YYY", "IIZ"]
@@ -241,7 +242,7 @@ def test_delays_relax() -> None:
     np.testing.assert_allclose(found, [wanted], atol=1e-9)
 
 
-def test_what_cannot_be_done_is_refused_by_name() -> None:
+def test_unsupported_requests_are_refused_by_name() -> None:
     circuit = ansatz(2, 1)
     with pytest.raises(qtm.ParameterError, match="expected an Aer NoiseModel"):
         module(circuit, "depolarizing", ["ZZ"])

@@ -92,6 +92,8 @@ def after(operation: Any, branch: Branch, qubits: list[int], clbits: list[Clbit]
             turn = body if parameter is None else body.assign_parameters({parameter: index})
             here = branches(turn, here, qubits, clbits, readout)
         yield from here
+    elif clbits:
+        yield from branches(operation.definition, [branch], qubits, clbits, readout)
     else:
         error = SuperOp(ONE if len(qubits) == 1 else TWO)
         yield state.evolve(Operator(operation), qubits).evolve(error, qubits), values
@@ -109,6 +111,7 @@ def observables(circuit: QuantumCircuit) -> list[SparsePauliOp]:
 
 
 @pytest.mark.parametrize("build", CASES)
+@pytest.mark.thinned(4)
 def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     """Errors of conditional gates strike where the condition holds, and nowhere else."""
     circuit = build()
@@ -145,6 +148,7 @@ def test_gates_in_blocks_are_translated_to_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("build", [if_else, loops])
+@pytest.mark.slow
 def test_derivatives_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     circuit = build()
     net = qtm.QuantumModule(circuit, None, list(circuit.parameters), noise=model(), seed_init=0).double()
@@ -174,6 +178,7 @@ def test_trained_noise_in_a_dynamic_circuit() -> None:
     np.testing.assert_allclose(net().detach(), same, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_noisy_estimator_reads_wrong_inside_of_the_circuit() -> None:
     """Aer's shots of the same circuit: the bit decides, with its readout error."""
     circuit = QuantumCircuit(2, 1)
@@ -207,7 +212,7 @@ def conditional(circuit: QuantumCircuit, given: dict[int, int], noisy: bool) -> 
 
 @pytest.mark.parametrize("given", [{0: 0}, {0: 1, 1: 0}])
 @pytest.mark.parametrize("build", [if_else, teleportation, registers, a_bit_that_is_measured_twice])
-def test_values_given_what_bits_read(build: Callable[[], QuantumCircuit], given: dict[int, int]) -> None:
+def test_conditional_values(build: Callable[[], QuantumCircuit], given: dict[int, int]) -> None:
     circuit = build()
     given = {bit: value for bit, value in given.items() if bit < circuit.num_clbits}
     ready, values = bound(circuit)
@@ -225,7 +230,8 @@ def test_values_given_what_bits_read(build: Callable[[], QuantumCircuit], given:
     )
 
 
-def test_values_given_what_bits_read_under_noise() -> None:
+@pytest.mark.slow
+def test_conditional_values_under_noise() -> None:
     circuit = if_else()
     ready, values = bound(circuit)
     noise = model()

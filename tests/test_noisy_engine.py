@@ -42,7 +42,7 @@ def test_qtm_and_aer_give_the_same_numbers(name, monkeypatch):
         np.testing.assert_allclose(mine.stds, aers.stds, atol=1e-9)
 
 
-def test_aer_runs_what_qtm_does_not():
+def test_aer_runs_circuits_that_qtm_does_not():
     """Errors that qtm's density matrix does not have, and circuits with instructions of Aer's own."""
     odd = aer_noise.kraus_error([np.diag([1, 1, 1, 0.6]), np.diag([0, 0, 0, 0.8])])
     model = aer_noise.NoiseModel(basis_gates=["ry", "rz", "cx"])

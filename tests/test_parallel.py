@@ -79,7 +79,7 @@ def test_nothing_to_deal():
     assert deal(0, 3) == []
 
 
-def test_threads_asked_for():
+def test_requested_threads_are_used():
     assert resolve_threads(3) == 3
     assert resolve_threads(0) == available_cores() >= 1
     for bad in (-1, 1.5, "2", None):
@@ -123,7 +123,7 @@ def test_calls_within_calls():
 
 @pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2), (3, 0), (0, 0)])
 @pytest.mark.usefixtures("_many_threads")
-def test_threads_give_what_one_thread_gives(forward, backward):
+def test_threads_agree_with_one_thread(forward, backward):
     expected = step(module(num_threads_forward=1, num_threads_backward=1), 48)
     made = module(num_threads_forward=forward, num_threads_backward=backward)
     same(step(made, 48), expected)
@@ -275,7 +275,7 @@ class Counting(Executor):
 
 
 @pytest.mark.parametrize(("workers", "threads", "shares"), [(5, 0, 5), (5, 3, 3), (100, 0, 11), (None, 4, 4)])
-def test_the_batch_is_dealt_over_the_workers_of_the_executor(workers, threads, shares):
+def test_the_batch_is_split_over_the_workers_of_the_executor(workers, threads, shares):
     executor = Counting(workers)
     made = module(executor=executor, num_threads_forward=threads, num_threads_backward=threads)
     same(step(made), step(module()))

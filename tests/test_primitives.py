@@ -89,7 +89,7 @@ def test_the_same_numbers_as_statevector_estimator(pub: Any, precision: float | 
     np.testing.assert_array_equal(ours.stds, np.full(theirs.shape, result[0].metadata["target_precision"]))
 
 
-def test_a_generator_as_seed_goes_on_from_pub_to_pub() -> None:
+def test_a_generator_as_seed_advances_from_pub_to_pub() -> None:
     pubs = [(CIRCUIT, "ZZZ", VALUES), (CIRCUIT, OPERATORS, VALUES[:, 0])]
     ours = FastEstimator(seed=np.random.default_rng(3), default_precision=0.5)
     theirs = StatevectorEstimator(seed=np.random.default_rng(3), default_precision=0.5)

@@ -56,6 +56,7 @@ def test_one_estimator_in_many_threads() -> None:
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_process_pool() -> None:
     pub = (CIRCUIT, [[o] for o in OPERATORS], BATCH)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -201,6 +202,6 @@ CONSUMERS = [vqd, observables_of_a_state, parameter_shift, imaginary_time, quant
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS, ids=lambda f: f.__name__)
-def test_what_takes_an_estimator_takes_this_one(consumer: Callable[[Any], Any]) -> None:
+def test_users_of_estimators_accept_this_one(consumer: Callable[[Any], Any]) -> None:
     ours, theirs = consumer(FastEstimator()), consumer(StatevectorEstimator())
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5)  # some iterate by differences

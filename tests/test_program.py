@@ -293,7 +293,7 @@ def test_corners_in_wider_circuits(build):
         np.testing.assert_allclose(found, expected, atol=ERRORS[dtype])
 
 
-def test_what_is_not_seen_is_not_computed():
+def test_unobserved_parts_are_not_computed():
     circuit, observables = dead_end()
     plan = planned(circuit, observables)
     assert len(plan.recipe.slot_angle) == 0  # no parameter is left

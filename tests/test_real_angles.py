@@ -36,7 +36,7 @@ def bound(expression: object, values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_an_angle_is_what_qiskit_binds_or_no_number(name):
+def test_an_angle_is_what_qiskit_binds_or_nan(name):
     values = np.random.default_rng(5).uniform(-2, 2, (40, 2))  # (points, parameters)
     if name == "imaginary for positive b":  # refused where it is compiled: it is complex almost everywhere
         with pytest.raises(ValueError, match="complex"):

@@ -352,7 +352,7 @@ def test_a_point_in_a_loop_is_lowered_once(rng: np.random.Generator) -> None:
     assert len(gradient._simulations._known) == 1
 
 
-def test_parameters_in_the_order_asked_for(rng: np.random.Generator) -> None:
+def test_parameters_in_the_requested_order(rng: np.random.Generator) -> None:
     circuit, values = own_gates(), rng.normal(size=5)
     (all_of_them,) = gradients(circuit, OPERATOR, [values])
     chosen = [circuit.parameters[k] for k in (4, 1)]

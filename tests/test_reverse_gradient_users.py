@@ -131,7 +131,7 @@ def adaptive(gradient: Any) -> Any:
 
 
 @pytest.mark.parametrize("consumer", [imaginary_time, real_time, adaptive], ids=lambda f: f.__name__)
-def test_what_takes_a_gradient_takes_this_one(consumer: Callable[[Any], Any]) -> None:
+def test_users_of_gradients_accept_this_one(consumer: Callable[[Any], Any]) -> None:
     ours, theirs = consumer(FastReverseEstimatorGradient()), consumer(ReverseEstimatorGradient())
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 

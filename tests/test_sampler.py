@@ -170,7 +170,7 @@ def test_every_form_of_a_pub(pub: Any, shots: int | None) -> None:
     assert_the_same(ours, theirs)
 
 
-def test_a_generator_as_seed_goes_on() -> None:
+def test_a_generator_as_seed_advances() -> None:
     ours, theirs = (sampler(seed=np.random.default_rng(8)) for sampler in (FastSampler, StatevectorSampler))
     pubs = [(MEASURED, VALUES), (nothing_measured(), VALUES), BELL]
     for _ in range(2):
@@ -404,6 +404,6 @@ def fidelity(sampler: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")  # of the consumers
 @pytest.mark.parametrize("consumer", [sampling_vqe, qaoa, fidelity], ids=lambda f: f.__name__)
-def test_what_takes_a_sampler_takes_this_one(consumer: Callable[[Any], Any]) -> None:
+def test_users_of_samplers_accept_this_one(consumer: Callable[[Any], Any]) -> None:
     ours, theirs = consumer(FastSampler(seed=6)), consumer(StatevectorSampler(seed=6))
     np.testing.assert_allclose(ours, theirs, atol=1e-9)

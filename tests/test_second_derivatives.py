@@ -202,10 +202,10 @@ def test_third_derivatives_are_refused():
     run, (x, w) = function_of(module), point_of(module)
     (first,) = torch.autograd.grad(run(x, w).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
-    with pytest.raises(qtm.UnsupportedError, match="a third one was asked for"):
+    with pytest.raises(qtm.UnsupportedError, match="not third ones"):
         second.sum().backward()
     for derivative in (jacrev, jacfwd):
-        with pytest.raises(qtm.UnsupportedError, match="a third one was asked for"):
+        with pytest.raises(qtm.UnsupportedError, match="not third ones"):
             derivative(hessian(lambda v: run(x.detach(), v).sum()))(w.detach())
 
 
@@ -219,7 +219,7 @@ def test_third_derivatives_are_refused():
     ],
     ids=["matrix_product_state", "density_matrix", "noise", "estimator"],
 )
-def test_who_has_no_second_derivatives_says_so(settings):
+def test_missing_second_derivatives_raise_errors(settings):
     module = encoded(**settings)
     x, _ = point_of(module)
     values = module(x)

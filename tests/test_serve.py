@@ -208,7 +208,7 @@ def test_metrics_count_answers(client: TestClient) -> None:
 
 
 def test_a_limit_error_names_the_limit() -> None:
-    with pytest.raises(LimitError, match="batch: 9 asked for, at most 8 allowed"):
+    with pytest.raises(LimitError, match="batch: 9 requested, at most 8 allowed"):
         Limits(batch=8).check("batch", 9)
 
 

@@ -53,7 +53,7 @@ def test_parameter_shift_is_exact_for_every_rule(case):
     np.testing.assert_allclose(found, function.gradient(at, cotangent), atol=1e-12)
 
 
-def test_what_is_not_wanted_costs_no_points_and_is_zero(case):
+def test_unwanted_derivatives_are_zero_and_cost_no_points(case):
     function, at, cotangent = case
     wanted = np.array([False, True, False, True])
     shift = ParameterShift(RULES, wanted)
@@ -64,7 +64,7 @@ def test_what_is_not_wanted_costs_no_points_and_is_zero(case):
 
 
 @pytest.mark.parametrize("batch", [0, 3])
-def test_no_angles_and_no_samples_are_no_points(batch):
+def test_no_angles_or_no_samples_give_no_points(batch):
     assert ParameterShift(()).points(np.zeros((batch, 0))).shape == (batch, 0, 0)
     assert ParameterShift(()).combine(np.zeros((batch, 0, 2)), np.zeros((batch, 2))).shape == (batch, 0)
 

@@ -200,7 +200,7 @@ DIFFERENT: dict[str, Callable[[], QuantumCircuit]] = {
 }
 
 
-def test_the_key_of_transpiled_circuits_tells_what_is_run():
+def test_the_key_of_transpiled_circuits_covers_what_is_run():
     keys = {name: circuit_content(build()) for name, build in DIFFERENT.items()}
     assert len(set(keys.values())) == len(keys)
     assert keys == {name: circuit_content(build()) for name, build in DIFFERENT.items()}

@@ -134,43 +134,6 @@ def test_the_default_dtype_of_torch():
         torch.set_default_dtype(torch.float32)
 
 
-# Compiling
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_compile():
-    torch._dynamo.reset()
-    source = nn.Sequential(nn.Linear(4, 2), module(), nn.Linear(2, 1))
-    inputs = torch.randn(6, 4)
-    expected = source(inputs)
-    expected.sum().backward()
-    gradients = [p.grad.clone() for p in source.parameters()]
-    source.zero_grad()
-    compiled = torch.compile(source, backend="eager")
-    for _ in range(2):
-        source.zero_grad()
-        values = compiled(inputs)
-        values.sum().backward()
-        torch.testing.assert_close(values, expected)
-        for a, b in zip(source.parameters(), gradients, strict=True):
-            torch.testing.assert_close(a.grad, b)
-    torch._dynamo.reset()
-    explained = torch._dynamo.explain(source)(inputs)
-    assert explained.graph_break_count <= 1, explained
-    torch._dynamo.reset()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 3, 2)])
-def test_compile_any_shape(shape):
-    torch._dynamo.reset()
-    source, inputs = module(), torch.randn(shape)
-    torch.testing.assert_close(torch.compile(source, backend="eager")(inputs), source(inputs))
-    torch._dynamo.reset()
-
-
 # DataLoader workers
 
 

@@ -10,7 +10,7 @@ from peer_tensorcircuit import JaxRunner, apply_gate
 
 class MixedRunner(JaxRunner):
     def __init__(self, task: Task) -> None:
-        super().__init__(task, words=False)
+        super().__init__(task, "probabilities")
 
     def one_sample(self, task: Task, read: str):
         """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""

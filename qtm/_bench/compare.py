@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ Summary = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of `qtm bench NAME`; ``limit`` and ``patience`` are seconds."""
+    """Settings of `qtm bench NAME`; ``limit``, ``patience`` and ``stop`` are seconds."""
 
     threads: int
     repeats: int = 7
     dtypes: tuple[str, ...] = ("double",)
     limit: float = 5.0  # a call of a whole batch that takes longer is run on fewer samples
     patience: float = 60.0  # a call that takes longer is cut off
+    stop: float = inf  # a peer whose call takes longer, or whose compilation ten times as long, gets no larger size
     batch: int | None = None
     qubits: int | None = None
-    memory: bool = True  # measured where the workload says so
+    device: str = "cpu"  # of qtm
     pythons: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
 
@@ -38,7 +40,8 @@ class Settings:
 class Row:
     """One measurement; milliseconds of the whole batch, with their quartiles.
 
-    ``status`` is "ok", "cut off" (``peer_ms`` is then a lower bound), "wrong", "failed" or "not installed".
+    ``status`` is "ok", "cut off" (``peer_ms`` is then a lower bound), "not tried" (a smaller size was slow enough),
+    "wrong", "failed" or "not installed".
     """
 
     x: int
@@ -119,15 +122,28 @@ class Comparison:
                 self.name, python, self.settings.threads, tuple(self.settings.options.get(self.name, "").split())
             ) as self.process:
                 for x in sizes:
+                    slow = ""
                     for row in self._rows(self.workload.case(x, self.settings.batch, self.settings.qubits)):
                         done(row)
                         todo.remove((row.x, row.mode))
+                        slow = slow or self._too_slow(row)
+                    if slow:
+                        self._fill(todo, "not tried", f"{slow} at {x}", done)
+                        break
                 return self.process.about
         except CutOff as error:
             self._stopped(todo, error, done)
         except PeerFailed as error:
             self._fill(todo, "failed", str(error), done)
         return {}
+
+    def _too_slow(self, row: Row) -> str:
+        """Why larger sizes are not tried; empty: they are."""
+        if row.peer_ms and row.peer_ms["median"] > 1e3 * self.settings.stop:
+            return f"{row.peer_ms['median'] / 1e3:.1f} s a step"
+        if row.compile_s is not None and row.compile_s > 10 * self.settings.stop:
+            return f"{row.compile_s:.0f} s to compile"
+        return ""
 
     def _stopped(self, todo: list[tuple[int, str]], error: CutOff, done: Callable[[Row], None]) -> None:
         (x, _), *_ = todo
@@ -187,19 +203,21 @@ class Comparison:
     def _check(self, case: Case, samples: int) -> str:
         """What is wrong with the peer's results, if anything."""
         theirs = self.process.ask({"job": "check"}, self.settings.patience)
-        ours = QtmRunner(case, "double", self.settings.threads, samples=samples).result()
+        device = self.settings.device
+        ours = QtmRunner(case, "double", self.settings.threads, samples=samples, device=device).result()
         return disagreement(ours, theirs, self.dtype, self.peer.tolerance) or ""
 
     def _measured(self, case: Case, mode: str, first: float) -> Row:
         row = self._row(case.x, mode)
-        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient)
+        device = self.settings.device
+        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient, device=device)
         mine, theirs = alternate(
             [lambda: ours.timed(mode), lambda: float(self._ask("run", mode)["seconds"])], self.settings.repeats
         )
         row.qtm_ms, row.peer_ms = mine.summary(), theirs.summary()
         row.samples, row.repeats = self._samples, self.settings.repeats
         row.compile_s = first if self.peer.compiles else None
-        if self.workload.memory and self.settings.memory:
+        if self.workload.memory:
             row.peer_mib = float(self.process.ask({"job": "memory"}, self.settings.patience)["mib"])
         notes = [self._note] if self._note and mode == "combined" else []
         if self._samples < case.batch:
@@ -241,11 +259,11 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
         case = workload.case(x, settings.batch, settings.qubits)
         for gradient in workload.gradients:
             for dtype in settings.dtypes:
-                ours = QtmRunner(case, dtype, settings.threads, gradient)
+                ours = QtmRunner(case, dtype, settings.threads, gradient, device=settings.device)
                 for mode in workload.modes:
                     row = _own_row(case, ours, mode, dtype, gradient, settings)
-                    if workload.memory and settings.memory and row.status == "ok":
-                        row.qtm_mib = peak_mib(workload.memory, x, settings.threads)
+                    if workload.memory and row.status == "ok":
+                        row.qtm_mib = peak_mib(workload.memory, x, case.batch, settings.threads)
                     done(row)
 
 

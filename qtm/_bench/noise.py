@@ -31,9 +31,11 @@ def rows(case: Case, threads: int, repeats: int) -> Iterator[Row]:
     """One row for each of the other methods."""
     ours = QtmRunner(case, "double", threads)
     plain = replace(case, pauli=0.0)
+    many = replace(plain, batch=TRAJECTORIES * case.batch)
     noise, sampled = local_pauli_noise(case.pauli), ("trajectories", {"count": TRAJECTORIES, "seed": 0})
     others: dict[str, Callable[[], QtmRunner]] = {
         "qtm, without noise": lambda: QtmRunner(plain, "double", threads),
+        f"qtm, without noise, {TRAJECTORIES} times the samples": lambda: QtmRunner(many, "double", threads),
         f"qtm, {TRAJECTORIES} trajectories": lambda: QtmRunner(plain, "double", threads, noise=noise, method=sampled),
     }
     if case.x <= _AER_QUBITS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import queue
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from qtm._bench.workloads import Case
 from qtm._errors import MissingPackage, ParameterError, QtmError
 from qtm._machine import free_memory
 
+_LOGGER = logging.getLogger("qtm")
 _ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 _REPOSITORY_NEEDED = (
     "the adapters of other packages are in benchmarks/peers of a checkout of qtm, not in an installed package: "
@@ -52,7 +54,7 @@ class Peer:
         compiles: Whether its first call compiles, which makes loading a task twice expensive.
         whole: Whether a call has a fixed cost (starting processes), so that part of a batch is not representative.
         tolerance: Largest deviation of its results, relative to the largest result; the default depends on the dtype.
-        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
+        states: What it simulates: "vector", "mixed" (noise), "mps" (matrix product states), or "gpu" (vectors there).
     """
 
     adapter: str
@@ -107,6 +109,12 @@ PEERS: dict[str, Peer] = {
     # Some of its numbers are single also where the state is double.
     "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
     "qiboml": Peer("qiboml", "qiboml"),
+    "plain-torch-gpu": Peer("plain_torch", "torch", _BOTH, arguments=("--device", "cuda"), states="gpu"),
+    "lightning-gpu": Peer(
+        "lightning", "pennylane_lightning_gpu", _BOTH, arguments=("--device", "lightning.gpu"), states="gpu",
+    ),
+    "tensorcircuit-gpu": Peer("tensorcircuit", "jax_cuda12_plugin", _BOTH, compiles=True, states="gpu"),
+    "torchquantum-gpu": Peer("torchquantum", "torchquantum", ("single",), ("--device", "cuda"), states="gpu"),
     "scaluq": Peer("scaluq", "scaluq", _BOTH),
     "pyqtorch": Peer("pyqtorch", "pyqtorch", _BOTH),
     "squlearn": Peer("squlearn", "squlearn"),
@@ -149,6 +157,22 @@ def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PE
     if name in pythons:
         return pythons[name]
     return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
+
+
+def chosen_peers(
+    named: Sequence[str], known: Iterable[str], pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS
+) -> list[str]:
+    """Peers to measure: those that are named, else those of ``known`` that are available.
+
+    Raises:
+        MissingPackage: peers are named, and qtm was installed without its repository.
+    """
+    if named or pythons:
+        adapters()
+    elif not _ADAPTERS.is_dir():
+        _LOGGER.info("only qtm is measured: the adapters of other packages are in benchmarks/peers of its repository")
+        return []
+    return list(named) or [name for name in known if python_of(name, pythons, peers) is not None]
 
 
 def describe(case: Case) -> dict[str, Any]:

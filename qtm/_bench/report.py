@@ -162,7 +162,7 @@ def _exponent(value: float) -> int:
 def peer_time(row: dict[str, Any]) -> str:
     """The peer's milliseconds, ">" a bound if it was cut off, or why there are none."""
     if row["peer_ms"] is None:
-        return str(row["status"]) if row["peer"] != "qtm" else ""
+        return str(row["status"]) if row["peer"].partition(",")[0] != "qtm" else ""
     return ("> " if row["status"] == "cut off" else "") + number(row["peer_ms"]["median"])
 
 

@@ -292,8 +292,8 @@ class Choice:
     differentiated: str = "reverse"
     own: bool = True  # the time of qtm in the row, not that of what it is compared with
 
-    def line(self, measured: Results) -> list[str]:
-        """Case, qubits, samples, method, gradient, milliseconds."""
+    def line(self, measured: Results) -> list[str] | None:
+        """Case, qubits, samples, method, gradient, milliseconds; None where it was not measured."""
         head = [self.case, str(self.qubits)]
         tail = [self.method, self.gradient]
         for row in measured.get(self.benchmark, {"rows": []})["rows"]:
@@ -301,7 +301,7 @@ class Choice:
             if known == (self.qubits, self.peer, self.differentiated, "combined", "double"):
                 time = row["qtm_ms"] if self.own else row["peer_ms"]
                 return [*head, str(row["batch"]), *tail, number(time["median"]) if time else row["status"]]
-        return [*head, "", *tail, "not measured"]
+        return None
 
 
 _VECTOR, _NOISELESS = "`statevector`", "qtm, without noise"
@@ -316,14 +316,15 @@ CHOICES = (
       for n in (4, 6, 8)),
     Choice("the same", "Qiskit Aer", "param-shift", "noise", 4, "qiskit-aer, parameter shift", own=False),
     Choice("the same, without noise", _VECTOR, "reverse", "noise", 8, _NOISELESS, own=False),
+    *(Choice("chain, 3 layers", "`matrix_product_state`, bonds of 32", "reverse", "mps-step", n)
+      for n in (50, 100, 200)),
 )  # fmt: skip
 
 
 def methods(measured: Results) -> str:
     """A training step by circuit, batch, method and gradient."""
-    lines = markdown(
-        ("circuit", "qubits", "samples", "method", "gradient", "ms"), (choice.line(measured) for choice in CHOICES)
-    )
+    rows = filter(None, (choice.line(measured) for choice in CHOICES))
+    lines = markdown(("circuit", "qubits", "samples", "method", "gradient", "ms"), rows)
     names = dict.fromkeys(choice.benchmark for choice in CHOICES if choice.benchmark in measured)
     return lines + "".join(_where(measured[name]) for name in names)
 
@@ -342,6 +343,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
     "table2": (("table2",), partial(with_training, benchmark="table2")),
     "table3": (("table3",), partial(with_training, benchmark="table3")),
     "threads": (("threads",), threads),
+    "noise": (("noise",), partial(comparison, benchmark="noise", mode="combined")),
     "vqe": (("vqe",), partial(comparison, benchmark="vqe", mode="combined")),
     "latency": (("latency",), partial(comparison, benchmark="latency", mode="combined")),
     "latency-forward": (("latency",), partial(comparison, benchmark="latency", mode="forward")),

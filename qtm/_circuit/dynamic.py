@@ -7,33 +7,26 @@ qubits, so that simulators which leave out what no observable sees pay little fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
     BoxOp,
-    BreakLoopOp,
     CircuitInstruction,
     Clbit,
-    ContinueLoopOp,
     ControlFlowOp,
     Delay,
-    ForLoopOp,
     Gate,
-    IfElseOp,
     Measure,
     Qubit,
     Reset,
-    SwitchCaseOp,
-    WhileLoopOp,
 )
-from qiskit.circuit.controlflow import CASE_DEFAULT
 from qiskit.circuit.library import CXGate, Initialize, StatePreparation, SwapGate, XGate
 
 from qtm._circuit.conditions import assignments
+from qtm._circuit.control_flow import Case, ControlFlowWalk, instructions_of
 from qtm._circuit.embedded_noise import NoiseStep
 from qtm._circuit.modifiers import expansion_of
 from qtm._circuit.noise_map import NoiseMap, Operations
@@ -44,7 +37,7 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
     """Whether there is control flow, a used qubit is reset, or something follows a measurement on its qubit or bit."""
     used: set[Qubit] = set()
     measured: set[Any] = set()
-    for instruction in circuit.data:
+    for instruction in instructions_of(circuit):
         operation = instruction.operation
         if isinstance(operation, ControlFlowOp) and not isinstance(operation, BoxOp):
             return True
@@ -61,7 +54,7 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
 
 
 def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
-    """Raise where ``who`` would take measurements in mid-circuit for final ones.
+    """Raise where ``who`` would mistake mid-circuit measurements for final ones.
 
     Raises:
         CircuitError: the circuit is dynamic.
@@ -88,7 +81,7 @@ def static_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> Qu
 
 
 def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
-    """As `static_circuit`, with a fresh qubit for each bit also where all measurements are final."""
+    """As `static_circuit`, with a fresh qubit for each bit even if all measurements are final."""
     walk = _Deferral(circuit) if noise is None else _NoisyDeferral(circuit, noise)
     walk.block(circuit, list(circuit.qubits), list(circuit.clbits), None)
     for bit, qubit in walk.holder.items():
@@ -96,8 +89,8 @@ def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> 
     return walk.out
 
 
-class _Deferral:
-    """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the instructions at hand are done."""
+class _Deferral(ControlFlowWalk[Qubit | None]):
+    """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the current block is executed."""
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.out = QuantumCircuit(circuit.qubits, circuit.clbits, *circuit.qregs, *circuit.cregs, name=circuit.name)
@@ -108,23 +101,10 @@ class _Deferral:
         self.out.add_bits([qubit])
         return qubit
 
-    def block(
-        self, block: QuantumCircuit, qubits: Sequence[Qubit], clbits: Sequence[Clbit], flag: Qubit | None
-    ) -> None:
-        place = dict(zip(block.qubits, qubits, strict=True))
-        bit = dict(zip(block.clbits, clbits, strict=True))
-        for instruction in block.data:
-            own = [place[q] for q in instruction.qubits]
-            self.instruction(instruction, own, [bit[c] for c in instruction.clbits], flag)
-
-    def instruction(
+    def other(
         self, instruction: CircuitInstruction, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None
     ) -> None:
         operation = instruction.operation
-        for kind, handle in _HANDLERS:
-            if isinstance(operation, kind):
-                getattr(self, handle)(operation, qubits, clbits, flag)
-                return
         if flag is None or operation.name in ("barrier", "delay"):
             self.out.append(operation, qubits, clbits)
         elif isinstance(operation, Gate):
@@ -133,7 +113,7 @@ class _Deferral:
             raise CircuitError(f"{operation.name!r} under a condition is not simulated: it is not a gate")
 
     def controlled(self, operation: Any, controls: list[Qubit], state: int, qubits: list[Qubit]) -> None:
-        """Where the controls read ``state``; a global phase of the operation does not matter on classical controls."""
+        """Apply it where the controls read ``state``; on classical controls its global phase does not matter."""
         self.out.append(operation.control(len(controls), ctrl_state=state), [*controls, *qubits])
 
     # Instructions
@@ -156,38 +136,13 @@ class _Deferral:
         else:
             self.controlled(SwapGate(), [flag], 1, pair)
 
-    def box(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        self.block(operation.blocks[0], qubits, clbits, flag)
-
-    def if_else(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        condition = operation.condition
-        target, value = condition if isinstance(condition, tuple) else (condition, 1)
-        wanted: list[Callable[[int], bool]] = [lambda v: v == int(value), lambda v: v != int(value)]
-        blocks = operation.blocks
-        flags = [self.flag(target, test, flag) for test in wanted[: len(blocks)]]
-        for block, own in zip(blocks, flags, strict=True):
+    def choice(
+        self, target: Any, cases: list[Case], qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None
+    ) -> None:
+        flags = [self.flag(target, wanted, flag) for wanted, _ in cases]  # before a block changes the bits
+        for (_, block), own in zip(cases, flags, strict=True):
             if own is not False:
                 self.block(block, qubits, clbits, own)
-
-    def switch(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        cases = list(operation.cases_specifier())
-        named = {int(v) for values, _ in cases for v in values if v is not CASE_DEFAULT}
-        flags = [self.flag(operation.target, partial(_is_case, values, named), flag) for values, _ in cases]
-        for (_, block), own_flag in zip(cases, flags, strict=True):
-            if own_flag is not False:
-                self.block(block, qubits, clbits, own_flag)
-
-    def for_loop(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], flag: Qubit | None) -> None:
-        indices, parameter, body = operation.params
-        for index in indices:
-            turn = body if parameter is None else body.assign_parameters({parameter: index}, strict=False)
-            self.block(turn, qubits, clbits, flag)
-
-    def refuse(self, operation: Any, *_: Any) -> None:
-        raise CircuitError(
-            f"{operation.name!r} is not simulated: the number of iterations depends on outcomes and is unbounded; "
-            "use a for loop with if_test inside"
-        )
 
     # Conditions
 
@@ -213,7 +168,7 @@ class _Deferral:
 
 
 class _NoisyDeferral(_Deferral):
-    """With the errors of a device after its instructions.
+    """Deferral with the errors of a device after its instructions.
 
     An error after an instruction under a condition strikes where the condition holds: there, the state of its qubits is
     swapped onto spare ones, which are all that the error acts on, and back. What is swapped elsewhere is never seen.
@@ -241,7 +196,7 @@ class _NoisyDeferral(_Deferral):
             raise CircuitError(self.noise.unknown(operation.name))
 
     def errors(self, operations: Operations, places: tuple[int, ...], qubits: list[Qubit], flag: Qubit | None) -> None:
-        """Add operations, which name qubits of the circuit by ``places``, to qubits."""
+        """Add operations, whose qubits are numbered as ``places``, to ``qubits``."""
         if not operations:
             return
         local = {place: j for j, place in enumerate(places)}
@@ -271,19 +226,13 @@ class _NoisyDeferral(_Deferral):
         else:
             self.controlled(XGate(), [flag, qubits[0]], 3, [seen])
         self.out.append(NoiseStep(errors, 1), [seen])
-        if flag is not None:  # where nothing was measured, the error is not to be seen
+        if flag is not None:  # where nothing was measured, there is no readout error
             shown, seen = seen, self.fresh()
             self.controlled(XGate(), [flag, shown], 3, [seen])
             old = self.holder.get(clbits[0])
             if old is not None and old is not flag:
                 self.controlled(XGate(), [flag, old], 2, [seen])
         self.holder[clbits[0]] = seen
-
-
-def _is_case(values: Sequence[Any], named: set[int], value: int) -> bool:
-    """Whether a value of the target is one of a case's, or of no case where it is the default."""
-    default = any(v is CASE_DEFAULT for v in values)
-    return value in {int(v) for v in values if v is not CASE_DEFAULT} or (default and value not in named)
 
 
 def _packed(state: int, known: int) -> int:
@@ -294,12 +243,3 @@ def _packed(state: int, known: int) -> int:
 
 # Left as they are where the noise has no entry for them.
 _WITHOUT_GATES = (Initialize, StatePreparation, Delay, Reset)
-_HANDLERS: tuple[tuple[Any, str], ...] = (
-    (Measure, "measure"),
-    (Reset, "reset"),
-    (BoxOp, "box"),
-    (IfElseOp, "if_else"),
-    (SwitchCaseOp, "switch"),
-    (ForLoopOp, "for_loop"),
-    ((WhileLoopOp, BreakLoopOp, ContinueLoopOp), "refuse"),
-)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import NoReturn
@@ -100,6 +101,23 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
     """
     walk = _Walk(circuit, noise)
     walk.run()
+    return _flat(walk, () if noise is None else noise.readout_of(circuit.num_qubits))
+
+
+def flatten_segment(circuit: QuantumCircuit, touched: Iterable[int]) -> FlatCircuit:
+    """Turn a part of a circuit into primitives, where ``touched`` qubits may be in any state before it.
+
+    Raises:
+        CircuitError: see `flatten`; also where an instruction needs a touched qubit in 0.
+    """
+    walk = _Walk(circuit)
+    walk.touched.update(touched)
+    walk.run()
+    return _flat(walk, ())
+
+
+def _flat(walk: _Walk, readout: tuple[tuple[float, float], ...]) -> FlatCircuit:
+    circuit = walk.circuit
     return FlatCircuit(
         circuit.num_qubits,
         tuple(walk.operations),
@@ -107,7 +125,7 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
         tuple(walk.shifts),
         tuple(circuit.parameters),
         tuple(walk.initial),
-        () if noise is None else noise.readout_of(circuit.num_qubits),
+        readout,
         GlobalPhase(walk.phase, tuple(sorted(walk.phase_angles.items())), tuple(walk.phase_expressions)),
     )
 
@@ -148,7 +166,7 @@ class _Walk:
         """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
         self.names.append(instruction.name)
         if self.noise is not None and self.noise.knows(instruction.name):
-            noise, self.noise = self.noise, None  # of the whole, not of what it is made of
+            noise, self.noise = self.noise, None  # that of the whole gate; its parts have none of their own
             self.visit_gate(instruction, qubits)
             self.noise = noise
             self.operations += noise.after(instruction, qubits)
@@ -169,7 +187,7 @@ class _Walk:
             raise self.refusal(f"{self.where()}: {str(error).strip(_QUOTES).rstrip('.')}.") from error
 
     def refusal(self, message: str) -> CircuitError:
-        """An error whose message is complete: composites around the instruction add nothing to it."""
+        """An error whose message is complete: surrounding composites add nothing to it."""
         self.complete = CircuitError(message)
         return self.complete
 

@@ -22,7 +22,7 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
         "compare",
         help="compare a quantum model with classical models on your data",
         description="Train a quantum classifier, an SVM with RBF kernel, gradient boosting and an MLP on the same "
-        "folds, test the difference, and say which to use.",
+        "folds, test the difference, and recommend one.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, say: Say) -> None:
 
     scaler = require("sklearn.preprocessing", "sklearn").StandardScaler
     pipeline = require("sklearn.pipeline", "sklearn").make_pipeline
-    require("matplotlib", "viz")  # to fail now, not after the training
+    require("matplotlib", "viz")  # fail now, not after the training
     for data, (X, y) in {data: read_data(data) for data in options.data}.items():
         model = QuantumClassifier(
             options.qubits, options.layers, encoder=(), epochs=options.epochs, random_state=options.seed

@@ -13,7 +13,12 @@ from qtm._errors import require
 from qtm._serve.limits import Limits
 
 TOKEN = "QTM_SERVE_TOKEN"
-_LIMITS = ("qubits", "depth", "batch", "seconds")
+_LIMITS = {
+    "qubits": "largest number of qubits",
+    "depth": "largest depth",
+    "batch": "most samples",
+    "seconds": "longest time in seconds",
+}
 
 
 def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]) -> argparse.ArgumentParser:
@@ -22,15 +27,15 @@ def add_arguments(commands: Any, at_least: Callable[[int], Callable[[str], int]]
         "serve",
         help="serve models over HTTP",
         description="Serve models over HTTP: create them from circuits, predict, differentiate, train. The token that "
-        f"requests have to carry is that of the environment variable {TOKEN}, or is made up and shown.",
+        f"requests have to carry is that of the environment variable {TOKEN}; without it one is generated and shown.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=at_least(0), default=8000, help="port to listen on")
     parser.add_argument("--database", type=Path, default=Path("qtm-serve.sqlite"), help="SQLite file of the models")
-    for name in _LIMITS:
+    for name, what in _LIMITS.items():
         parser.add_argument(
-            f"--{name}", type=at_least(1), default=int(getattr(Limits(), name)), help="limit of a request"
+            f"--{name}", type=at_least(1), default=int(getattr(Limits(), name)), help=f"{what} of a request"
         )
     return parser
 

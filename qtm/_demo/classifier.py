@@ -1,8 +1,8 @@
-"""The main job: the paper's full-quantum classifier, trained on handwritten digits (`qtm demo`).
+"""The model of `qtm demo`: the paper's full-quantum classifier, trained on handwritten digits.
 
 Ten qubits take an image of 10 x 10 pixels in ten layers between 220 trainable angles; the expectation value
 of Z on qubit q, times a fixed factor, is the logit of digit q (N. Meyer et al., arXiv:2404.06314, table II).
-There is no classical weight.
+There are no classical weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODEL, TRAINING, CIRCUIT = "model.pt", "training.png", "circuit.png"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user may choose; ``threads`` 0 means all cores."""
+    """Options of the user; ``threads`` 0 means all cores."""
 
     epochs: int = 100
     seed: int = 0
@@ -52,7 +52,7 @@ class Digits(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a training stands after one step; ``held_out_accuracy`` is that of the last whole epoch."""
+    """Progress of a training after a step; ``held_out_accuracy`` is that of the last complete epoch."""
 
     number: int
     epoch: int
@@ -126,7 +126,7 @@ class Classifier:
             self.history.held_out_accuracies.append(held_out_accuracy)
 
     def _step(self, batch: Tensor, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
-        """One update; the loss and the number of digits that were right before it."""
+        """One update; returns the loss and the number of correct digits before it."""
         labels = self.digits.labels[batch]
         logits = LOGIT_SCALE * self.module(self.digits.images[batch])
         loss = functional.cross_entropy(logits, labels)
@@ -170,7 +170,7 @@ class Classifier:
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside the file and rename, so that no reader meets half a file."""
+    """Write to a temporary file and rename it, so that readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

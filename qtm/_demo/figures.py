@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qtm._demo.history import History
 
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9622b", "#8a8f98"
-# Gates of the classifier by what they carry: data, weights, nothing.
+# Colours of gates: data, weights, neither.
 _GATE_COLOURS = {
     "rx": (ORANGE, "#ffffff"),
     "ry": (BLUE, "#ffffff"),
@@ -93,7 +93,7 @@ def _draw_confusion(axes: Any, confusion: np.ndarray) -> None:
 
 
 def circuit_figure(circuit: QuantumCircuit) -> Figure:
-    """The circuit as Qiskit draws it, coloured by what its gates carry.
+    """Qiskit's drawing of the circuit, with gates coloured by their role.
 
     Raises:
         MissingPackage: matplotlib or pylatexenc is not installed.

@@ -17,5 +17,5 @@ class History:
 
     @property
     def step_milliseconds(self) -> float:
-        """Median time of a step; the first ones, which may compile kernels, do not move it."""
+        """Median time of a step, which the first ones, when kernels may be compiled, do not affect."""
         return 1e3 * statistics.median(self.seconds)

@@ -1,4 +1,4 @@
-"""The circuit that is examined, and random values of its parameters."""
+"""The circuit under examination, and random values of its parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qtm._parts.stacking import StackedCircuit
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 Seed = np.random.Generator | int | None
-_SHARE = 0.4  # of the free memory that states may take
+_SHARE = 0.4  # share of the free memory for states
 
 
 def uniform_angles(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -45,7 +45,7 @@ def read_circuit(circuit: Any, encoding_params: Any = None) -> Roles:
     """A circuit or a model of `qtm.circuits`, with the roles of its parameters.
 
     Raises:
-        CircuitError: it is neither.
+        CircuitError: it is not a circuit.
         ParameterError: it has no weights, or an encoding parameter is not in it.
     """
     if isinstance(circuit, ModelCircuit):
@@ -63,7 +63,9 @@ def read_circuit(circuit: Any, encoding_params: Any = None) -> Roles:
             f"circuit must be a circuit, not {shown(circuit)}; give a qiskit.QuantumCircuit, or a model of qtm.circuits"
         )
     if not found.weights:
-        raise ParameterError(f"circuit {found.circuit.name!r} has no trainable parameters, and nothing to examine")
+        raise ParameterError(
+            f"circuit {found.circuit.name!r} has no trainable parameters, so there is nothing to examine"
+        )
     return found
 
 
@@ -95,10 +97,10 @@ def checked_samples(samples: Any, least: int = 2) -> int:
 
 
 def in_chunks(rows: np.ndarray, bytes_per_row: float, what: str) -> Iterator[np.ndarray]:
-    """Parts of the rows whose results fit the memory together.
+    """Chunks of the rows whose results fit in memory.
 
     Raises:
-        OutOfMemory: not even one row's do.
+        OutOfMemory: the results of a single row do not fit.
     """
     room = _SHARE * _machine.free_memory()
     if bytes_per_row > room:

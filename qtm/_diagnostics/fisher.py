@@ -28,7 +28,7 @@ from qtm._errors import CircuitError, ParameterError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.jacobian import jacobian
 
-_RARE = 1e-12  # outcomes of smaller probability count for nothing: their share of the information vanishes
+_RARE = 1e-12  # outcomes of smaller probability are ignored: their share of the information vanishes
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def fisher_information(
             distribution.
         encoding_params: parameters of a Qiskit circuit that are inputs.
         qubits: qubits that are measured; None: all.
-        samples: random weights.
-        seed: of the weights.
+        samples: number of random weight vectors.
+        seed: seed of the weights.
         draw: values (samples, weights) in radians from a generator and this shape; by default from 0 to 2 pi.
         num_threads: threads of the simulator; 0: all cores.
 
     Raises:
         CircuitError: the circuit cannot be simulated, or a qubit is out of range.
-        ShapeError: ``inputs`` has another number of features.
+        ShapeError: ``inputs`` has the wrong number of features.
         ParameterError: an argument is unusable.
 
     Example:
@@ -153,7 +153,7 @@ def effective_dimension(
 
     Args:
         fisher: of `fisher_information`.
-        data_sizes: numbers of data n, one or several, such that kappa is above 1 (from 19 on for gamma = 1).
+        data_sizes: numbers of data n, one or several, such that kappa is above 1 (at least 19 for gamma = 1).
         gamma: above 0 and at most 1.
 
     Returns:
@@ -176,7 +176,7 @@ def effective_dimension(
         kappa = gamma * sizes / (2 * np.pi * np.log(sizes))
     if sizes.ndim != 1 or not (np.isfinite(kappa) & (kappa > 1) & (sizes > 1)).all():
         raise ParameterError(
-            f"data_sizes must be numbers n with gamma n / (2 pi log n) above 1, not {data_sizes}; give 100 and more"
+            f"data_sizes must be numbers n with gamma n / (2 pi log n) above 1, not {data_sizes}; give 100 or more"
         )
     halves = 0.5 * np.log1p(kappa[:, None, None] * fisher.eigenvalues).sum(2)  # (sizes, samples): log sqrt(det)
     highest = halves.max(1, keepdims=True)

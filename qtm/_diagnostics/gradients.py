@@ -1,4 +1,4 @@
-"""Variance of gradients over random starts: whether a circuit has a barren plateau."""
+"""Variance of gradients at random parameters, which shows barren plateaus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qtm._diagnostics.circuits import Draw, Roles, Seed, checked_samples, random
 from qtm._errors import ParameterError
 from qtm.modules import QuantumModule
 
-_ROWS = 1024  # starts that are differentiated together
+_ROWS = 1024  # random starts differentiated together
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GradientVariance:
 
     @property
     def decay(self) -> np.ndarray:
-        """Rates b of the fits ``variance ~ 2**(-b * qubits)``, (depths,); 1 and more is a barren plateau.
+        """Rates b of the fits ``variance ~ 2**(-b * qubits)``, (depths,); 1 or more is a barren plateau.
 
         Raises:
             ParameterError: there is only one number of qubits.
@@ -64,10 +64,10 @@ def gradient_variances(
 
     Args:
         circuit: a Qiskit circuit, or a model of `qtm.circuits`.
-        observable: any observable that Qiskit knows; None: Z Z on qubits 0 and 1, as in the paper.
+        observable: any observable that Qiskit accepts; None: Z Z on qubits 0 and 1, as in the paper.
         encoding_params: parameters of a Qiskit circuit that are inputs. They are drawn too, and not differentiated by.
-        samples: random starts.
-        seed: of the starts.
+        samples: number of random starts.
+        seed: seed of the starts.
         draw: values (samples, parameters) of inputs and weights, in radians, from a generator and this shape; by
             default angles from 0 to 2 pi.
         num_threads: threads of the simulator; 0: all cores.
@@ -78,7 +78,7 @@ def gradient_variances(
     Raises:
         CircuitError: the circuit cannot be simulated.
         ParameterError: there is nothing to differentiate by, or an argument is unusable.
-        ObservableError: the observable has another number of qubits.
+        ObservableError: the observable has the wrong number of qubits.
 
     Example:
         >>> from qtm.circuits import hardware_efficient_ansatz
@@ -126,13 +126,13 @@ def barren_plateau(
     Commun. 9, 4812 (2018)).
 
     Args:
-        build: gives the circuit for a number of qubits and a depth: a Qiskit circuit, all of whose parameters are
+        build: builds the circuit for a number of qubits and a depth: a Qiskit circuit, all of whose parameters are
             weights, or a model of `qtm.circuits`.
         qubits: numbers of qubits.
         depths: depths.
-        observable: gives the observable for a number of qubits; None: Z Z on qubits 0 and 1.
-        samples: random starts.
-        seed: of the starts.
+        observable: returns the observable for a number of qubits; None: Z Z on qubits 0 and 1.
+        samples: number of random starts.
+        seed: seed of the starts.
         draw: as for `gradient_variances`.
         num_threads: threads of the simulator; 0: all cores.
 

@@ -1,4 +1,4 @@
-"""States at random parameters: how much of the space they reach, and how entangled they are."""
+"""Expressibility and entangling capability, from states at random parameters."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Expressibility:
     """Fidelities of pairs of random states of a circuit, beside those of Haar random states.
 
     Attributes:
-        divergence: Kullback-Leibler divergence of the two histograms, in nats; 0 is as expressive as Haar.
-        fidelities: of the pairs, (samples,).
-        edges: of the histogram, (bins + 1,).
+        divergence: Kullback-Leibler divergence of the two histograms, in nats; 0 for Haar random states.
+        fidelities: fidelities of the pairs, (samples,).
+        edges: bin edges of the histogram, (bins + 1,).
         frequencies: shares of the fidelities in the bins, (bins,).
         haar: those of Haar random states, (bins,).
     """
@@ -58,9 +58,9 @@ def expressibility(
 
     Args:
         circuit: a Qiskit circuit, or a model of `qtm.circuits`; all of its parameters are drawn.
-        samples: pairs of states.
-        bins: of the histogram; the paper takes 75.
-        seed: of the parameters.
+        samples: number of pairs of states.
+        bins: bins of the histogram; the paper uses 75.
+        seed: seed of the parameters.
         draw: values (samples, parameters) in radians from a generator and this shape; by default from 0 to 2 pi.
         num_threads: threads of the simulator; 0: all cores.
 
@@ -128,8 +128,8 @@ def entangling_capability(
 
     Args:
         circuit: a Qiskit circuit, or a model of `qtm.circuits`; all of its parameters are drawn.
-        samples: states.
-        seed: of the parameters.
+        samples: number of states.
+        seed: seed of the parameters.
         draw: values (samples, parameters) in radians from a generator and this shape; by default from 0 to 2 pi.
         num_threads: threads of the simulator; 0: all cores.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qtm._errors import OutOfMemory
 from qtm._machine import free_memory
 
+MEMORY_SHARE = 0.5  # of the free memory, that states may take
 _SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 
 
@@ -20,3 +21,28 @@ def check_room(what: str, samples: int, numbers: int, itemsize: int) -> None:
             f"{what} of {samples} samples need {needed / 2**30:.3g} GiB, and {free / 2**30:.1f} GiB of memory are "
             "free; use fewer samples or qubits"
         )
+
+
+def is_too_large(size: float, memory: int | None) -> bool:
+    """Whether states of ``size`` bytes are more than ``memory``, or than their share of what is free."""
+    return size > _SMALL and size > _budget(memory)
+
+
+def rows_that_fit(what: str, rows: int, size: int, memory: int | None) -> int:
+    """How many of ``rows`` of ``size`` bytes fit the memory together, at least 1.
+
+    Raises:
+        OutOfMemory: not even one does.
+    """
+    if rows * size <= _SMALL:
+        return max(rows, 1)
+    if is_too_large(size, memory):
+        raise OutOfMemory(
+            f"{what} need {size / 2**30:.3g} GiB, and {_budget(memory) / 2**30:.3g} GiB may be used; "
+            "use fewer qubits or complex64"
+        )
+    return max(min(_budget(memory) // size, rows), 1)
+
+
+def _budget(memory: int | None) -> int:
+    return memory if memory is not None else int(MEMORY_SHARE * free_memory())

@@ -9,18 +9,23 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor, from_numpy
 
+from qtm._circuit.branching import branching
+from qtm._circuit.dynamic import is_dynamic
 from qtm._circuit.expressions import check_angles, compile_angles
+from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.global_phase import PhaseMap
 from qtm._circuit.noise_map import NoiseMap
 from qtm._circuit.pauli_program import flattened
 from qtm._circuit.state_preparation import PreparedAmplitudes
 from qtm._circuit.trained_noise import TrainedNoiseMap
-from qtm._engines.engine import Plan
+from qtm._engines.engine import Plan, SimulationMethod
+from qtm._engines.memory import is_too_large
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, State
-from qtm._engines.registry import choose
+from qtm._engines.registry import choose, simulation_method
 from qtm._engines.shot_noise import Shots, shots_of
-from qtm._errors import CircuitError, ParameterError, UnsupportedError
+from qtm._engines.statevector.engine import StateVector
+from qtm._errors import CircuitError, OutOfMemory, ParameterError, UnsupportedError
 from qtm._noise.aer_model import in_known_gates
 
 
@@ -35,6 +40,7 @@ class Simulation:
 
     Raises:
         CircuitError: the circuit cannot be simulated.
+        OutOfMemory: measurements in mid-circuit take more qubits than fit the memory.
         ParameterError: a parameter of the circuit is missing from ``parameters``, or listed twice.
         UnsupportedError: the method refuses the circuit or the output.
     """
@@ -51,7 +57,9 @@ class Simulation:
         if options.noise is not None:
             circuit = in_known_gates(circuit, options.noise)
         _check_readable(options.noise, output)
-        self.flat = flattened(circuit, options.noise)
+        named = simulation_method(options.method)
+        as_it_is = named is not None and named.takes_control_flow and options.noise is None and is_dynamic(circuit)
+        self.flat: FlatCircuit = branching(circuit) if as_it_is else flattened(circuit, options.noise)
         self.angles = compile_angles(self.flat.angles, self.parameters)
         self.preparations = [PreparedAmplitudes(p, self.parameters) for p in self.flat.initial]
         self.dtype, self.output, self._options = options.dtype, output, options
@@ -62,7 +70,7 @@ class Simulation:
                 "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
                 "state; ask for probabilities or expectation values"
             )
-        method = choose(options.method, self.flat, output, options)
+        method = _chosen(self.flat, self.flat.num_qubits - circuit.num_qubits, output, options)
         self.is_exact, self.engine = method.is_exact, method.compile(self.flat, output, options)
 
     def values(self, values: np.ndarray) -> np.ndarray:
@@ -130,6 +138,32 @@ def _check_readable(noise: NoiseMap | None, output: Output) -> None:
                 f"a trained readout error is simulated for Z alone, and an observable has X or Y on qubits {seen}: "
                 "rotate these qubits at the end of the circuit, and measure Z"
             )
+
+
+def _chosen(flat: FlatCircuit, added: int, output: Output, options: Options) -> SimulationMethod:
+    """The method for a circuit, where ``added`` of its qubits stand for measurements.
+
+    Raises:
+        OutOfMemory: with these qubits the state vector does not fit; the message says what else can be done.
+        UnsupportedError: see `choose`.
+    """
+    deferred = (
+        f"Deferred measurement adds {added} qubits to the {flat.num_qubits - added} of the circuit: use fewer "
+        "measurements, resets and conditions"
+    )
+    if isinstance(output, Expectation) and not flat.is_noisy:
+        deferred += ', or average over sampled outcomes with method="branches"'
+    try:
+        method = choose(options.method, flat, output, options)
+    except UnsupportedError as error:
+        if not added or simulation_method(options.method) is not None:
+            raise
+        raise UnsupportedError(f"{error}. {deferred}") from error
+    if added and isinstance(method, StateVector):
+        needed = method.cost(flat, output, options).memory
+        if is_too_large(needed, options.memory):
+            raise OutOfMemory(f"the states of one sample need {needed / 2**30:.3g} GiB. {deferred}")
+    return method
 
 
 def check_finite(results: np.ndarray, values: np.ndarray, parameters: Sequence[Parameter]) -> None:

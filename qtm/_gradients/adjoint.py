@@ -12,7 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
-from qtm._circuit.expressions import check_angles
+from qtm._circuit.expressions import LARGEST_ANGLE, check_angles
 from qtm._circuit.observables import Observable, coerce_observables
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
@@ -35,7 +35,7 @@ class EngineMethod:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether nothing is drawn at random: equal calls give equal values, and one may stand for the other."""
+        """Whether equal calls give equal values, because nothing is drawn at random."""
         return self.simulation.is_exact
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
@@ -45,7 +45,7 @@ class EngineMethod:
     def usage(self) -> Usage:
         return Usage()
 
-    def preview(self, batch: int) -> Usage:
+    def preview(self, batch: int, steps: int = 1) -> Usage:
         return Usage()
 
     def plan(self, batch: int) -> Plan:
@@ -55,13 +55,18 @@ class EngineMethod:
         return self.simulation.torch_arguments(inputs, weights, batch)
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
+        self._check_angles(angles.detach())
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if prepared and not self._are_finite(values):  # angles that are finite give values that are
+        if prepared and not self._are_finite(values):  # finite angles give finite values
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
         return values, residuals
+
+    def _check_angles(self, angles: Tensor) -> None:
+        """Refuse angles that mean nothing. Of those on a GPU one number comes to the CPU, for which it waits."""
+        if angles.is_cpu or not bool((angles.abs() <= LARGEST_ANGLE).all()):
+            check_angles(angles.cpu().numpy(), self.simulation.flat.angles)
 
     def _are_finite(self, values: Tensor) -> bool:
         return bool(torch.isfinite(values).all())
@@ -105,7 +110,7 @@ class IdealEstimatorMethod(EngineMethod):
         at, given = angles.to(self._real), self._cast(prepared)
         values, residuals = super().forward(at, given, keep)
         if precision := self._estimator.default_precision:
-            rng = np.random.default_rng(self._estimator.seed)  # as `FastEstimator` itself draws it
+            rng = np.random.default_rng(self._estimator.seed)  # the same draw as in `FastEstimator`
             if self._estimator.sampling == "fixed":
                 values = torch.from_numpy(np.asarray(rng.normal(values.numpy(), precision)))
             else:
@@ -158,10 +163,10 @@ def _laid_out(observable: Observable, circuit: QuantumCircuit) -> SparsePauliOp:
 
 
 class StateMethod(EngineMethod):
-    """States, whose global phase depends on the parameters by itself."""
+    """States, including the global phase, which may depend on the parameters."""
 
     def _are_finite(self, values: Tensor) -> bool:
-        # Of a sum, because asking each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
+        # Test a sum, because testing each of many complex numbers takes as long as a sweep; amplitudes do not overflow.
         return bool(torch.isfinite(torch.view_as_real(values).sum()))
 
     def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
@@ -183,7 +188,7 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
     simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
     if own is None or (own.options.dtype == dtype and not own.default_precision):
         method = EngineMethod(simulation, len(observables))
-        method.fused = FusedMethod.of(simulation)
+        method.fused = _fused(settings, simulation)
         return method
     return IdealEstimatorMethod(simulation, len(observables), own)
 
@@ -195,17 +200,27 @@ def _other_output(settings: MethodSettings, output: Probabilities | State, dtype
         method: EngineMethod = StateMethod(simulation, 1 << settings.circuit.num_qubits)
     else:
         method = EngineMethod(simulation, 1 << len(output.qubits))
-    method.fused = FusedMethod.of(simulation)
+    method.fused = _fused(settings, simulation)
     return method
 
 
+def _fused(settings: MethodSettings, simulation: Simulation) -> FusedMethod | None:
+    """The shorter way to values, which there is on the CPU."""
+    return FusedMethod.of(simulation) if settings.device == "cpu" else None
+
+
 def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:
-    """What simulates an output of the settings' circuit.
+    """The simulation of an output of the settings' circuit.
 
     Raises:
         UnsupportedError: an estimator replaces the simulator and gives expectation values only.
     """
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
+    if settings.sampler is not None:
+        raise UnsupportedError(
+            f"{type(output).__name__.lower()} come from qtm's own simulator, and this module runs on a "
+            f"{type(settings.sampler).__name__}; run the circuit on the sampler itself"
+        )
     if settings.estimator is not None and (own is None or own.default_precision):
         raise UnsupportedError(
             f"{type(output).__name__.lower()} come from qtm's own simulator, and {type(settings.estimator).__name__}"
@@ -221,7 +236,7 @@ def simulation_of(settings: MethodSettings, output: Probabilities | Samples | St
 
 
 def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) -> Options:
-    """What the module was given and, where its estimator is a `FastEstimator`, the options of that one."""
+    """Options of the module, or of its estimator if that is a `FastEstimator`."""
     noise = noise_of(settings.estimator) if settings.noise is None else settings.noise
     options = Options(
         dtype,
@@ -230,6 +245,7 @@ def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) ->
         backward_threads=settings.threads_backward,
         method=settings.method,
         noise=noise,
+        device=settings.device,
     )
     if own is None:
         return options

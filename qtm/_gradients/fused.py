@@ -1,4 +1,4 @@
-"""From inputs and parameter sets to values in compiled code, without torch in between."""
+"""Inputs and parameter sets to values in compiled code, without torch in between."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qtm._engines.simulation import Simulation
 
 
 class Residuals(NamedTuple):
-    """What a forward pass leaves for one `FusedMethod.vjp`."""
+    """Residuals of a forward pass for one `FusedMethod.vjp`."""
 
     angle_map: MonomialAngles
     inputs: np.ndarray | None  # (batch, inputs)
     weights: np.ndarray  # (weights,), of all sets
     scaled: np.ndarray  # (terms,), see `MonomialAngles.angles`
     angles: np.ndarray  # (batch, angles)
-    engine: Any  # what the engine kept
+    engine: Any  # residuals of the engine
 
 
 class FusedMethod:
@@ -53,7 +53,7 @@ class FusedMethod:
         weights = _array(sets[0]) if len(sets) == 1 else np.concatenate([_array(s) for s in sets])
         angle_map = self._map(0 if rows is None else rows.shape[1])
         angles, scaled, squares = angle_map.angles(rows, weights, batch)
-        if not squares <= LARGEST_ANGLE:  # also where it is NaN
+        if not squares <= LARGEST_ANGLE:  # also if it is NaN
             check_angles(angles, self._simulation.flat.angles)
         values, kept = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
         return values, Residuals(angle_map, rows, weights, scaled, angles, kept)
@@ -61,7 +61,7 @@ class FusedMethod:
     def vjp(
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
-        """Derivatives by the inputs (batch, inputs), if asked for, and by each set; cotangent (batch, outputs)."""
+        """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
         angle_map, inputs, weights, scaled, angles, kept = residuals
         by_angles, _ = self._simulation.engine.vjp(from_numpy(angles), (), cotangent, kept)
         rows, columns = angle_map.pull_back(inputs, weights, scaled, _array(by_angles), by_inputs)
@@ -76,6 +76,6 @@ class FusedMethod:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """The numbers of a tensor as a contiguous array, shared where they can be."""
-    array: np.ndarray = tensor.numpy(force=True)  # also of one that requires a gradient, or is negated lazily
+    """A tensor as a contiguous array that shares its memory if possible."""
+    array: np.ndarray = tensor.numpy(force=True)  # also if it requires a gradient or is lazily negated
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -1,7 +1,7 @@
 """Derivatives from values alone: the points to evaluate, and how their values combine to a gradient.
 
-A rule is asked for its points around every sample, the values there come from anywhere (an estimator, a
-device), and the rule contracts them with the cotangent. Nothing here evaluates a circuit.
+A rule gives points around every sample; an estimator or a device evaluates them; the rule contracts the values with
+the cotangent. Nothing here evaluates a circuit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from qtm._circuit.gates import ShiftRule
 
-# Where no shot noise is known, values are taken to be this accurate: rounding in a simulator.
+# Assumed standard deviation of values without known shot noise: rounding in a simulator.
 _ROUNDING = 1e-15
 
 
@@ -39,8 +39,8 @@ class ParameterShift:
 
     Args:
         rules: the rule of every angle.
-        wanted: (angles,) bool, which angles to differentiate; the derivative by the others is given as 0,
-            and costs no points. None for all.
+        wanted: (angles,) bool, which angles to differentiate; derivatives by the others are 0 and cost no points.
+            None for all.
 
     Example:
         >>> shift = ParameterShift([ShiftRule((1.0,))])
@@ -110,10 +110,10 @@ class Spsa:
 
 
 def balanced_epsilon(noise: float, num_parameters: int) -> float:
-    """The displacement at which shot noise and curvature spoil a central difference least, in radians.
+    """The displacement, in radians, that minimises the error of a central difference from shot noise and curvature.
 
     The error of ``(f(e) - f(-e)) / 2e`` has variance ``noise**2 / (2 e**2)`` and bias ``f''' e**2 / 6``:
-    their mean square is least at ``e = (3 noise / f''')**(1/3)``. Along k random signs, angles of unit
+    their mean square is minimal at ``e = (3 noise / f''')**(1/3)``. Along k random signs, angles of unit
     frequency oscillate with a frequency of about ``sqrt(k)``, hence ``f''' = k**1.5``.
 
     Args:

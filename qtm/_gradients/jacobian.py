@@ -68,7 +68,7 @@ def _chained(method: GradientMethod, rows: np.ndarray, pull: Callable[[Any, Any]
     with torch.inference_mode(False), torch.enable_grad():
         inputs = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
         angles, prepared = method.arguments(inputs, inputs.new_zeros(0), len(rows))
-        # Nothing depends on a parameter that is only in a global phase.
+        # No value depends on a parameter that is only in a global phase.
         pairs = [(o, c) for o, c in zip((angles, *prepared), pull(angles, prepared), strict=False) if o.requires_grad]
         if not pairs:
             return np.zeros_like(rows)

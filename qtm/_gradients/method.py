@@ -1,4 +1,4 @@
-"""The gradient protocol: values and vector-Jacobian products behind the one autograd function."""
+"""The gradient protocol: values and vector-Jacobian products for the one autograd function."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class GradientMethod(Protocol):
     def usage(self) -> Usage:
         """Usage of the estimator."""
 
-    def preview(self, batch: int) -> Usage:
-        """What the values of a batch and their derivative would use of an execution service."""
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage of an execution service for training steps: values of a batch and their derivative."""
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
-        """What is differentiated, as ordinary differentiable torch: angles (batch, angles) and prepared amplitudes.
+        """The quantities to differentiate by, computed in differentiable torch: angles (batch, angles), amplitudes.
 
         There is one complex tensor (batch or 1, 2**qubits) for each state preparation of the circuit.
         """
@@ -62,13 +62,13 @@ class GradientMethod(Protocol):
 
 
 class FirstDerivatives:
-    """What a method inherits that gives first derivatives in reverse mode only."""
+    """Base of methods with first derivatives in reverse mode only: all others raise an error."""
 
     def jvp(
         self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
     ) -> Tensor:
         raise UnsupportedError(
-            f"{type(self).__name__} gives derivatives in reverse mode only, and forward mode was asked for "
+            f"{type(self).__name__} gives derivatives in reverse mode only, and forward mode was requested "
             "(torch.func.jvp, jacfwd, forward_ad); use torch.func.vjp, jacrev or backward(), or qtm's own simulator"
         )
 
@@ -82,6 +82,6 @@ class FirstDerivatives:
         by_prepared: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         raise UnsupportedError(
-            f"{type(self).__name__} gives first derivatives only, and a second one was asked for; call backward() "
+            f"{type(self).__name__} gives first derivatives only, and a second one was requested; call backward() "
             "without create_graph=True, or use qtm's own simulator with gradient='reverse'"
         )

@@ -1,4 +1,4 @@
-"""What a module computes: the argument ``outputs``."""
+"""The argument ``outputs`` of a module."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read_outputs(outputs: Any, observables: Any, num_qubits: int) -> Probabiliti
     """The output that the argument names; None: expectation values.
 
     Raises:
-        ParameterError: it is unknown, has other options, or qubits that the circuit lacks; or observables are given
-            for an output that has none.
+        ParameterError: the output, an option or a qubit is unknown; or observables are given for an output that has
+            none.
     """
     name, options = outputs if isinstance(outputs, tuple) and len(outputs) == 2 else (outputs, {})
     if name not in ("expectation", "probabilities", "state") or not isinstance(options, Mapping):

@@ -21,15 +21,15 @@ from qtm._primitives.primitive_runner import PrimitiveRunner
 
 
 class PrimitiveMethod(FirstDerivatives, ABC):
-    """Values from a primitive, and derivatives from its values at points that a rule asks for.
+    """Values from a primitive, and derivatives from its values at the points of a rule.
 
-    Its subclasses say what a point is and which rule there is.
+    Subclasses define the points and the rule. ``wanted`` (coordinates,) bool marks the coordinates to differentiate by.
 
     Args:
-        evaluation: gives the values.
+        evaluation: computes the values.
         labels: the expression of every coordinate of a point.
-        group_sizes: how many parameters the inputs, and each trainable set, have.
-        differences: gives the values whose differences are taken; None for ``evaluation``.
+        group_sizes: numbers of parameters of the inputs and of each trainable set.
+        differences: computes the values whose differences are taken; None for ``evaluation``.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class PrimitiveMethod(FirstDerivatives, ABC):
         self.evaluation, self._differences = evaluation, differences or evaluation
         self.num_outputs = evaluation.num_outputs
         self._labels, self._group_sizes = tuple(labels), tuple(group_sizes)
-        self._wanted = np.ones(len(labels), dtype=bool)  # (coordinates,)
+        self.wanted = np.ones(len(labels), dtype=bool)  # (coordinates,)
         self._views: dict[tuple[bool, ...], PrimitiveMethod] = {}
 
     def differentiating(self, by: tuple[bool, ...]) -> PrimitiveMethod:
-        """The same method, which spends no points on what does not depend on these groups of parameters."""
+        """The same method, restricted to coordinates that depend on these groups of parameters."""
         if by not in self._views:
             view = copy(self)
-            view._wanted = self._depends_on(np.flatnonzero(np.repeat(by, self._group_sizes)))
+            view.wanted = self._depends_on(np.flatnonzero(np.repeat(by, self._group_sizes)))
             self._views[by] = view
         return self._views[by]
 
@@ -64,7 +64,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         at = self._checked(angles).astype(float)
-        rule = self._rule(at)
+        rule = self.rule(at)
         gradient = rule.combine(self._differences.values(rule.points(at)), _array(cotangent).astype(float))
         return torch.from_numpy(gradient).to(angles.dtype), None
 
@@ -75,10 +75,17 @@ class PrimitiveMethod(FirstDerivatives, ABC):
             return self.evaluation.usage
         return self.evaluation.usage + self._differences.usage
 
-    def preview(self, batch: int) -> Usage:
-        """What the values of a batch and their derivative would use."""
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage for training steps: values of a batch and their derivative."""
+        total, points = Usage(), batch * self.points_per_sample()
         with self.evaluation.forecast():
-            return self.evaluation.preview(batch) + self._differences.preview(batch * self._points_per_sample())
+            for step in range(steps):
+                before = self.evaluation.forecast_state()
+                usage = self.evaluation.preview(batch) + self._differences.preview(points)
+                if self.evaluation.forecast_state() == before:  # and so are all that follow
+                    return total + usage * (steps - step)
+                total += usage
+        return total
 
     def _checked(self, angles: Tensor) -> np.ndarray:
         at = _array(angles)
@@ -94,12 +101,12 @@ class PrimitiveMethod(FirstDerivatives, ABC):
         """Which coordinates depend on any of the parameters with these numbers: (coordinates,) bool."""
 
     @abstractmethod
-    def _points_per_sample(self) -> int:
-        """How many points the derivative needs."""
+    def points_per_sample(self) -> int:
+        """Points per sample that the derivative needs."""
 
     @abstractmethod
-    def _rule(self, at: np.ndarray) -> Rule:
-        """How to differentiate at ``at`` (batch, coordinates)."""
+    def rule(self, at: np.ndarray) -> Rule:
+        """The rule that differentiates at ``at`` (batch, coordinates)."""
 
 
 class ShiftMethod(PrimitiveMethod):
@@ -108,9 +115,9 @@ class ShiftMethod(PrimitiveMethod):
     Args:
         made: the template, which ``evaluation`` runs at values of its slots.
         parameters: of the circuit, in the order of inputs and weights.
-        evaluation: gives the values.
-        group_sizes: how many parameters the inputs, and each trainable set, have.
-        differences: gives the values whose differences are taken; None for ``evaluation``.
+        evaluation: computes the values.
+        group_sizes: numbers of parameters of the inputs and of each trainable set.
+        differences: computes the values whose differences are taken; None for ``evaluation``.
     """
 
     def __init__(
@@ -130,7 +137,7 @@ class ShiftMethod(PrimitiveMethod):
     def derivatives(self, angles: Tensor) -> np.ndarray:
         """Derivatives (batch, outputs, angles) of all outputs at once, from one evaluation of every point."""
         at = self._checked(angles).astype(float)
-        shift = ParameterShift(self._shifts, self._wanted)
+        shift = ParameterShift(self._shifts, self.wanted)
         values = self._differences.values(shift.points(at))  # (batch, count, outputs)
         each = values.transpose(0, 2, 1).reshape(-1, shift.count, 1)  # outputs as samples of one value each
         return shift.combine(each, np.ones((len(each), 1))).reshape(len(at), self.num_outputs, -1)
@@ -138,11 +145,11 @@ class ShiftMethod(PrimitiveMethod):
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
         return self._map.depends_on(parameters.tolist())
 
-    def _points_per_sample(self) -> int:
-        return ParameterShift(self._shifts, self._wanted).count
+    def points_per_sample(self) -> int:
+        return ParameterShift(self._shifts, self.wanted).count
 
-    def _rule(self, at: np.ndarray) -> Rule:
-        return ParameterShift(self._shifts, self._wanted)
+    def rule(self, at: np.ndarray) -> Rule:
+        return ParameterShift(self._shifts, self.wanted)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

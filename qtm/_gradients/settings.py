@@ -10,7 +10,7 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 
 from qtm._arguments import check_method
 from qtm._circuit.noise_map import NoiseMap
@@ -29,6 +29,7 @@ class MethodSettings:
     observables: Any
     output: Probabilities | State | None = None  # None: expectation values of the observables
     estimator: BaseEstimatorV2 | None = None
+    sampler: BaseSamplerV2 | None = None  # of probabilities
     gradient: str | tuple[str, Mapping[str, Any]] = "reverse"
     threads_forward: int = 0
     threads_backward: int = 0
@@ -36,6 +37,7 @@ class MethodSettings:
     pass_manager: BasePassManager | None = None
     method: Any = "auto"
     noise: NoiseMap | None = None
+    device: str = "cpu"  # type of the device of the tensors, as torch calls it
     group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
     # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
     on_estimator: dict[str, GradientMethod] = field(default_factory=dict, compare=False, repr=False)
@@ -48,12 +50,20 @@ class MethodSettings:
             advice = "give qiskit.transpiler.generate_preset_pass_manager(...), or None"
             check_method(self.pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
 
+    @property
+    def primitive(self) -> BaseEstimatorV2 | BaseSamplerV2 | None:
+        """What computes the outputs in place of qtm's simulator."""
+        return self.sampler if self.estimator is None else self.estimator
+
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
         return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())
 
+    def on_device(self, device: str) -> MethodSettings:
+        return self if device == self.device else replace(self, device=device)
+
     def _kept(self) -> dict[str, GradientMethod]:
-        # The exact estimator that stands for None has threads and an executor of its own.
-        return {} if self.estimator is None else self.on_estimator
+        # The exact estimator used for None has threads and an executor of its own.
+        return {} if self.primitive is None else self.on_estimator
 
     @property
     def usage(self) -> Usage:
@@ -65,6 +75,6 @@ class MethodSettings:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = self._kept()
-        # Qiskit's preset pass managers do not pickle, and this one has done its work where something was prepared.
+        # Qiskit's preset pass managers do not pickle, and this one is no longer needed once something was prepared.
         passes = None if kept else self.pass_manager
         return {**self.__dict__, "executor": None, "on_estimator": kept, "pass_manager": passes}

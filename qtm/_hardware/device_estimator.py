@@ -1,4 +1,4 @@
-"""The estimator that a connection gives."""
+"""The estimator of a connection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from qiskit.primitives import BaseEstimatorV2, PrimitiveResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.providers import BackendV2
 
-from qtm._hardware.device_primitive import DeviceJob, DevicePrimitive
-from qtm._hardware.fractional import check_rzz, fold_rzz, takes_folded
+from qtm._hardware.device_job import DeviceJob
+from qtm._hardware.device_primitive import DevicePrimitive
 from qtm._hardware.job_splitting import Piece, coerce_pubs, join
 from qtm._hardware.local_mode import on_used_qubits
 from qtm._hardware.result_codec import pack, problem_with, unpack
@@ -20,40 +20,34 @@ from qtm.primitives import FastEstimator
 
 
 class DeviceEstimator(DevicePrimitive, BaseEstimatorV2):
-    """An estimator on a device: it checks, splits, budgets and journals what it submits.
+    """An estimator on a device: checks, splits, budgets and journals what it submits.
 
-    Not made directly: `hardware.connect` gives one. Its ``options`` are those of the runtime's estimator.
+    Created by `hardware.connect`. Its ``options`` are those of the runtime's estimator.
     """
 
     name: ClassVar[str] = "estimator"
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> DeviceJob:
-        """Submit PUBs; what the journal has already is not submitted again.
+        """Submit PUBs; jobs that the journal already holds are not submitted again.
 
         Args:
             pubs: (circuit, observables, parameter values, precision) each, transpiled for the backend.
-            precision: Target deviation for PUBs that name none; None takes the default of the options.
+            precision: Standard deviation for PUBs that specify none; None: the default of the options.
 
         Raises:
             CircuitError: A PUB cannot run on this backend.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what the plan has left; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, precision))
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
-        """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
+        """Forecast the usage of ``run``, without submitting anything (see `Usage` for how it counts)."""
         return self._estimated(self._coerced(pubs, precision))
 
     def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
-        names = self.backend.target.operation_names
-        coerced = coerce_pubs(pubs, precision)
-        folded = [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in coerced]
-        if self._kind != "backend" and "rzz" in names:
-            for index, pub in enumerate(folded):
-                check_rzz(index, pub)
-        return folded
+        return self._folded(coerce_pubs(pubs, precision))
 
     def _made(self, mode: Any, options: Any) -> Any:
         return make_estimator(self._kind, mode, options)

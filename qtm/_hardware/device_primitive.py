@@ -1,4 +1,4 @@
-"""What a connection's estimator and sampler share: a primitive of the runtime behind checks, a budget and a journal."""
+"""Base of a connection's estimator and sampler: a primitive of the runtime with checks, a budget and a journal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import BasePrimitiveJob, PrimitiveResult
-from qiskit.providers import BackendV2, JobStatus
+from qiskit.primitives import PrimitiveResult
+from qiskit.providers import BackendV2
 
 from qtm._errors import JobError, QtmError
 from qtm._hardware.budget import LONGEST_JOB, Budget, PlanLimit
+from qtm._hardware.device_job import DeviceJob, Part
 from qtm._hardware.fingerprint import job_content
+from qtm._hardware.fractional import folded_and_checked, with_shared_parameters
 from qtm._hardware.job_splitting import Limits, Piece, check_circuits, split
 from qtm._hardware.journal import DONE, FAILED, INTENT, Entry, Journal, Kept
+from qtm._hardware.provider_backend import ProviderTasks, RecordedBackend, can_fetch, run_recorded
 from qtm._hardware.runtime import Retry, is_transient, plain_options
 from qtm._primitives.job_usage import Usage
 
@@ -36,9 +38,9 @@ _JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError"
 
 
 class DevicePrimitive(ABC):
-    """A primitive on a device: it checks, splits, budgets and journals what it submits.
+    """A primitive on a device: checks, splits, budgets and journals what it submits.
 
-    A subclass says what its PUBs and results are; its ``name`` is the key of its kind in the content of jobs.
+    A subclass defines its PUBs and results; its ``name`` is part of the content hash of its jobs.
     """
 
     name: ClassVar[str]
@@ -68,48 +70,48 @@ class DevicePrimitive(ABC):
 
     @abstractmethod
     def _made(self, mode: Any, options: Any) -> Any:
-        """The runtime's primitive, in a session, a batch or on a backend."""
+        """Return the runtime's primitive for a session, a batch or a backend."""
 
     @abstractmethod
     def _cost(self, pubs: Sequence[Any], options: Any) -> Usage:
-        """What a job of these PUBs uses."""
+        """Return the usage of a job of these PUBs."""
 
     @abstractmethod
     def _exact_job(self, pubs: list[Any]) -> Any:
-        """A job of exact values, where nothing is to be submitted."""
+        """Return a job with exact values, for dry runs."""
 
     @abstractmethod
     def _on_used_qubits(self, pubs: list[Any]) -> tuple[list[Any], BackendV2]:
-        """The PUBs, and the part of the backend that they are on, for local mode."""
+        """Return the PUBs without idle qubits and the matching part of the backend, for local mode."""
 
     @abstractmethod
     def pack(self, result: PrimitiveResult) -> bytes:
-        """A result as bytes."""
+        """Serialize a result."""
 
     @abstractmethod
     def unpack(self, stored: bytes) -> PrimitiveResult:
-        """A result from its bytes."""
+        """Deserialize a result."""
 
     @abstractmethod
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
-        """What is wrong with a result of these PUBs, or None."""
+        """Return what is wrong with a result of these PUBs, or None."""
 
     @abstractmethod
     def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
-        """The results of jobs in the order and the shapes of the PUBs."""
+        """Return the results of jobs in the order and the shapes of the PUBs."""
 
     @property
     def options(self) -> Any:
-        """The options of the runtime's estimator; changes hold from the next submission on."""
+        """Options of the runtime's primitive; changes apply from the next submission."""
         return self._runtime.options
 
     @property
     def usage(self) -> Usage:
-        """What the run has used so far, over every process that took part in it."""
+        """Usage of the run so far, over all processes that took part in it."""
         return self.journal.usage()
 
     def note_session(self) -> None:
-        """Write down the wall-clock time of the session, by which it is billed; asks the service."""
+        """Record the wall-clock time of the session, which is billed; asks the service."""
         mode = self._runtime.mode if self._opened else None
         session_id = getattr(mode, "session_id", None)
         if mode is not None and session_id is not None:
@@ -117,18 +119,25 @@ class DevicePrimitive(ABC):
             self.journal.set_setting(f"session:{session_id}", float(seconds or 0.0))
 
     def check(self, usage: Usage) -> None:
-        """Refuse what would exceed the budget, or what the account's plan has left.
+        """Compare a forecast with what is left of the budget and of the account's plan.
 
         Raises:
-            BudgetExceeded: It would.
+            BudgetExceeded: The forecast exceeds it.
         """
         self.budget.check(self._used(), usage)
         if self._plan is not None:
             self._plan.check(usage)
 
     def keep_state(self, name: str, part: Kept) -> None:
-        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
+        """Save the state of a part of the run, such as a mitigation method, in checkpoints."""
         self.journal.keep(name, part)
+
+    def _folded(self, pubs: list[Any]) -> list[Any]:
+        """PUBs whose RZZ angles are in the range of IBM's devices; other providers have ranges of their own."""
+        if self._kind == "backend":
+            return pubs
+        folded = folded_and_checked(pubs, self.backend.target.operation_names)
+        return [with_shared_parameters(pub) for pub in folded] if self._kind == "executor" else folded
 
     def _submitted(self, pubs: list[Any]) -> DeviceJob:
         check_circuits(pubs, self.backend, self.limits)
@@ -157,7 +166,7 @@ class DevicePrimitive(ABC):
         return job_content((piece.pub for piece in pieces), setting)
 
     def _check_first(self, asked: Usage) -> None:
-        """Before the first submission of a process the plan is asked, too: each time would be a request more."""
+        """Check the plan, too, before the first submission of a process; later checks would cost a request each."""
         if asked.jobs and not self._opened:
             self.check(asked)
         else:
@@ -169,33 +178,55 @@ class DevicePrimitive(ABC):
         return self.journal.usage()
 
     def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
-        """The usage of those jobs that the journal does not have yet."""
+        """Usage of the jobs that the journal does not hold yet."""
         ahead: Counter[str] = Counter()
         total = Usage()
         for pieces, content in zip(jobs, contents, strict=True):
             entry = self.journal.peek(content, ahead[content])
             ahead[content] += 1
-            if entry is None or self._must_submit(entry):
+            if entry is None or not self._is_paid(entry):
                 total += self._usage_of(pieces)
         return total
 
-    def _must_submit(self, entry: Entry) -> bool:
-        # What a local job computes is lost with its process, and costs nothing.
-        return entry.state == FAILED or (self._local and entry.state != DONE)
+    def _is_paid(self, entry: Entry) -> bool:
+        """Whether a job is paid for: its usage is in the journal, or no further submission is needed."""
+        if entry.state == FAILED:
+            return False
+        if entry.state == DONE or not self._local:
+            return True
+        return self._can_fetch(entry) if self._kind == "backend" else entry.job_id is not None
+
+    def _can_fetch(self, entry: Entry) -> bool:
+        """Whether the backend of another provider can fetch the job of an interrupted process."""
+        return bool(self._kind == "backend" and can_fetch(self.backend) and ProviderTasks(self.journal, entry).ids)
 
     def _start(self, pieces: list[Piece], content: str) -> Part:
         """Return the job of these pieces: from the journal, from the service, or newly submitted."""
         occurrence, position = self.journal.advance(content)
         entry = self.journal.latest(content, occurrence)
-        if entry is None or self._must_submit(entry):
-            if entry is not None and entry.state != FAILED:
-                self.journal.withdraw(entry)
+        if entry is not None and self._local and entry.state not in (DONE, FAILED):
+            if self._can_fetch(entry):
+                return self._submit(pieces, entry, recovered=False)
+            self._give_up(entry)
+            entry = None
+        if entry is None or entry.state == FAILED:
             entry = self.journal.intend(content, occurrence, position, self._usage_of(pieces))
             return self._submit(pieces, entry, recovered=False)
         if entry.state == INTENT:
             return self._submit(pieces, entry, recovered=True)
         logger.info("job %s is in the journal (%s); it is not submitted again", entry.job_id, entry.state)
         return Part(pieces, entry, None)
+
+    def _give_up(self, entry: Entry) -> None:
+        """Discard an attempt that was lost with its process; simulations cost nothing."""
+        tasks = ProviderTasks(self.journal, entry).ids
+        if not tasks:
+            self.journal.withdraw(entry)
+            return
+        ids = ",".join(tasks)
+        logger.warning("%s cannot fetch job %s of an earlier process; it is submitted again", self.backend.name, ids)
+        self.journal.submitted(entry, ids)  # it was paid for, and counts
+        self.journal.failed(entry, "the process ended before the result was read")
 
     def _submit(self, pieces: list[Piece], entry: Entry, recovered: bool) -> Part:
         """Submit a job; if an earlier attempt may have arrived, look for it at the service first."""
@@ -215,6 +246,11 @@ class DevicePrimitive(ABC):
 
     def _not_submitted(self, pieces: list[Piece], entry: Entry, error: Exception) -> QtmError:
         names = ", ".join(str(piece.index) for piece in pieces[:5])
+        if is_transient(error) and self._kind == "backend":
+            return JobError(
+                f"{self.backend.name} could not be reached to submit PUB {names} ({_text(error)}); "
+                "hardware.resume(journal, backend) submits it again: make sure that it did not arrive"
+            )
         if is_transient(error):  # the intent stays: the job may have arrived all the same
             return JobError(
                 f"the service could not be reached to submit PUB {names} ({_text(error)}); "
@@ -252,11 +288,13 @@ class DevicePrimitive(ABC):
             return self._runtime.run(pubs)
 
     def _on_its_own(self, pubs: list[Any], entry: Entry) -> Any:
-        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
+        """Submit to a backend that runs circuits itself, with a copy of the options, which a thread reads."""
         options = plain_options(self.options)
         if self._seed is not None:
             options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
-        return self._made(self.backend, options).run(pubs)
+        tasks = ProviderTasks(self.journal, entry)
+        backend = RecordedBackend(self.backend, tasks, self._retry)
+        return run_recorded(self._made(backend, options), pubs, backend, tasks)
 
     @contextmanager
     def _tagged(self, entry: Entry) -> Iterator[None]:
@@ -299,8 +337,9 @@ class DevicePrimitive(ABC):
             job = self.handle(part)
             return job, job.result()
 
+        retry = self._retry if self._kind != "backend" else Retry(0)  # a `PatientJob` has tried again already
         try:
-            return self._retry(f"waiting for job {part.entry.job_id}", attempt)
+            return retry(f"waiting for job {part.entry.job_id}", attempt)
         except Exception as error:
             raise self._no_result(part.entry, error) from error
 
@@ -312,7 +351,8 @@ class DevicePrimitive(ABC):
 
     def _no_result(self, entry: Entry, error: Exception) -> JobError:
         what = _text(error)
-        if self._local or type(error).__name__ in _JOB_FAILURES:
+        can_wait = is_transient(error) and self._can_fetch(entry)
+        if (self._local and not can_wait) or type(error).__name__ in _JOB_FAILURES:
             self.journal.failed(entry, what)
             return JobError(f"job {entry.job_id} on {self.backend.name} failed: {what}")
         return JobError(
@@ -321,7 +361,7 @@ class DevicePrimitive(ABC):
         )
 
     def _seconds_charged(self, job: Any) -> float | None:
-        """What the service charged; None (the estimate stays) in local mode and while it is counting."""
+        """Seconds that the service charged; None (the estimate stays) in local mode and while they are unknown."""
         if self._local:
             return None
         try:
@@ -344,72 +384,6 @@ class DevicePrimitive(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._kind!r} on {self.backend.name}>"
-
-
-@dataclass
-class Part:
-    """One job of the service: the pieces it holds, its journal entry, its handle if there is one."""
-
-    pieces: list[Piece]
-    entry: Entry
-    job: Any
-
-
-class DeviceJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
-    """The jobs of one ``run``, as one job."""
-
-    def __init__(self, primitive: DevicePrimitive, pubs: Sequence[Any], parts: Sequence[Part]) -> None:
-        super().__init__(",".join(part.entry.job_id or "?" for part in parts))
-        self._primitive, self._pubs, self._parts = primitive, pubs, parts
-        self._joined: PrimitiveResult | None = None
-
-    def job_ids(self) -> list[str]:
-        """Return the ids of the jobs at the service."""
-        return [part.entry.job_id or "?" for part in self._parts]
-
-    def result(self) -> PrimitiveResult:
-        """Wait for all jobs and return their results in the order and the shapes of the PUBs.
-
-        Raises:
-            JobError: A job failed, or its result has the wrong shape or NaN; the message names its id.
-        """
-        if self._joined is None:
-            results = [(part.pieces, self._primitive.collect(part)) for part in self._parts]
-            self._joined = self._primitive.join(self._pubs, results)
-        return self._joined
-
-    def status(self) -> JobStatus:
-        """Return the state of the least advanced job."""
-        states = {self._state(part) for part in self._parts}
-        order = (JobStatus.ERROR, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.RUNNING)
-        return next((state for state in order if state in states), JobStatus.DONE)
-
-    def _state(self, part: Part) -> JobStatus:
-        entry = self._primitive.journal.latest(part.entry.content, part.entry.occurrence)
-        known = {DONE: JobStatus.DONE, FAILED: JobStatus.ERROR}
-        if entry is not None and entry.state in known:
-            return known[entry.state]
-        status = self._primitive.handle(part).status()
-        name = status.name if isinstance(status, JobStatus) else str(status)
-        return JobStatus.__members__.get(name, JobStatus.QUEUED)
-
-    def done(self) -> bool:
-        return self.status() is JobStatus.DONE
-
-    def running(self) -> bool:
-        return self.status() is JobStatus.RUNNING
-
-    def cancelled(self) -> bool:
-        return self.status() is JobStatus.CANCELLED
-
-    def in_final_state(self) -> bool:
-        return self.status() in (JobStatus.DONE, JobStatus.CANCELLED, JobStatus.ERROR)
-
-    def cancel(self) -> None:
-        """Cancel the jobs that are not finished."""
-        for part in self._parts:
-            if self._state(part) not in (JobStatus.DONE, JobStatus.ERROR, JobStatus.CANCELLED):
-                self._primitive.handle(part).cancel()
 
 
 def _text(error: Exception) -> str:

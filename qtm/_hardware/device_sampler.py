@@ -1,4 +1,4 @@
-"""The sampler that a connection gives."""
+"""The sampler of a connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 from qiskit.providers import BackendV2
 
 from qtm._errors import CircuitError
-from qtm._hardware.device_primitive import DeviceJob, DevicePrimitive
-from qtm._hardware.job_splitting import Piece, check_values
+from qtm._hardware.device_job import DeviceJob
+from qtm._hardware.device_primitive import DevicePrimitive
+from qtm._hardware.job_splitting import Piece, check_values, without_global_phase
 from qtm._hardware.local_mode import sampled_on_used_qubits
+from qtm._hardware.result_codec import damaged
 from qtm._hardware.runtime import REPETITION_DELAY, SECONDS_PER_JOB, duration_of, make_sampler, plain_options
 from qtm._primitives.job_usage import Usage
 from qtm._primitives.pubs import sampler_pubs
@@ -25,9 +27,9 @@ _DEFAULT_SHOTS = 4096  # of the runtime's samplers
 
 
 class DeviceSampler(DevicePrimitive, BaseSamplerV2):
-    """A sampler on a device: it checks, splits, budgets and journals what it submits.
+    """A sampler on a device: checks, splits, budgets and journals what it submits.
 
-    Not made directly: `hardware.connect` gives one, for `SamplerQNN` and for plain Qiskit. It shares session, journal
+    Created by `hardware.connect`, for `SamplerQNN`, `QuantumKernel` and plain Qiskit. It shares session, journal
     and budget with the connection's estimator. Its ``options`` are those of the runtime's sampler.
 
     Example:
@@ -48,22 +50,22 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
     name: ClassVar[str] = "sampler"
 
     def run(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> DeviceJob:
-        """Submit PUBs; what the journal has already is not submitted again.
+        """Submit PUBs; jobs that the journal already holds are not submitted again.
 
         Args:
             pubs: (circuit, parameter values, shots) each, transpiled for the backend, with measurements.
-            shots: Of PUBs that name none; None takes the default of the options.
+            shots: Shots of PUBs that specify none; None: the default of the options.
 
         Raises:
             CircuitError: A PUB cannot run on this backend, or measures nothing.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what the plan has left; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, shots))
 
     def estimate_usage(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Usage:
-        """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
+        """Forecast the usage of ``run``, without submitting anything (see `Usage` for how it counts)."""
         return self._estimated(self._coerced(pubs, shots))
 
     def _coerced(self, pubs: Iterable[SamplerPubLike], shots: int | None) -> list[SamplerPub]:
@@ -76,7 +78,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
                     f"PUB {index}, circuit {pub.circuit.name!r}: it has no classical register; measure its qubits, as "
                     "with measure_all(), before it is transpiled"
                 )
-        return coerced
+        return self._folded([without_global_phase(pub) for pub in coerced])
 
     def _made(self, mode: Any, options: Any) -> Any:
         return make_sampler(self._kind, mode, options)
@@ -98,7 +100,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return sampled_on_used_qubits(pubs, self.backend)
 
     def pack(self, result: PrimitiveResult) -> bytes:
-        """Write the shots as the bytes of an ``.npz`` file."""
+        """Serialize the shots as the bytes of an ``.npz`` file."""
         bits = [_bits(part) for part in result]
         arrays = {f"{i}/{name}": found.array for i, part in enumerate(bits) for name, found in part.items()}
         notes = [{"shape": list(_shape(part)), "bits": {n: b.num_bits for n, b in part.items()}} for part in bits]
@@ -107,17 +109,18 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return file.getvalue()
 
     def unpack(self, stored: bytes) -> PrimitiveResult:
-        """Read what `pack` wrote."""
-        with np.load(io.BytesIO(stored), allow_pickle=False) as file:
-            notes = json.loads(file["notes"].tobytes())
-            parts = [
-                ({name: BitArray(file[f"{i}/{name}"], count) for name, count in note["bits"].items()}, note["shape"])
-                for i, note in enumerate(notes)
-            ]
-        return PrimitiveResult([_result(bits, tuple(shape)) for bits, shape in parts])
+        """Read what `pack` wrote.
+
+        Raises:
+            JobError: The bytes are damaged.
+        """
+        try:
+            return _unpacked(stored)
+        except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
+            raise damaged(error) from error
 
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
-        """Say what is wrong: one entry per PUB, every register with its bits, shape and shots."""
+        """Return what is wrong, or None: there must be an entry per PUB, and all registers, shapes and shots."""
         try:
             parts = [_bits(part) for part in result]
         except (TypeError, AttributeError) as error:
@@ -138,7 +141,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return None
 
     def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
-        """Put the shots of the jobs back into the order and the shapes of the PUBs."""
+        """Return the shots of jobs in the order and the shapes of the PUBs."""
         arrays = [
             {r.name: np.zeros((*pub.shape, pub.shots, -(-len(r) // 8)), np.uint8) for r in pub.circuit.cregs}
             for pub in pubs
@@ -155,6 +158,16 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
             ],
             metadata={"version": 2},
         )
+
+
+def _unpacked(stored: bytes) -> PrimitiveResult:
+    with np.load(io.BytesIO(stored), allow_pickle=False) as file:
+        notes = json.loads(file["notes"].tobytes())
+        parts = [
+            ({name: BitArray(file[f"{i}/{name}"], count) for name, count in note["bits"].items()}, note["shape"])
+            for i, note in enumerate(notes)
+        ]
+    return PrimitiveResult([_result(bits, tuple(shape)) for bits, shape in parts])
 
 
 def _bits(part: PubResult) -> dict[str, BitArray]:

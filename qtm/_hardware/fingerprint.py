@@ -36,7 +36,7 @@ def job_content(pubs: Iterable[EstimatorPub | SamplerPub], setting: Mapping[str,
     """Return the SHA-256 (hex) of ``pubs`` and of the ``setting`` (backend, options, seeds) they run in."""
     parts = [json.dumps(setting, sort_keys=True, default=_option).encode()]
     parts += [piece for pub in pubs for piece in _pub_bytes(pub)]
-    return _digest(parts)
+    return digest(parts)
 
 
 def circuit_content(circuit: QuantumCircuit) -> str:
@@ -44,11 +44,11 @@ def circuit_content(circuit: QuantumCircuit) -> str:
 
     Not of its QPY bytes: those hold the random UUIDs of its parameters, which differ between processes.
     """
-    return _digest([_circuit_bytes(circuit)])
+    return digest([_circuit_bytes(circuit)])
 
 
 def _option(value: Any) -> Any:
-    """Options that are objects (a noise model: layers and the noise of each) by what they hold."""
+    """Options that are objects, such as noise models (layers and their noise), by their contents."""
     if hasattr(value, "to_sparse_list"):
         return [[pauli, list(qubits), rate] for pauli, qubits, rate in value.to_sparse_list()]
     if isinstance(value, CircuitInstruction):
@@ -57,7 +57,8 @@ def _option(value: Any) -> Any:
     return repr(value)
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 (hex) of byte strings and of their lengths."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -84,7 +85,7 @@ def _pub_bytes(pub: EstimatorPub | SamplerPub) -> list[bytes]:
 
 
 def _circuit_bytes(circuit: QuantumCircuit) -> bytes:
-    """Instructions on qubit and parameter *indices*: names that Qiskit makes up do not count."""
+    """Instructions on qubit and parameter *indices*: names that Qiskit generates do not count."""
     index = {parameter: position for position, parameter in enumerate(circuit.parameters)}
     return json.dumps(_structure(circuit, index)).encode()
 
@@ -127,7 +128,7 @@ def _evolved(operation: PauliEvolutionGate) -> list[Any]:
 
 
 def _classical_parts(operation: ControlFlowOp | Store, bits: Mapping[Any, int]) -> list[Any]:
-    """What decides on the blocks of an instruction, or is stored: conditions, targets, cases, values."""
+    """Classical inputs of an instruction: conditions, targets, cases, stored values."""
     names = ("condition", "target", "lvalue", "rvalue", "duration", "annotations")
     parts = [[name, _classical(getattr(operation, name, None), bits)] for name in names]
     cases = operation.cases_specifier() if isinstance(operation, SwitchCaseOp) else ()

@@ -1,24 +1,30 @@
-"""RZZ angles within the range that devices with fractional gates take: [0, pi/2]."""
+"""RZZ angles within the range of devices with fractional gates: [0, pi/2]."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from qiskit.circuit import CircuitInstruction, Parameter, ParameterExpression, QuantumCircuit
 from qiskit.circuit.library import RXGate, RZGate, RZZGate
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qtm._circuit.expressions import compile_angles
 from qtm._errors import CircuitError
+from qtm._hardware.job_splitting import with_circuit
 
 # An angle outside of the range by less than this is rounding; the service allows as much.
 _SLACK = 1e-10
 
+Pub = TypeVar("Pub", EstimatorPub, SamplerPub)
 
-def fold_rzz(pub: EstimatorPub) -> EstimatorPub:
+
+def fold_rzz(pub: Pub) -> Pub:
     """Return a PUB with the same values whose RZZ angles are in [0, pi/2], for every parameter set.
 
     Up to a phase, ``RZZ(a + pi) = RZZ(a) Z Z`` and ``RZZ(-a) = X RZZ(a) X`` with X on one qubit. So every
@@ -44,16 +50,16 @@ def folded_angles(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 class _Folded:
-    """A PUB that is written again, gate by gate."""
+    """Rewrites a PUB gate by gate."""
 
-    def __init__(self, pub: EstimatorPub, values: np.ndarray) -> None:
+    def __init__(self, pub: Any, values: np.ndarray) -> None:
         self.pub, self.shape = pub, values.shape[:-1]
         self.circuit = pub.circuit.copy_empty_like()
         self.circuit.global_phase = 0
         self.columns = dict(zip(pub.circuit.parameters, np.moveaxis(values, -1, 0), strict=True))
         self.taken = {parameter.name for parameter in pub.circuit.parameters}
 
-    def with_gates(self, positions: Iterable[int], angles: np.ndarray) -> EstimatorPub:
+    def with_gates(self, positions: Iterable[int], angles: np.ndarray) -> Any:
         """The PUB whose instructions at ``positions`` are RZZ by ``angles`` (..., gates)."""
         by_position = dict(zip(positions, np.moveaxis(angles, -1, 0), strict=True))
         for position, item in enumerate(self.pub.circuit.data):
@@ -88,12 +94,54 @@ class _Folded:
         self.taken.add(name)
         return parameter
 
-    def _pub(self) -> EstimatorPub:
+    def _pub(self) -> Any:
         used = self.circuit.parameters
         columns = [np.broadcast_to(self.columns[parameter], self.shape) for parameter in used]
         data = {tuple(used): np.stack(columns, axis=-1)} if columns else {}
-        bindings = BindingsArray(data, shape=self.shape)
-        return EstimatorPub(self.circuit, self.pub.observables, bindings, self.pub.precision, validate=False)
+        return with_circuit(self.pub, self.circuit, BindingsArray(data, shape=self.shape))
+
+
+def folded_and_checked(pubs: list[Pub], names: Iterable[str]) -> list[Pub]:
+    """Return the PUBs for a target with these instructions: RZZ angles folded where it can be done.
+
+    Raises:
+        CircuitError: An angle is outside of [0, pi/2] and cannot be folded.
+    """
+    if "rzz" not in names:
+        return pubs
+    folded = [fold_rzz(pub) if takes_folded(pub.circuit, names) else pub for pub in pubs]
+    for index, pub in enumerate(folded):
+        check_rzz(index, pub)
+    return folded
+
+
+def with_shared_parameters(pub: Pub) -> Pub:
+    """Return a PUB whose parameters are the same objects for the same names, in all circuits of the process.
+
+    The executor (samplomatic 0.21) remembers every box of two-qubit gates for the life of the process. It takes boxes
+    whose parameters have the same names for a collision of hashes unless they are the same objects, and gives up
+    after 13 of them: a training with parametrized RZZ gates ended after a few steps.
+    """
+    if not any(_entangles_by_parameter(item) for item in pub.circuit.data):
+        return pub
+    old = list(pub.circuit.parameters)
+    new = [_shared_parameter(parameter.name) for parameter in old]
+    circuit = pub.circuit.assign_parameters(dict(zip(old, new, strict=True)))
+    values = pub.parameter_values.as_array(old)  # (..., parameters)
+    return with_circuit(pub, circuit, BindingsArray({tuple(new): values}, shape=values.shape[:-1]))
+
+
+def _entangles_by_parameter(item: CircuitInstruction) -> bool:
+    return len(item.qubits) > 1 and any(getattr(value, "parameters", None) for value in item.operation.params)
+
+
+@cache
+def _shared_parameter(name: str) -> Parameter:
+    return Parameter(name)
+
+
+def _rzz_gates(circuit: QuantumCircuit) -> list[CircuitInstruction]:
+    return [item for item in circuit.data if item.operation.name == "rzz"]
 
 
 def takes_folded(circuit: QuantumCircuit, names: Iterable[str]) -> bool:
@@ -101,14 +149,14 @@ def takes_folded(circuit: QuantumCircuit, names: Iterable[str]) -> bool:
     return "rzz" in circuit.count_ops() and {"rz", "rx", "rzz"} <= set(names)
 
 
-def check_rzz(index: int, pub: EstimatorPub) -> None:
-    """Refuse RZZ angles outside of [0, pi/2], which devices with fractional gates do not take.
+def check_rzz(index: int, pub: EstimatorPub | SamplerPub) -> None:
+    """Reject RZZ angles outside of [0, pi/2], which devices with fractional gates do not support.
 
     Raises:
         CircuitError: an angle is outside; the message names its gate, its qubits and its parameter set.
     """
-    found = [item for item in pub.circuit.data if item.operation.name == "rzz"]
-    if not found or not pub.size:
+    found = _rzz_gates(pub.circuit)
+    if not found or not pub.parameter_values.size:
         return
     expressions = [item.operation.params[0] for item in found]
     values = np.asarray(pub.parameter_values.as_array(pub.circuit.parameters), dtype=float)  # (..., parameters)

@@ -1,4 +1,4 @@
-"""PUBs on their way to a device: checked against the backend, split by its limits, their results joined."""
+"""PUBs for a device: checks against the backend, jobs within its limits, and their joined results."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Limits:
     two_qubit_gates: int | None = 400_000
 
     def allow(self, usage: Usage) -> bool:
-        """Say whether a job of this size is within the limits."""
+        """Return whether a job of this size is within the limits."""
         pairs = ((usage.circuits, self.circuits), (usage.executions, self.executions))
         return all(limit is None or used <= limit for used, limit in pairs)
 
 
 def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
-    """Read PUBs; an error names the PUB and says what to do.
+    """Coerce PUBs; an error names the PUB and what to do.
 
     Raises:
         CircuitError: A PUB's circuit, observables and parameter values do not fit together.
@@ -59,10 +59,10 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
     return [without_global_phase(pub) for pub in coerced]
 
 
-def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
+def without_global_phase(pub: Any) -> Any:
     """Return the PUB without its circuit's global phase, and without the parameters that only the phase holds.
 
-    A phase has no effect on expectation values. Transpiling moves parameters into it, and the runtime, which
+    A phase has no effect on what is measured. Transpiling moves parameters into it, and the runtime, which
     drops the phase, then refuses their values.
     """
     if not getattr(pub.circuit.global_phase, "parameters", None):
@@ -73,12 +73,18 @@ def without_global_phase(pub: EstimatorPub) -> EstimatorPub:
     used = set(circuit.parameters)
     columns = [k for k, parameter in enumerate(pub.circuit.parameters) if parameter in used]
     data = {tuple(circuit.parameters): values[..., columns]} if columns else {}
-    bindings = BindingsArray(data, shape=values.shape[:-1])
+    return with_circuit(pub, circuit, BindingsArray(data, shape=values.shape[:-1]))
+
+
+def with_circuit(pub: Any, circuit: QuantumCircuit, bindings: BindingsArray) -> Any:
+    """Return the PUB of another circuit, with parameter values for it."""
+    if isinstance(pub, SamplerPub):
+        return SamplerPub(circuit, bindings, pub.shots, validate=False)
     return EstimatorPub(circuit, pub.observables, bindings, pub.precision, validate=False)
 
 
 def check_values(index: int, pub: EstimatorPub | SamplerPub) -> None:
-    """Refuse values that are no angles.
+    """Reject values that are not finite angles.
 
     Raises:
         ParameterError: A parameter value is NaN or infinite, or a precision is not above 0.
@@ -101,7 +107,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
 
 
 def check_circuits(pubs: Sequence[Any], backend: BackendV2, limits: Limits) -> None:
-    """Refuse circuits that the backend would refuse after they have waited in its queue.
+    """Reject circuits that the backend would reject after they have queued.
 
     Raises:
         CircuitError: A circuit is too wide, has an instruction that the backend does not know, or is
@@ -194,7 +200,7 @@ def split(pubs: Sequence[Any], limits: Limits, cost: Cost) -> list[list[Piece]]:
 
 
 def _asked(pub: EstimatorPub | SamplerPub) -> float | None:
-    """What all PUBs of a job have in common: the precision, or the shots."""
+    """What all PUBs of a job must share: the precision, or the shots."""
     return pub.precision if isinstance(pub, EstimatorPub) else pub.shots
 
 
@@ -203,6 +209,8 @@ def _whole(index: int, pub: Any) -> Piece:
 
 
 def _fill_jobs(pieces: list[Piece], limits: Limits, cost: Cost) -> list[list[Piece]]:
+    if pieces and limits.allow(cost([piece.pub for piece in pieces])):
+        return [pieces]  # the usual case; adding piece by piece takes time quadratic in their number
     jobs: list[list[Piece]] = []
     job: list[Piece] = []
     todo = pieces[::-1]

@@ -20,6 +20,7 @@ from qtm._arguments import (
 )
 from qtm._errors import ParameterError
 from qtm._hardware.runtime import KINDS
+from qtm._primitives.job_usage import precision_of
 
 # Mode -> the class of the runtime that holds the jobs together.
 MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
@@ -53,8 +54,9 @@ class Settings:
         estimator: "auto" for "executor" on IBM's devices and on simulators, and "backend" on the devices of other
             providers. "executor" is the client-side estimator of the runtime (readout mitigation, zero-noise
             extrapolation, twirling, dynamical decoupling), "v2" the older one (deprecated since 0.50); "backend" is
-            Qiskit's ``BackendEstimatorV2``, which runs circuits on the backend directly. Its finished jobs are
-            answered from the journal; a job that is running when the process dies is submitted again.
+            Qiskit's ``BackendEstimatorV2``, which runs circuits on the backend directly. Ids of the provider's jobs are
+            in the journal; a resumed run fetches them with the backend's ``retrieve_job``, and submits them again if
+            the backend has no such method.
         shots: Shots per circuit, unless a PUB specifies a precision.
         precision: Target standard deviation, instead of shots.
         options: Options of the runtime's estimator, e.g. ``{"resilience_level": 2, "dynamical_decoupling":
@@ -121,6 +123,6 @@ class Settings:
     def runtime_options(self) -> dict[str, Any]:
         """Return the options of the estimator."""
         if self.estimator == "backend" and self.shots is not None:
-            return dict(self.options) | {"default_precision": self.shots**-0.5}
+            return dict(self.options) | {"default_precision": precision_of(self.shots)}
         named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
         return dict(self.options) | {name: value for name, value in named.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Squared overlaps of states on any sampler: prepare one state, undo the other, and count zeros.
+"""Squared overlaps of states on any sampler: prepare one state, uncompute the other, and count zeros.
 
 ``|<phi(y)|phi(x)>|^2`` is the probability of measuring 0 on all qubits after U(x) and the inverse of U(y) (Havlicek et
 al., Nature 567, 209 (2019)). A pair of samples is one point of one circuit, whose gate angles are free parameters.
@@ -23,15 +23,15 @@ from torch import Tensor
 
 from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.shift_template import template
-from qtm._errors import CircuitError, QtmError
+from qtm._errors import CircuitError
 from qtm._gradients.gradient_rules import ParameterShift
 from qtm._gradients.method import FirstDerivatives
 from qtm._hardware.job_splitting import Limits
 from qtm._kernels.progress import Tick, no_tick
 from qtm._primitives.job_usage import Usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
-_SHOTS = 4096  # of IBM's service, where neither the kernel nor the sampler names a number
+_SHOTS = 4096  # the default of IBM's service, if neither the kernel nor the sampler specifies shots
 
 
 def overlap_circuit(
@@ -56,7 +56,7 @@ def overlap_circuit(
 
 
 def shots_of(sampler: Any, shots: int | None) -> int:
-    """Shots of a point: those that were asked for, or the sampler's own."""
+    """Shots of a point: as requested, or the sampler's default."""
     options = getattr(sampler, "options", None)
     for found in (shots, getattr(sampler, "default_shots", None), getattr(options, "default_shots", None)):
         if isinstance(found, int | np.integer) and found > 0:
@@ -68,12 +68,12 @@ class ZerosRunner(PrimitiveRunner):
     """The share of shots that show only zeros, for one circuit at many points, from any ``BaseSamplerV2``.
 
     Args:
-        sampler: what runs the jobs.
+        sampler: runs the jobs.
         circuit: with measurements of all qubits into the register ``meas``.
-        parameters: what the coordinates of a point are bound to, in this order.
-        shots: of a point; None for the sampler's own number.
-        max_points: points of a job; at most as many as keep the executions within a job's limit.
-        pass_manager: transpiles the circuit, here and once.
+        parameters: parameters to which the coordinates of a point are bound, in this order.
+        shots: shots of a point; None for the sampler's default.
+        max_points: maximum number of points in a job; also limited by the executions that a job may have.
+        pass_manager: transpiles the circuit, once, in the constructor.
     """
 
     def __init__(
@@ -92,10 +92,21 @@ class ZerosRunner(PrimitiveRunner):
         super().__init__(sampler, parameters, max_points=most if max_points is None else min(max_points, most))
         self.shots = shots
         self.tick: Tick = no_tick
-        self._take(_transpiled(circuit, pass_manager), is_isa=pass_manager is not None)
+        self._source, self._pass_manager = circuit, pass_manager
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self._epoch = epoch_of(self._pass_manager)
+        self._take(_transpiled(self._source, self._pass_manager), is_isa=self._pass_manager is not None)
 
     def _refresh(self) -> None:
-        pass  # a sampler of a device has no recalibration to follow
+        if self._epoch != epoch_of(self._pass_manager):
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def num_outputs(self) -> int:
@@ -113,6 +124,8 @@ class ZerosRunner(PrimitiveRunner):
         return self.primitive.run(pubs)
 
     def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
+        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+            return self.primitive.estimate_usage(pubs)
         circuits = sum(pub.parameter_values.size for pub in pubs)
         return Usage(1, len(pubs), circuits, circuits * shots_of(self.primitive, self.shots))
 
@@ -124,6 +137,8 @@ class ZerosRunner(PrimitiveRunner):
         points = pubs[0].parameter_values.size
         if bits.ndim != 3 or len(bits) != points or not bits.shape[1]:
             return np.empty(0), f"its bits have shape {bits.shape}; expected ({points}, shots, bytes)"
+        if hasattr(results[0], "quasi_probability"):  # of a mitigated sampler
+            return results[0].quasi_probability(0, "meas")[:, None], None
         return (~bits.any(-1)).mean(-1)[:, None], None
 
     def _collect(self, job: Any, pubs: list[SamplerPub]) -> np.ndarray:
@@ -135,12 +150,7 @@ class ZerosRunner(PrimitiveRunner):
 def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -> QuantumCircuit:
     if pass_manager is None:
         return circuit
-    try:
-        found = pass_manager.run(circuit)
-    except QtmError:
-        raise
-    except Exception as error:
-        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
+    found = transpiled(circuit, pass_manager)
     found.global_phase = 0  # it may hold parameters, which samplers would have to be told
     return found
 
@@ -148,7 +158,7 @@ def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -
 class SampledOverlap(FirstDerivatives):
     """Squared overlaps of pairs as a gradient method: values from a sampler, derivatives by parameter shifts.
 
-    Inputs (pairs, 2 * features) are the samples of each pair, one behind the other.
+    Inputs (pairs, 2 * features) are the two samples of each pair, concatenated.
     """
 
     num_outputs = 1
@@ -170,7 +180,7 @@ class SampledOverlap(FirstDerivatives):
         self._wanted = np.ones(len(made.angles), dtype=bool)  # (angles,)
 
     def differentiating(self, by: tuple[bool, ...]) -> SampledOverlap:
-        """The same, which shifts no angle that depends on neither the inputs nor the weights that ``by`` chooses."""
+        """The same, shifting only angles that depend on the inputs or weights that ``by`` selects."""
         view = object.__new__(SampledOverlap)
         view.__dict__ = dict(self.__dict__)
         chosen = [k for group, wanted in zip(self._groups, by, strict=True) if wanted for k in group]
@@ -182,9 +192,9 @@ class SampledOverlap(FirstDerivatives):
         """Usage of the sampler."""
         return self.runner.usage
 
-    def preview(self, batch: int) -> Usage:
-        """What the values of so many pairs and their derivative would use."""
-        return self.runner.preview(batch) + self.runner.preview(batch * self._rule.count)
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast usage for training steps: values of a number of pairs and their derivative."""
+        return (self.runner.preview(batch) + self.runner.preview(batch * self._rule.count)) * steps
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         """Gate angles (pairs, angles)."""

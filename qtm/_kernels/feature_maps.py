@@ -1,4 +1,4 @@
-"""Feature maps: circuits whose parameters are features of samples, or trained."""
+"""Feature maps: circuits whose parameters are features or trained weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FeatureMap:
 
 
 class Features:
-    """What a kernel compares, as a function of samples and weights: the outputs of a `QuantumModule`."""
+    """The outputs of a `QuantumModule`, which a kernel compares, as a function of samples and weights."""
 
     def __init__(self, feature_map: FeatureMap, **settings: Any) -> None:
         self.module = QuantumModule(feature_map.circuit, feature_map.features, feature_map.trained, **settings)
@@ -73,7 +73,7 @@ def read_feature_map(feature_map: Any, training_parameters: Any) -> FeatureMap:
     if isinstance(feature_map, ModelCircuit | StackedCircuit):
         if training_parameters is not None:
             raise ParameterError(
-                f"a {type(feature_map).__name__} says which of its parameters are trained; leave training_parameters "
+                f"a {type(feature_map).__name__} defines which parameters are trained; leave training_parameters "
                 "out, or give its circuit alone"
             )
         return _of_model(feature_map)

@@ -30,7 +30,7 @@ def kernel_target_alignment(matrix: Tensor, labels: Any, *, centered: bool = Fal
         A real scalar from -1 to 1, differentiable by ``matrix``.
 
     Raises:
-        ShapeError: the matrix is not square, or there is another number of labels.
+        ShapeError: the matrix is not square, or the number of labels differs.
         ParameterError: all labels are the same.
 
     Example:
@@ -52,12 +52,11 @@ def _centered(matrix: Tensor) -> Tensor:
 
 
 def svc_loss(matrix: Tensor, labels: Any, *, C: float = 1.0) -> Tensor:
-    """The optimum of the dual problem of a support vector classifier; the smaller, the wider the margin.
+    """The optimum of the dual problem of a support vector classifier: smaller for a wider margin.
 
     ``sum_i a_i - 1/2 sum_ij a_i a_j y_i y_j K_ij`` at the optimal multipliers a, as ``SVCLoss`` of
-    qiskit-machine-learning (Glick et al., Nat. Phys. 20, 479 (2024)). With three classes and more, the sum over the
-    classes, each against the rest. The multipliers are constants in the derivative: at the optimum their change does
-    not count, so that the gradient is exact.
+    qiskit-machine-learning (Glick et al., Nat. Phys. 20, 479 (2024)). With three or more classes, the sum over
+    one-versus-rest problems. The derivative treats the multipliers as constants, which is exact at the optimum.
 
     Args:
         matrix: symmetric, positive semi-definite kernel matrix of the samples, (samples, samples).
@@ -68,7 +67,7 @@ def svc_loss(matrix: Tensor, labels: Any, *, C: float = 1.0) -> Tensor:
         A real scalar, differentiable by ``matrix``.
 
     Raises:
-        ShapeError: the matrix is not square and symmetric, or there is another number of labels.
+        ShapeError: the matrix is not square and symmetric, or the number of labels differs.
         ParameterError: all labels are the same, the matrix has a negative eigenvalue, or ``C`` is unusable.
         MissingPackage: scikit-learn is not installed.
     """

@@ -16,8 +16,8 @@ from qtm._kernels.progress import Tick, no_tick
 Features = Callable[[Tensor], Tensor]
 Combine = Callable[[Tensor, Tensor], Tensor]
 
-_ROWS = 256  # samples of a block: little is computed twice, and its overlaps stay in the cache
-_SHARE = 0.4  # of the free memory that features may take
+_ROWS = 256  # samples of a block: few are computed twice, and the overlaps stay in the cache
+_SHARE = 0.4  # share of the free memory for features
 
 
 def fidelities(left: Tensor, right: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ def blocked_matrix(
 ) -> Tensor:
     """The matrix (rows, columns) block by block, without gradients; ``y`` None: of ``x`` with itself.
 
-    Features are computed once where they fit the memory together, and otherwise again for each block. Of a symmetric
-    matrix the blocks below the diagonal are copies.
+    Features are computed once if they all fit in memory, otherwise again for each block. The blocks of a symmetric
+    matrix below its diagonal are copies.
 
     Raises:
         OutOfMemory: the features of two samples do not fit.

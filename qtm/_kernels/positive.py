@@ -1,4 +1,4 @@
-"""Positive semi-definite matrices: the check, and the repair of a matrix that shots or noise have spoilt."""
+"""Check that a matrix is positive semi-definite, and repair one that is not because of shots or noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from qtm._errors import DtypeError, ParameterError, ShapeError
 
-_TOLERANCE = 1e-6  # negative eigenvalues, relative to the largest, that rounding in single precision explains
+_TOLERANCE = 1e-6  # allowed negative eigenvalue relative to the largest one: rounding in single precision
 
 
 def checked_symmetric(matrix: Any, argument: str = "the kernel matrix") -> np.ndarray:
@@ -67,7 +67,7 @@ def check_psd(matrix: Any) -> None:
     """Refuse a matrix with negative eigenvalues.
 
     Raises:
-        ParameterError: it has one; the message gives it.
+        ParameterError: it has one; the message states it.
         ShapeError: it is not square, or not symmetric.
     """
     found = checked_symmetric(matrix)

@@ -9,20 +9,20 @@ from importlib.util import find_spec
 from qtm._errors import require
 
 Tick = Callable[[int], None]
-_DELAY = 2.0  # seconds before a bar appears that nobody asked for
+_DELAY = 2.0  # seconds before a bar appears by default
 
 
 def no_tick(done: int) -> None:
-    """Count nothing."""
+    """Do nothing: the tick without a bar."""
 
 
 @contextmanager
 def progress_bar(wanted: bool | None, total: int, what: str) -> Iterator[Tick]:
-    """A function that counts what was done, of ``total``.
+    """Yield a function that advances a progress bar.
 
     Args:
         wanted: True: a bar. None: a bar on a terminal, after two seconds, if tqdm is installed. False: no bar.
-        total: how much there is to do.
+        total: amount of work.
         what: name of the work.
 
     Raises:

@@ -19,7 +19,7 @@ from qtm._torch.autograd import expectation_values
 
 
 def with_shots(exact: Tensor, shots: int, generator: np.random.Generator, *, symmetric: bool, skip: Tensor) -> Tensor:
-    """Fidelities (rows, columns) as shares of shots: what compute-uncompute circuits would measure without noise.
+    """Fidelities (rows, columns) with shot noise, as noiseless compute-uncompute circuits would measure them.
 
     ``skip`` (rows, columns) bool: entries that are 1 and not measured.
     """
@@ -32,7 +32,7 @@ def with_shots(exact: Tensor, shots: int, generator: np.random.Generator, *, sym
 
 
 class PairSampler:
-    """Entries of kernel matrices from a sampler; those of a symmetric matrix once."""
+    """Entries of kernel matrices from a sampler; each pair of a symmetric matrix is measured once."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class PairSampler:
         return self._method.usage
 
     def preview(self, pairs: int) -> Usage:
-        """What so many entries would use."""
+        """Forecast usage for a number of entries."""
         return self._method.runner.preview(pairs)
 
     def matrix(self, left: Tensor, right: Tensor | None, weights: Tensor, wanted: Tensor, tick: Tick) -> Tensor:
-        """The matrix (rows, columns), differentiably.
+        """The differentiable matrix (rows, columns).
 
         ``wanted`` (rows, columns) bool: entries to measure; all others are 1. Without ``right`` the matrix is
         symmetric, and they are on and above the diagonal.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +19,6 @@ def as_samples(values: Any, features: int, argument: str) -> Tensor:
         DtypeError: they are not real numbers.
         ParameterError: a value is NaN or infinite.
     """
-    if isinstance(values, np.ndarray) and not values.flags.writeable:  # of which torch warns
-        values = values.copy()
     tensor = dense_tensor(values)
     tensor = tensor if tensor.is_floating_point() else tensor.double()
     if tensor.ndim == 1:

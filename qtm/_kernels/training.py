@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qtm._arguments import checked_int, checked_number, checked_seed, refused
 from qtm._errors import ParameterError, ShapeError
 from qtm._kernels.losses import kernel_target_alignment, svc_loss
+from qtm._torch.inputs import as_numbers
 
 _LOGGER = logging.getLogger("qtm")
 Loss = Callable[[Tensor, Any], Tensor]
@@ -44,14 +45,14 @@ def train_kernel(
         y: labels (samples,).
         loss: "alignment" (``1 - kernel_target_alignment``), "svc" (`svc_loss`), or a function of the matrix, a tensor
             (samples, samples), and the labels.
-        steps: of the optimiser.
-        learning_rate: of Adam, in radians.
-        batch_size: samples drawn for a step; None: all.
-        seed: of the samples drawn.
+        steps: number of steps.
+        learning_rate: learning rate of Adam, in radians.
+        batch_size: samples drawn in each step; None: all.
+        seed: seed of the draws.
 
     Raises:
         ParameterError: there is nothing to train, an argument is unusable, or the loss is no longer finite.
-        ShapeError: there is another number of labels than of samples.
+        ShapeError: the numbers of labels and of samples differ.
 
     Example:
         >>> import numpy as np
@@ -72,7 +73,7 @@ def train_kernel(
     trained = [p for p in kernel.parameters() if p.requires_grad and p.numel()]
     if not trained:
         raise ParameterError("the kernel has nothing to train; give QuantumKernel training_parameters=")
-    samples, labels = torch.as_tensor(X), np.asarray(y)
+    samples, labels = as_numbers(X, "X"), np.asarray(y)
     if len(samples) != len(labels):
         raise ShapeError(f"{len(labels)} labels for {len(samples)} samples; give one for each")
     size = len(samples) if batch_size is None else checked_int(batch_size, "batch_size", "give samples", least=2)

@@ -1,7 +1,7 @@
-"""What a mitigation method is: the circuits it wants to run, and what it makes of their values.
+"""The protocol of mitigation methods: the circuits to run, and how their values combine.
 
 A method is a generator: it yields the PUBs to run (construct), is sent their results, and returns the
-mitigated values (combine). One that needs a second round, because what it saw tells it to, yields again.
+mitigated values (combine). A method that needs a second round yields again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mitigated:
-    """Values of one PUB, each array in the PUB's shape, and what to note in the result's metadata."""
+    """Mitigated values of one PUB.
+
+    Attributes:
+        evs: mitigated values, in the shape of the PUB.
+        stds: their standard errors, in the same shape.
+        raw: values without mitigation, in the same shape.
+        metadata: diagnostics for the metadata of the result.
+    """
 
     evs: Floats
     stds: Floats
@@ -39,27 +46,34 @@ Steps = Generator[list[EstimatorPub], list[PubResult], Mitigated]
 
 
 class MitigationMethod(Protocol):
-    """A mitigation method; its fields are its options."""
+    """A mitigation method: a frozen dataclass whose fields are its options. Derive from `Memoryless` or `Drawing`."""
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Yield PUBs, receive their results, return the mitigated values of ``pub``."""
         ...
 
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """In a forecast: change the state as a run of ``pub`` would, without results and without drift."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
-        """What the next PUBs depend on besides the options: plain numbers, strings, lists and dicts of them."""
+        """State that the next PUBs depend on besides the options: plain numbers, strings, lists and dicts of them."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state returned by `state_dict`."""
         ...
 
     def forget(self) -> None:
-        """Drop what was measured of the device, so that it is measured again."""
+        """Discard measurements of the device, so that they are repeated."""
         ...
 
 
 class Memoryless:
-    """A method whose PUBs do not depend on those before them."""
+    """Base class of methods whose PUBs do not depend on earlier ones: no state to save."""
+
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """Nothing to do."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
@@ -73,7 +87,7 @@ class Memoryless:
 
 
 class Draws:
-    """Random generators of a method, another one for each PUB; a run that starts from a state repeats them."""
+    """Random generators of a method, one per PUB; a run that starts from a saved state repeats them."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = secrets.randbits(63) if seed is None else seed
@@ -86,21 +100,24 @@ class Draws:
 
 
 class Drawing:
-    """A method that draws random numbers, and remembers nothing else."""
+    """Base class of methods whose only state is a random generator; they have a field ``seed``."""
 
     seed: int | None
     _draws: Draws
 
     def _start(self) -> None:
-        """Begin to draw; the dataclasses of the methods are frozen."""
+        """Create the generators; call it from ``__post_init__``."""
         object.__setattr__(self, "_draws", Draws(self.seed))
+
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """Nothing to do: `steps` has drawn."""
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, and the number of PUBs that have drawn."""
         return {"seed": self._draws.seed, "draws": self._draws.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on drawing where the state was taken."""
+        """Restore a state returned by `state_dict`."""
         self._draws.seed, self._draws.count = state_dict["seed"], state_dict["draws"]
 
     def forget(self) -> None:
@@ -115,13 +132,13 @@ def values(result: PubResult) -> tuple[Floats, Floats]:
 
 
 def stacked(results: Iterable[PubResult]) -> tuple[Floats, Floats]:
-    """(results, *shape) values and standard errors."""
+    """Values and standard errors of results, (results, *shape) each."""
     pairs = [values(result) for result in results]
     return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
 def with_circuit(pub: EstimatorPub, circuit: QuantumCircuit) -> EstimatorPub:
-    """The same PUB for another circuit with the same parameters."""
+    """The PUB with another circuit that has the same parameters."""
     return EstimatorPub(circuit, pub.observables, pub.parameter_values, pub.precision, validate=False)
 
 
@@ -141,13 +158,13 @@ def padded_values(pub: EstimatorPub) -> Floats:
 
 
 def linear_combination(weights: Floats, evs: Floats, stds: Floats) -> tuple[Floats, Floats]:
-    """Sum over the first axis with weights; the errors are independent and add in squares."""
+    """Weighted sums over the first axis of values and of their independent standard errors."""
     errors = np.sqrt(np.einsum("i,i...->...", weights**2, stds**2))
     return np.einsum("i,i...->...", weights, evs), errors
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Refuse noise scales that do not start at 1 and rise."""
+    """Reject noise scales that do not start at 1 and rise."""
     steps = list(scales)
     if len(steps) < 2 or steps[0] != 1 or any(b <= a for a, b in pairwise(steps)):
         raise ParameterError(f"scale_factors must start at 1 and rise, e.g. (1, 3, 5); got {steps}")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives import PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qtm._errors import ObservableError, ParameterError, QtmError
-from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.folding import append_native, native_gates, standard_gates
 from qtm._mitigation.method import Floats, Mitigated, Steps, values
-
-if TYPE_CHECKING:
-    pass
-
+from qtm._primitives.job_usage import precision_of
 
 _MAX_READOUT_WEIGHT = 10
 
@@ -31,17 +27,13 @@ Factors = dict[int, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Readout:
-    """Readout error mitigation: inverse confusion matrices, applied to expectation values.
-
-    A measured Pauli factor P is read as ``a P + b``, so P is ``(read - b) / a``; Pauli strings are expanded.
-    This equals applying the inverse of the tensored confusion matrix to the probabilities, but needs only expectation
-    values, so that any estimator will do. Errors must be independent between qubits.
+class ReadoutErrors:
+    """Readout errors of qubits, given or measured: Z of a qubit is read as ``a Z + b``.
 
     Args:
         confusion: 2 x 2 matrix ``p(read i | prepared j)`` by qubit, with rows i; None measures them with two
             circuits, once for each qubit.
-        shots: shots of those two circuits; None means the precision of the PUB.
+        shots: shots of those two circuits; None means those of the PUB.
     """
 
     confusion: Mapping[int, Any] | None = None
@@ -58,20 +50,6 @@ class Readout:
                 )
             self._learn(qubit, *(float(z) for z in matrix[0] - matrix[1]))
 
-    def steps(self, pub: EstimatorPub) -> Steps:
-        """Run all sub-strings of the observables and, for qubits not yet known, the calibration."""
-        strings = _substrings(pub.observables)
-        used = {len(s) - 1 - i for s in strings for i, letter in enumerate(s) if letter != "I"}
-        missing = sorted(used - set(self._factors))
-        results = yield [_strings_pub(pub, strings), *self._calibration(pub, missing)]
-        if missing:
-            self._calibrate(missing, results[1:])
-        evs, stds = values(results[0])  # (strings, *points)
-        raw, _ = _combined(pub, strings, evs, stds, {})
-        mitigated, errors = _combined(pub, strings, evs, stds, self._factors)
-        factors = {q: self._factors[q] for q in sorted(used)}
-        return Mitigated(mitigated, errors, raw, {"readout_factors": factors})
-
     def state_dict(self) -> dict[str, Any]:
         """The readout factors of every qubit that is known."""
         return {"factors": [[qubit, *factors] for qubit, factors in self._factors.items()]}
@@ -86,31 +64,77 @@ class Readout:
         for qubit in self._factors.keys() - set(self.confusion or {}):
             del self._factors[qubit]
 
+    def _learn(self, qubit: int, zero: float, one: float) -> None:
+        """From <Z> as read after preparing 0 and 1."""
+        a, b = (zero - one) / 2, (zero + one) / 2
+        if a <= 0.05:
+            raise QtmError(f"readout of qubit {qubit} hardly depends on its state (a = {a:.3f}); use another qubit")
+        self._factors[qubit] = (a, b)
+
+    def _assume_known(self, qubits: Iterable[int]) -> None:
+        """In a forecast: these qubits are calibrated, and no job will calibrate them again."""
+        for qubit in qubits:
+            self._factors.setdefault(qubit, (1.0, 0.0))
+
+
+def flipped(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumCircuit:
+    """X on these qubits, on the register and in the native gates of ``circuit``."""
+    ones = QuantumCircuit(circuit.num_qubits)
+    for qubit in qubits:
+        append_native(ones, standard_gates()["x"], [ones.qubits[qubit]], native_gates(circuit))
+    return ones
+
+
+@dataclass(frozen=True)
+class Readout(ReadoutErrors):
+    """Readout error mitigation: inverse confusion matrices, applied to expectation values.
+
+    A measured Pauli factor P is read as ``a P + b``, so P is ``(read - b) / a``; Pauli strings are expanded.
+    This equals applying the inverse of the tensored confusion matrix to the probabilities, but needs only expectation
+    values, so that any estimator will do. Errors must be independent between qubits.
+
+    Args:
+        confusion: 2 x 2 matrix ``p(read i | prepared j)`` by qubit, with rows i; None measures them with two
+            circuits, once for each qubit.
+        shots: shots of those two circuits; None means the precision of the PUB.
+    """
+
+    def steps(self, pub: EstimatorPub) -> Steps:
+        """Run all sub-strings of the observables and, for qubits not yet known, the calibration."""
+        strings = _substrings(pub.observables)
+        used = _qubits_in(strings)
+        missing = sorted(used - set(self._factors))
+        results = yield [_strings_pub(pub, strings), *self._calibration(pub, missing)]
+        if missing:
+            self._calibrate(missing, results[1:])
+        evs, stds = values(results[0])  # (strings, *points)
+        raw, _ = _combined(pub, strings, evs, stds, {})
+        mitigated, errors = _combined(pub, strings, evs, stds, self._factors)
+        factors = {q: self._factors[q] for q in sorted(used)}
+        return Mitigated(mitigated, errors, raw, {"readout_factors": factors})
+
+    def assume_run(self, pub: EstimatorPub) -> None:
+        """The qubits of the observables are calibrated."""
+        self._assume_known(_qubits_in(_substrings(pub.observables)))
+
     def _calibration(self, pub: EstimatorPub, qubits: list[int]) -> list[EstimatorPub]:
         if not qubits:
             return []
         width = pub.circuit.num_qubits
-        precision = pub.precision if self.shots is None else self.shots**-0.5
+        precision = pub.precision if self.shots is None else precision_of(self.shots)
         observables = ["".join("Z" if width - 1 - i == q else "I" for i in range(width)) for q in qubits]
-        ones = QuantumCircuit(width)
-        for qubit in qubits:
-            gate = get_standard_gate_name_mapping()["x"]
-            append_native(ones, gate, [ones.qubits[qubit]], native_gates(pub.circuit))
-        return [
-            EstimatorPub.coerce((circuit, observables, None, precision)) for circuit in (QuantumCircuit(width), ones)
-        ]
+        prepared = QuantumCircuit(width), flipped(pub.circuit, qubits)
+        return [EstimatorPub.coerce((circuit, observables, None, precision)) for circuit in prepared]
 
     def _calibrate(self, qubits: list[int], results: list[PubResult]) -> None:
         zeros, ones = (values(result)[0] for result in results)
         for qubit, zero, one in zip(qubits, zeros, ones, strict=True):
             self._learn(qubit, float(zero), float(one))
 
-    def _learn(self, qubit: int, zero: float, one: float) -> None:
-        """From <Z> as seen after preparing 0 and 1."""
-        a, b = (zero - one) / 2, (zero + one) / 2
-        if a <= 0.05:
-            raise QtmError(f"readout of qubit {qubit} hardly depends on its state (a = {a:.3f}); use another qubit")
-        self._factors[qubit] = (a, b)
+
+def _qubits_in(strings: Iterable[str]) -> set[int]:
+    """Qubits on which a Pauli string has a letter other than I."""
+    return {len(s) - 1 - i for s in strings for i, letter in enumerate(s) if letter != "I"}
 
 
 def _substrings(observables: ObservablesArray) -> list[str]:

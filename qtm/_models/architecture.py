@@ -41,7 +41,7 @@ ANSAETZE: dict[str, Callable[[int], ModelCircuit]] = {
     "hamming_weight": hamming_weight_ansatz,
 }
 HEADS = ("linear", "scaled")
-# Qubits where the user names no number: as many as features, up to this.
+# Default maximum number of qubits, one for each feature.
 DEFAULT_QUBITS = 8
 
 Named = str | ModelCircuit | Callable[[int], ModelCircuit] | None
@@ -161,7 +161,7 @@ def _of_features(encoding: ModelCircuit, num_features: int) -> ModelCircuit:
 
 
 def _num_angles(num_qubits: int | None, num_features: int, encoding: Named) -> int:
-    """Features that the circuit would like to have where a classical encoder chooses their number."""
+    """Number of features to request from a classical encoder."""
     if isinstance(encoding, ModelCircuit):
         return len(encoding.encoding_params)
     if encoding == "amplitude":
@@ -170,7 +170,7 @@ def _num_angles(num_qubits: int | None, num_features: int, encoding: Named) -> i
 
 
 def classical_encoder(encoder: Any, num_features: int, num_angles: int) -> tuple[nn.Module, int]:
-    """The network in front of the circuit, and how many features it gives.
+    """The network in front of the circuit, and its number of outputs.
 
     Raises:
         ParameterError: ``encoder`` is not one of its forms.

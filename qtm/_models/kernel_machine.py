@@ -1,4 +1,4 @@
-"""What the kernel estimators share: a feature map made of parts, its kernel, and a support vector machine on top."""
+"""Base of the kernel estimators: a feature map made of parts, its kernel, and a support vector machine."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class KernelMachine(BaseEstimator):
         return type(self)(**self.get_params(deep=False))
 
     def _fit_machine(self, machine: Any, X: NDArray[np.float64], y: NDArray[Any], losses: dict[str, Loss]) -> None:
-        """Train the kernel where that is asked for, and fit the machine; sets ``kernel_`` and ``machine_``."""
+        """Train the kernel if requested, and fit the machine; sets ``kernel_`` and ``machine_``."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.kernel_ = self._make_kernel(X.shape[1], seed)
         self.loss_curve_: list[float] = []
@@ -117,4 +117,4 @@ class KernelMachine(BaseEstimator):
 
 def _check_layers(layers: Any) -> None:
     if isinstance(layers, bool) or not isinstance(layers, int | np.integer) or layers < 1:
-        raise ParameterError(f"layers={layers!r}; expected an integer from 1 on")
+        raise ParameterError(f"layers={layers!r}; expected an integer of at least 1")

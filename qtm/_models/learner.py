@@ -1,4 +1,4 @@
-"""What classifier and regressor share: their arguments, and how these become a trained network."""
+"""Base of classifier and regressor: their arguments, and the network built from them and trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E40
 
 
 class Learner(BaseEstimator):
-    """A circuit, and what is in front of and behind it, trained by gradients, in scikit-learn's conventions."""
+    """A circuit with optional classical layers around it, trained by gradients, in scikit-learn's conventions."""
 
     _output_scale = 1.0
 
@@ -85,7 +85,7 @@ class Learner(BaseEstimator):
         self.n_iter_ = self.epochs
 
     def _execution(self, seed: int) -> tuple[Any, Any]:
-        """The estimator that evaluates the circuit, and how it is differentiated."""
+        """The estimator that evaluates the circuit, and its gradient method."""
         if self.estimator is not None and self.noise is not None:
             raise ParameterError("give estimator= or noise=, not both; a noisy estimator has its noise already")
         if self.shots is not None and self.noise is None:

@@ -25,7 +25,7 @@ def train(
     learning_rate: float,
     seed: int,
 ) -> list[float]:
-    """Train with Adam and a cosine schedule; the mean loss of each epoch.
+    """Train with Adam and a cosine schedule; returns the mean loss of each epoch.
 
     Args:
         network: inputs (batch, features) to outputs (batch, outputs).
@@ -33,9 +33,9 @@ def train(
         inputs: (samples, features).
         targets: (samples,) or (samples, outputs).
         epochs: passes over the samples.
-        batch_size: samples in a step.
-        learning_rate: of Adam, at the first step.
-        seed: of the order of the samples.
+        batch_size: samples per step.
+        learning_rate: initial learning rate of Adam.
+        seed: seed of the order of the samples.
 
     Raises:
         ParameterError: the loss is no longer finite.

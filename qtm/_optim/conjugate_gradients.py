@@ -1,4 +1,4 @@
-"""Linear equations with a symmetric positive definite matrix that is known by its products only."""
+"""Linear equations with a symmetric positive definite matrix, given by its products with vectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Product = Callable[[Tensor], Tensor]
 def conjugate_gradients(
     product: Product, right: Tensor, start: Tensor, *, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, int]:
-    """Solve ``A x = right``; the solution and how many products it took.
+    """Solve ``A x = right``; returns the solution and the number of products.
 
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49, 409 (1952). Stops where the residual is ``tolerance`` times the
     right-hand side, or rounding makes the matrix indefinite.
@@ -21,9 +21,9 @@ def conjugate_gradients(
     Args:
         product: A times a vector (size,).
         right: (size,).
-        start: where to begin, (size,).
-        tolerance: of the residual, relative to ``right``.
-        max_iterations: products at most.
+        start: initial guess (size,).
+        tolerance: tolerance of the residual, relative to ``right``.
+        max_iterations: maximum number of products.
     """
     x, used = start.clone(), 0
     if bool((x != 0).any()):
@@ -46,7 +46,7 @@ def conjugate_gradients(
 
 
 def blockwise(product: Product, members: list[Tensor]) -> list[tuple[Tensor, Product]]:
-    """For each block of coordinates (size,) bool, the coordinates and the product that keeps to them."""
+    """For each block of coordinates (size,) bool, the coordinates and the product restricted to them."""
 
     def restricted(inside: Tensor) -> Product:
         return lambda vector: product(torch.where(inside, vector, 0)) * inside

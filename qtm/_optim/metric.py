@@ -18,7 +18,7 @@ from qtm._torch.autograd import complex_name, dtype_of
 from qtm._torch.inputs import real_tensor
 from qtm.modules import QuantumModule
 
-_DENSE = 64  # parameters up to which all tangents as one batch take less time than some products in turn
+_DENSE = 64  # up to this many parameters, one batch of all tangents is faster than products one after another
 
 
 class StateGeometry:
@@ -106,12 +106,12 @@ class Products(ABC):
         """The product (parameters,) with a direction (parameters,)."""
 
     def matrix(self) -> Tensor | None:
-        """The metric (parameters, parameters) where it is cheap: from all tangents, as one batch; otherwise None."""
+        """The metric (parameters, parameters) if it is cheap, from one batch of all tangents; otherwise None."""
         return None
 
 
 class AutogradProducts(Products):
-    """Products at angles that depend on the parameters in any way, which torch differentiates."""
+    """Products for angles that are any function of the parameters, differentiated by torch."""
 
     def __init__(self, simulation: Simulation, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> None:
         self._engine, self._batch = simulation.engine, batch
@@ -158,7 +158,7 @@ class AutogradProducts(Products):
 
 
 def constant_jacobian(simulation: Simulation, sets: Sequence[Tensor]) -> Tensor | None:
-    """The Jacobian (angles, parameters) of a circuit without inputs whose angles are linear; None: they are not."""
+    """The Jacobian (angles, parameters) of a circuit without inputs and with linear angles; otherwise None."""
     products = AutogradProducts(simulation, None, sets, 1)
     if not products.is_linear:
         return None
@@ -167,7 +167,7 @@ def constant_jacobian(simulation: Simulation, sets: Sequence[Tensor]) -> Tensor 
 
 
 class LinearProducts(Products):
-    """Products at angles that are linear functions of the parameters: Jacobian (angles, parameters)."""
+    """Products for angles that are linear functions of the parameters, with Jacobian (angles, parameters)."""
 
     def __init__(self, simulation: Simulation, sets: Sequence[Tensor], jacobian: Tensor) -> None:
         self._engine, self._jacobian = simulation.engine, jacobian

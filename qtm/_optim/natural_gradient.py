@@ -33,12 +33,12 @@ def check_sets(groups: list[dict[str, Any]], module: QuantumModule) -> None:
     """Refuse parameters that are not parameter sets of the module.
 
     Raises:
-        ParameterError: one is not.
+        ParameterError: a parameter is not.
     """
     known = {id(p) for p in module.variational_}
     if any(id(p) not in known for group in groups for p in group["params"]):
         raise ParameterError(
-            "a parameter is not one of the module's sets (module.variational_), and so has no metric; train it with "
+            "a parameter is not one of the module's sets (module.variational_) and has no metric; train it with "
             "another optimizer, such as Adam, beside this one"
         )
 
@@ -60,16 +60,17 @@ class NaturalGradient(torch.optim.Optimizer):
         damping: Tikhonov regularisation, added to the diagonal of g; at least 0.
         blocks: "full", or "sets": without the entries of g between different parameter sets, the block-diagonal form
             (with a set for each layer, that of the paper).
-        max_iterations: products with g in a step, for each block; None: as many as parameters, at most 50.
-        tolerance: of the equations, relative to the gradient.
+        max_iterations: maximum number of products with g in a step, for each block; None: the number of parameters, at
+            most 50.
+        tolerance: tolerance of the solution, relative to the gradient.
 
     Attributes:
-        iterations: products with g of the last step.
+        iterations: number of products with g in the last step.
 
     Raises:
         ParameterError: a parameter is not one of the module's sets, or a number is unusable.
         UnsupportedError: the states are too large to simulate, or trained parameters are amplitudes.
-        ShapeError: (from ``step``) the module has inputs, and was not called.
+        ShapeError: (from ``step``) the module has inputs and has not been called.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -119,7 +120,7 @@ class NaturalGradient(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, inputs: Any = None) -> Any:
-        """Take a step; the loss that ``closure`` returns, if it is given.
+        """Take a step; returns the loss of ``closure``, if it is given.
 
         Args:
             closure: evaluates the loss and its gradient again.
@@ -138,7 +139,7 @@ class NaturalGradient(torch.optim.Optimizer):
         sizes = [s.numel() for s in sets]
         for one, solved, rate in zip(sets, direction.split(sizes), options["lr"].split(sizes), strict=True):
             if one.grad is not None:
-                self.state[one]["direction"] = solved.clone()  # where the next step begins to solve
+                self.state[one]["direction"] = solved.clone()  # initial guess of the next step
                 one.sub_(rate * solved)
         return loss
 

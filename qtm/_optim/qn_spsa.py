@@ -33,11 +33,11 @@ class QNSPSA(torch.optim.Optimizer):
         lr: learning rate, above 0.
         damping: added to the diagonal of the metric, above 0.
         epsilon: displacement in radians.
-        repeats: pairs of directions that are averaged in a step.
+        repeats: number of direction pairs that are averaged in a step.
         sampler: any ``BaseSamplerV2``, for the fidelities; None: exact.
-        shots: of a fidelity; None: exact, or the sampler's own number.
+        shots: shots of a fidelity; None: exact, or the sampler's default.
         pass_manager: transpiles the circuits of the fidelities for the sampler's backend.
-        seed: of the directions.
+        seed: seed of the directions.
 
     Raises:
         ParameterError: a parameter is not one of the module's sets, or a number is unusable.
@@ -81,7 +81,10 @@ class QNSPSA(torch.optim.Optimizer):
         self._last = LastInputs()
         module.register_forward_pre_hook(self._last)
         weights = [p for parameters in module.variational_parameters for p in parameters]
-        coordinates = [*module.encoding_parameters, *weights]  # the states depend on both; all are features here
+        coordinates = [
+            *module.encoding_parameters,
+            *weights,
+        ]  # states depend on inputs and weights; all are features here
         none = ParameterVector("none", 0)
         model = ModelCircuit(module.circuit, coordinates, none, none)
         self._fidelities = QuantumKernel(
@@ -91,10 +94,10 @@ class QNSPSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any], *, inputs: Any = None) -> Any:  # type: ignore[override]
-        """Take a step; the mean of the losses at the displaced parameters.
+        """Take a step; returns the mean of the losses at the displaced parameters.
 
         Args:
-            closure: returns the loss at the module's parameters, of which no gradient is taken.
+            closure: returns the loss at the module's parameters; no gradient of it is taken.
             inputs: over which the metric is averaged, (..., input_size); None: those of the module's last call, in
                 ``closure`` or before it.
         """
@@ -117,7 +120,7 @@ class QNSPSA(torch.optim.Optimizer):
 
     def _loss(self, closure: Callable[[], Any], sets: list[nn.Parameter], at: Tensor) -> Tensor:
         self._write(sets, at)
-        with torch.enable_grad():  # so that the module notices its inputs
+        with torch.enable_grad():  # so that the hook records the inputs
             return torch.as_tensor(closure()).detach().double()
 
     def _write(self, sets: list[nn.Parameter], values: Tensor) -> None:

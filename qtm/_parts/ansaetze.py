@@ -16,7 +16,7 @@ from qtm._parts.encodings import check_axes
 from qtm._parts.entanglement import Entanglement, entangled_pairs
 from qtm._parts.model_circuit import ModelCircuit, as_ansatz, check_sizes
 
-# Entangling gates by name, and how many angles each takes.
+# Entangling gates by name, and their numbers of angles.
 ENTANGLERS = {
     "cx": 0, "cy": 0, "cz": 0, "ecr": 0, "iswap": 0,
     "rxx": 1, "ryy": 1, "rzz": 1, "rzx": 1, "crx": 1, "cry": 1, "crz": 1, "cp": 1,
@@ -214,8 +214,8 @@ def alternating_operator_ansatz(
 def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> ModelCircuit:
     """Layers of exp(-i theta G), a free angle for each of the ``generators`` in each layer.
 
-    With generators that commute with a symmetry this is an equivariant ansatz: see `qtm.symmetry`, which makes
-    such generators out of any.
+    With generators that commute with a symmetry this is an equivariant ansatz; `qtm.symmetry` turns any generators
+    into such ones.
 
     Args:
         generators: Sums of commuting Pauli strings with real coefficients, all on the same qubits.
@@ -248,7 +248,7 @@ def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> Mo
 
 
 def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
-    """Refuse what the product of the exponentials of its terms would not evolve exactly.
+    """Refuse a generator whose evolution is not the product of the exponentials of its terms.
 
     Raises:
         ObservableError: It is not a Pauli sum with real coefficients and commuting terms on ``num_qubits`` qubits.
@@ -268,7 +268,7 @@ def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
 
 
 def _fresh_angles() -> Iterator[Parameter]:
-    """Angles without end, as many as a circuit turns out to take."""
+    """An endless supply of new angles."""
     number = 0
     while True:
         yield Parameter(f"angle_{number:06d}")

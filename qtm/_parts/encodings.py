@@ -148,12 +148,12 @@ def pauli_encoding(
 def amplitude_encoding(num_features: int, num_qubits: int | None = None) -> ModelCircuit:
     """Features as the amplitudes of the initial state, divided by their norm; missing ones are zero.
 
-    Has to be the first part of a circuit. Values are exact, and so are gradients by the features, through the
+    Has to be the first part of a circuit. Values are exact, and so are gradients by the features, including the
     normalisation.
 
     Args:
         num_features: Number of features, at most `2**num_qubits`.
-        num_qubits: Number of qubits; by default the least that holds the features.
+        num_qubits: Number of qubits; by default the smallest that holds the features.
 
     Returns:
         ``num_features`` encoding parameters. A sample whose features are all 0 has no state.
@@ -182,11 +182,11 @@ class _NormalizedAmplitudes(Instruction):
     """Prepares the state with these amplitudes, up to their norm, on qubits in state 0."""
 
     def __init__(self, num_qubits: int, amplitudes: Sequence[ParameterExpression | float]) -> None:
-        # The name by which the simulators of qtm know amplitudes that are not normalised.
+        # The name under which the simulators of qtm recognise unnormalised amplitudes.
         super().__init__("ParameterizedInitialize", num_qubits, 0, list(amplitudes))
 
     def _define(self) -> None:
-        """Gates, once all amplitudes are numbers; Qiskit asks for them to simulate, draw or transpile."""
+        """Gates, once all amplitudes are numbers; Qiskit needs them to simulate, draw or transpile."""
         free = sorted({p.name for a in self.params if isinstance(a, ParameterExpression) for p in a.parameters})
         if free:
             raise CircuitError(f"amplitudes {', '.join(free)} have no value yet; bind them before the gates are needed")

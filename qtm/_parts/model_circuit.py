@@ -12,7 +12,7 @@ from qtm._errors import CircuitError
 
 
 class ModelCircuit(NamedTuple):
-    """A parameterized circuit and what each of its parameters is for.
+    """A parameterised circuit and the roles of its parameters.
 
     Attributes:
         circuit: The circuit, without measurements.

@@ -1,7 +1,8 @@
-"""What `EstimatorQNN` and `SamplerQNN` share: parameters, shapes, and derivatives of all outputs."""
+"""Base of `EstimatorQNN` and `SamplerQNN`: parameters, shapes, and derivatives of all outputs."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,19 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from qtm._arguments import check_method, checked_flag, is_whole, shown
+from qtm._arguments import check_method, checked_flag, checked_int, is_whole, shown
 from qtm._errors import CircuitError, DtypeError, JobError, ParameterError, ShapeError, require
 from qtm._gradients.jacobian import jacobian
 from qtm._gradients.method import GradientMethod
 from qtm._gradients.primitive_method import ShiftMethod
 from qtm._primitives.ideal_primitives import is_exact_gradient
 from qtm._primitives.job_usage import Usage
+from qtm._primitives.primitive_runner import epoch_of
 from qtm._qnn.errors import network_error, peer
 from qtm._qnn.qubit_layout import Placement
 from qtm._torch.autograd import expectation_values
+
+logger = logging.getLogger("qtm")
 
 
 class QuantumNetwork(ABC):
@@ -53,7 +57,9 @@ class QuantumNetwork(ABC):
             check_method(pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
         sparse, input_gradients = checked_flag(sparse, "sparse"), checked_flag(input_gradients, "input_gradients")
         _check_parameters(circuit, self._input_params, self._weight_params)
+        self._source, self._pass_manager, self._epoch = circuit, pass_manager, epoch_of(pass_manager)
         self._placement = Placement.of(circuit, pass_manager)
+        self._earlier_usage = Usage()
         self._sparse, self._input_gradients = sparse, input_gradients
         self._methods: dict[str, GradientMethod] = {}
         self._on_primitive: ShiftMethod | None = None
@@ -166,7 +172,18 @@ class QuantumNetwork(ABC):
     @property
     def usage(self) -> Usage:
         """Usage of the primitive by `forward` and `backward`; a user's ``gradient`` is not counted."""
-        return Usage() if self._on_primitive is None else self._on_primitive.usage
+        own = Usage() if self._on_primitive is None else self._on_primitive.usage
+        return self._earlier_usage + own
+
+    def estimate_usage(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast the usage of training steps, `forward` and `backward` of a batch; nothing is submitted.
+
+        An exact simulator counts nothing, and a user's ``gradient`` is not counted.
+        """
+        batch = checked_int(batch, "batch", "give the number of inputs of a call")
+        steps = checked_int(steps, "steps", "give the number of training steps")
+        by = (self._input_gradients and self.num_inputs > 0, True)
+        return self._method().differentiating(by).preview(batch, steps)
 
     def _values(self, rows: np.ndarray) -> np.ndarray:
         if not len(rows):
@@ -185,7 +202,23 @@ class QuantumNetwork(ABC):
             method = self._method().differentiating((0 in wanted and self.num_inputs > 0, True))
             return jacobian(method, rows)[:, :, wanted]
 
+    def _follow_recalibration(self) -> None:
+        """Transpile the circuit again if the device of the pass manager was recalibrated."""
+        epoch = epoch_of(self._pass_manager)
+        if epoch == self._epoch or not self._placement.transpiled_here:
+            return
+        self._earlier_usage, self._epoch = self.usage, epoch
+        self._methods, self._on_primitive = {}, None
+        self._placement = Placement.of(self._source, self._pass_manager)
+        self._place_outputs()
+        logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
+
+    @abstractmethod
+    def _place_outputs(self) -> None:
+        """Put what is measured on the qubits of the placement."""
+
     def _method(self) -> GradientMethod:
+        self._follow_recalibration()
         if self.is_exact:
             return self.exact_method("complex128")
         if self._on_primitive is None:
@@ -193,7 +226,7 @@ class QuantumNetwork(ABC):
         return self._on_primitive
 
     def _sorted_circuit(self) -> QuantumCircuit:
-        """The circuit with parameters that Qiskit sorts as inputs, then weights: what other gradients expect."""
+        """The circuit with parameters that Qiskit sorts as inputs, then weights, as other gradients expect."""
         names = ParameterVector("inputs", self.num_inputs), ParameterVector("weights", self.num_weights)
         new = dict(zip(self._parameters, (*names[0], *names[1]), strict=True))
         run = self._placement.run
@@ -226,13 +259,14 @@ class QuantumNetwork(ABC):
         return tuple(int(s) for s in given)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_methods": {}, "_on_primitive": None}
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_methods": {}, "_on_primitive": None, "_pass_manager": None, "_epoch": 0}
 
 
 def by_given_gradient(
     gradient: Any, circuit: QuantumCircuit, rows: np.ndarray, num_inputs: int, wanted: list[int], *observables: Any
 ) -> list[Any]:
-    """What a gradient object gives at values (rows, parameters) for the ``wanted`` ones, of a sorted circuit."""
+    """Result of a gradient object at values (rows, parameters), by the ``wanted`` parameters of a sorted circuit."""
     place = [p.index + (0 if p.vector.name == "inputs" else num_inputs) for p in circuit.parameters]
     if missing := set(wanted) - set(place):
         raise network_error(ParameterError, f"transpiling removed {len(missing)} parameters that nothing depends on")
@@ -242,7 +276,7 @@ def by_given_gradient(
 
 
 def check_gradient(gradient: Any) -> None:
-    """Refuse what cannot be asked for gradients.
+    """Refuse an object that is not a gradient.
 
     Raises:
         ParameterError: it has no method ``run``.
@@ -254,7 +288,7 @@ def check_gradient(gradient: Any) -> None:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Failed jobs are errors of the networks, too."""
+    """Raise failed jobs as errors of the networks, too."""
     try:
         yield
     except JobError as error:
@@ -310,7 +344,7 @@ def _check_parameters(circuit: QuantumCircuit, inputs: list[Parameter], weights:
 
 
 def _register(kind: type) -> None:
-    """Make `isinstance` of qiskit-machine-learning's classes hold, so that its trainers take ours."""
+    """Make instances pass `isinstance` checks against qiskit-machine-learning's classes, for its trainers."""
     networks = peer()
     if networks is not None:
         getattr(networks, kind.__name__, networks.NeuralNetwork).register(kind)

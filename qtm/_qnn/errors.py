@@ -1,4 +1,4 @@
-"""Errors of the networks: qtm's own, and qiskit-machine-learning's as well where that is installed."""
+"""Errors of the networks: qtm's own that are also qiskit-machine-learning's, if that is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qtm._errors import QtmError
 
 @cache
 def peer() -> Any:
-    """The networks of qiskit-machine-learning, or None where it is not installed."""
+    """The networks of qiskit-machine-learning, or None if it is not installed."""
     if find_spec("qiskit_machine_learning") is None:
         return None
     import qiskit_machine_learning.neural_networks

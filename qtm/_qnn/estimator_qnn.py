@@ -99,12 +99,15 @@ class EstimatorQNN(QuantumNetwork):
         self._default_precision = checked_precision(default_precision, "default_precision")
         if observables is None:
             observables = (self._placement.default_observable(),)
-            virtual: Any = "Z" * self._placement.num_virtual
+            self._virtual: Any = "Z" * self._placement.num_virtual
         else:
-            virtual = observables
+            self._virtual = observables
         self._observables = observables if isinstance(observables, list | tuple) else (observables,)
-        self._on_run, self._on_simulate = self._placement.operators(virtual)
+        self._place_outputs()
         self._output_shape = (len(self._on_run),)
+
+    def _place_outputs(self) -> None:
+        self._on_run, self._on_simulate = self._placement.operators(self._virtual)
 
     @property
     def observables(self) -> Any:

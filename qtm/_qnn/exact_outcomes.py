@@ -1,4 +1,4 @@
-"""Probabilities of measured outcomes, added up where an interpretation maps outcomes to the same output."""
+"""Probabilities of measured outcomes, summed over the outcomes that map to the same output."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from qtm._qnn.errors import network_error
 
 Interpret = Callable[[int], Any]
 
-# A probability below this is rounding.
+# Probabilities below this are rounding errors.
 _ROUNDING = 1e-6
 
 
 class Outputs:
-    """The output that each outcome counts for: ``interpret`` read as an index into an array of ``shape``."""
+    """The output of each outcome: ``interpret`` gives an index into an array of ``shape``."""
 
     def __init__(self, interpret: Interpret, shape: tuple[int, ...]) -> None:
         self.interpret, self.shape, self.size = interpret, shape, prod(shape)
         self._index = np.arange(self.size).reshape(shape)
 
     def of(self, outcomes: Iterable[int]) -> np.ndarray:
-        """Flat numbers (outcomes,) of outputs; ``size`` stands for outcomes outside of the shape."""
+        """Flat indices (outcomes,) of outputs; ``size`` for outcomes outside of the shape."""
         return np.array([self._of(outcome) for outcome in outcomes], np.int64)
 
     def _of(self, outcome: int) -> int:
@@ -51,7 +51,7 @@ class Outputs:
         """The value of ``interpret`` for an outcome: an integer or a tuple of integers."""
         try:
             key = self.interpret(outcome)
-        except Exception as error:  # a function of the user, which may fail in any way
+        except Exception as error:  # a user's function, which may raise anything
             raise network_error(
                 ParameterError, f"interpret({outcome}) failed ({type(error).__name__}: {error}); correct the function"
             ) from error
@@ -86,8 +86,8 @@ class ExactProbabilities(EngineMethod):
     Args:
         circuit: the circuit; its measurements are ignored.
         parameters: all of its parameters, in the order of the values.
-        bits: for each bit of an outcome, from the lowest, the qubit that it reads; None is always 0.
-        outputs: what outcomes count for.
+        bits: for each bit of an outcome, from the lowest, the qubit it is read from; None for a bit that is always 0.
+        outputs: the outputs of outcomes.
         options: method, dtype and workers.
     """
 

@@ -1,4 +1,4 @@
-"""Any network that has `forward` and `backward`, as a `GradientMethod`: for those that qtm cannot simulate."""
+"""Networks that qtm cannot simulate, through their `forward` and `backward`, as a `GradientMethod`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qtm._primitives.job_usage import Usage
 class ExternalNetwork(FirstDerivatives):
     """Outputs (batch, outputs) and derivatives from the network's own `forward` and `backward`.
 
-    What is differentiated are the inputs and weights themselves, side by side.
+    Derivatives are by the inputs and weights themselves, side by side.
     """
 
     def __init__(self, network: Any, by_inputs: bool = True) -> None:
@@ -31,8 +31,8 @@ class ExternalNetwork(FirstDerivatives):
     def usage(self) -> Usage:
         return Usage()
 
-    def preview(self, batch: int) -> Usage:
-        return Usage()  # not known: only the network knows what it runs
+    def preview(self, batch: int, steps: int = 1) -> Usage:
+        return Usage()  # unknown: only the network knows what it runs
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         rows = weights.expand(batch, -1)

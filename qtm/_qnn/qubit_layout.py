@@ -1,4 +1,4 @@
-"""Where the qubits of a network are: in the user's circuit, in the transpiled one, and in the one simulated."""
+"""Qubits of a network in the user's circuit, in the transpiled one, and in the simulated one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from qtm._circuit.observables import NAMED, Observable, coerce_observables
 from qtm._errors import CircuitError
 from qtm._primitives.readout import Readout
 
-# Instructions that leave a qubit as it is.
+# Instructions that leave a qubit unchanged.
 _IDLE = {"barrier", "delay", "measure", "id"}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A circuit as it runs, and the equal one to simulate, both on qubits of their own.
+    """The circuit that runs on the device, and the equivalent one to simulate, each with its own qubits.
 
     ``physical[v]`` is the qubit of ``run`` that holds the user's qubit v at the end; ``simulated[v]`` likewise.
     """
@@ -43,7 +43,7 @@ class Placement:
 
     @property
     def is_isa(self) -> bool:
-        """Whether what runs was transpiled for a device."""
+        """Whether ``run`` was transpiled for a device."""
         return self.run.layout is not None
 
     @property
@@ -54,10 +54,10 @@ class Placement:
     def operators(self, given: Any) -> tuple[list[SparsePauliOp], list[SparsePauliOp]]:
         """Observables on the qubits of ``run``, and of ``simulate``.
 
-        Those given are on the user's qubits, or on the physical ones where the circuit came with a layout.
+        Given observables are on the user's qubits, or on the physical ones if the circuit came with a layout.
 
         Raises:
-            ObservableError: they fit neither, or one of them is not Hermitian.
+            ObservableError: one fits neither, or is not Hermitian.
         """
         if _width(given) == self.run.num_qubits and not self.transpiled_here:
             placed = _operators(given, self.run.num_qubits)
@@ -110,7 +110,7 @@ def _width(given: Any) -> int | None:
 
 
 def without_idle_qubits(circuit: QuantumCircuit, needed: Iterable[int]) -> tuple[QuantumCircuit, dict[int, int]]:
-    """The circuit on the qubits that something happens to, or that are needed, and their new numbers."""
+    """The circuit on its active and its needed qubits, and their new indices."""
     index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
     kept = set(needed)
     for instruction in circuit.data:
@@ -129,7 +129,7 @@ def without_idle_qubits(circuit: QuantumCircuit, needed: Iterable[int]) -> tuple
 
 
 def without_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit on the same qubits, without classical bits; what is measured in it is measured at the end."""
+    """The circuit on the same qubits, without classical bits and final measurements."""
     bare = QuantumCircuit(circuit.qubits, global_phase=circuit.global_phase, name=circuit.name)
     for register in circuit.qregs:
         bare.add_register(register)
@@ -140,7 +140,7 @@ def without_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def restricted(operator: SparsePauliOp, number: dict[int, int]) -> SparsePauliOp:
-    """The operator on the kept qubits alone; it acts on no other."""
+    """The operator on the kept qubits only; it acts on no others."""
     kept = sorted(number, reverse=True)
     labels = ["".join(label[-1 - q] for q in kept) for label in operator.paulis.to_labels()]
     return SparsePauliOp(labels, operator.coeffs)
@@ -152,7 +152,7 @@ def support(operators: Iterable[SparsePauliOp]) -> set[int]:
 
 
 def _operators(given: Any, num_qubits: int) -> list[SparsePauliOp]:
-    """What any estimator takes."""
+    """Observables in a form that every estimator accepts."""
     return [_operator(o) for o in coerce_observables(given, num_qubits)]
 
 

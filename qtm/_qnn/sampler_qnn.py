@@ -12,7 +12,7 @@ import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
-from qiskit.primitives import BaseSamplerV2, BitArray
+from qiskit.primitives import BaseSamplerV2
 
 from qtm._arguments import check_type, shown
 from qtm._circuit.dynamic import refuse_dynamic
@@ -110,12 +110,12 @@ class SamplerQNN(QuantumNetwork):
         check_gradient(gradient)
         self.sampler: BaseSamplerV2 = FastSampler(noise=noise, method=method) if sampler is None else sampler
         self.gradient = gradient
-        self._placement.bits(self._placement.simulate)  # refuses a circuit that measures nothing
+        self._placement.bits(self._placement.simulate)  # raises if the circuit measures nothing
         self.set_interpret(interpret, output_shape)
 
     @property
     def interpret(self) -> Callable[[int], Any]:
-        """What maps an outcome to its output."""
+        """The function that maps an outcome to its output."""
         return self._outputs.interpret
 
     def set_interpret(
@@ -148,6 +148,9 @@ class SamplerQNN(QuantumNetwork):
         """Whether the sampler is an ideal simulator without shots."""
         return is_exact_sampler(self.sampler)
 
+    def _place_outputs(self) -> None:
+        pass  # outcomes are those of the user's bits, wherever the qubits are
+
     def _make_method(self, dtype: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "SamplerQNN")
         if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
@@ -161,12 +164,12 @@ class SamplerQNN(QuantumNetwork):
         return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype))
 
     def _options(self, dtype: str) -> Options:
-        """Those of the user's `FastSampler`, in the dtype that is asked for."""
+        """Options of the user's `FastSampler`, in the given dtype."""
         own = self.sampler.options if isinstance(self.sampler, FastSampler) else Options()
         return replace(own, dtype=dtype)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """The circuit, with a single register that shows an outcome as it is."""
+        """The circuit with a single register that holds the outcome."""
         bits = self._placement.bits(self._placement.run)
         measured = without_measurements(circuit)
         measured.add_register(ClassicalRegister(len(bits), "meas"))
@@ -182,18 +185,17 @@ class SamplerQNN(QuantumNetwork):
             self._finished(made.circuit),
             made.slots,
             self._outputs.size,
-            self._frequencies,
+            self._summed,
             is_isa=self._placement.is_isa,
         )
         return ShiftMethod(made, self._parameters, runner, group_sizes)
 
-    def _frequencies(self, shots: BitArray) -> np.ndarray:
-        """Outputs (outputs,) as shares of the shots."""
-        rows, counts = np.unique(shots.array, axis=0, return_counts=True)  # (distinct, bytes), the lowest last
-        outcomes = [int.from_bytes(row.tobytes()) for row in rows]
-        sums = np.bincount(self._outputs.of(outcomes), counts, self._outputs.size + 1)
-        self._outputs.check(sums[-1:], outcomes)
-        return sums[:-1] / shots.num_shots
+    def _summed(self, outcomes: Sequence[int], shares: np.ndarray) -> np.ndarray:
+        """Outputs (points, outputs) from the shares (points, outcomes) of the shots."""
+        size, place = self._outputs.size + 1, self._outputs.of(outcomes)
+        sums = np.array([np.bincount(place, row, size) for row in shares]).reshape(len(shares), size)
+        self._outputs.check(sums[:, -1], outcomes)
+        return sums[:, :-1]
 
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
         def outputs(gradients: Any) -> np.ndarray:  # a dictionary for each parameter

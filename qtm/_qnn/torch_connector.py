@@ -103,7 +103,7 @@ class TorchConnector(nn.Module):
 
     @property
     def _weights(self) -> nn.Parameter:
-        # Under this name too, as in qiskit-machine-learning.
+        # Also under this name, as in qiskit-machine-learning.
         return self.weight
 
     @property
@@ -113,7 +113,7 @@ class TorchConnector(nn.Module):
 
     @property
     def execution(self) -> str:
-        """What computes: "fast" for qtm's core, "network" for the network's own methods."""
+        """How outputs are computed: "fast" by qtm's simulator, "network" by the network's own methods."""
         if self._forced is not None:
             return self._forced
         if not _is_ideal(self._neural_network):
@@ -126,7 +126,7 @@ class TorchConnector(nn.Module):
         return "fast"
 
     def forward(self, input_data: Any = None) -> Tensor:
-        """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; without input where there is none.
+        """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; no argument if there are no inputs.
 
         Raises:
             ShapeError: the last axis of the inputs is not ``num_inputs`` long.
@@ -161,7 +161,7 @@ class TorchConnector(nn.Module):
         return ExternalNetwork(self._neural_network)
 
     def _simulated(self) -> QuantumNetwork:
-        """The network as one of ours that can be simulated."""
+        """The equivalent network of qtm, which can be simulated."""
         if isinstance(self._neural_network, QuantumNetwork):
             self._neural_network.exact_method("complex128")
             return self._neural_network
@@ -172,7 +172,7 @@ class TorchConnector(nn.Module):
         return self._twin
 
     def extra_repr(self) -> str:
-        """Sizes and the way to the values, for ``print(module)``."""
+        """Sizes and execution, for ``print(module)``."""
         network = self._neural_network
         return (
             f"{type(network).__name__}, num_inputs={network.num_inputs}, num_weights={network.num_weights}, "
@@ -196,7 +196,7 @@ class TorchConnector(nn.Module):
 
 
 class _SparseGradient(torch.autograd.Function):
-    """The same tensor, whose gradient is sparse."""
+    """Identity whose gradient is a sparse tensor."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def _kind(network: Any) -> type[QuantumNetwork] | None:
 
 
 def _is_ideal(network: Any) -> bool:
-    """Whether exact values are what the network stands for."""
+    """Whether the network is defined by exact values: no shots, no noise."""
     if isinstance(network, QuantumNetwork):
         return network.is_exact and is_exact_gradient(network.gradient)
     kind = _kind(network.__class__)
@@ -242,17 +242,17 @@ def _is_ideal(network: Any) -> bool:
 
 
 def _state(network: Any) -> tuple[Any, ...]:
-    """What may be changed after a network was made."""
+    """Attributes of a network that may change after its construction."""
     return getattr(network, "interpret", None), network.output_shape
 
 
 def _twin(network: Any) -> QuantumNetwork:
-    """Our network with the values that a network of qiskit-machine-learning stands for."""
+    """The network of qtm that is equivalent to one of qiskit-machine-learning."""
     kind = _kind(network.__class__)
     if kind is None:
         raise ParameterError(
             f"execution='fast' needs an EstimatorQNN or a SamplerQNN, not {type(network).__name__}: "
-            "only these say what circuit they run"
+            "only these expose the circuit they run"
         )
     common: Mapping[str, Any] = {
         "circuit": network.circuit,
@@ -267,7 +267,7 @@ def _twin(network: Any) -> QuantumNetwork:
 
 
 def _has_default_observable(network: Any) -> bool:
-    """Whether the observable is the one that is meant as Z on all of the user's qubits.
+    """Whether the observable is the default, meant as Z on all of the user's qubits.
 
     qiskit-machine-learning puts it on the first physical qubits, wherever the layout has put the user's.
     """

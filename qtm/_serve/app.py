@@ -1,4 +1,4 @@
-"""The service over HTTP (FastAPI): models from circuits, predictions, gradients, trainings in the background."""
+"""The HTTP service (FastAPI): models from circuits, predictions, gradients, background training."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from fastapi.responses import JSONResponse, PlainTextResponse  # noqa: E402
 from pydantic import BaseModel, Field, FiniteFloat  # noqa: E402
 
 Rows = list[list[FiniteFloat]]
-_OPEN = {"/health"}  # for load balancers, which have no token
+_OPEN = {"/health"}  # for load balancers, which send no token
 _STATUS = {UnknownModelError: 404, LimitError: 422}
 
 
 class NewModel(BaseModel):
-    """A circuit and what its parameters are for."""
+    """A circuit and the roles of its parameters."""
 
     circuit: str = Field(description="OpenQASM 3, or a QPY file in base64")
     form: Literal["qasm3", "qpy"] = "qasm3"
     inputs: list[str] = Field(default=[], description="names of the parameters that are features, in order")
     observables: str | list[str] = Field(default="individualZ", description="Pauli strings, as in Qiskit")
-    seed: int = Field(default=0, description="of the initial weights")
+    seed: int = Field(default=0, description="seed of the initial weights")
 
 
 class Points(BaseModel):
@@ -45,7 +45,7 @@ class Points(BaseModel):
 
 
 class GradientPoints(Points):
-    """Samples (batch, features) and what multiplies the outputs, (batch, outputs)."""
+    """Samples (batch, features) and cotangents (batch, outputs)."""
 
     cotangents: Rows | None = None
 
@@ -85,9 +85,9 @@ def create_app(database: Path, token: str, limits: Limits | None = None) -> Fast
     """The application.
 
     Args:
-        database: The SQLite file; made if it does not exist.
-        token: What every request but those of /health has to carry: ``Authorization: Bearer <token>``.
-        limits: The largest requests.
+        database: The SQLite file; created if it does not exist.
+        token: The token that every request except /health has to carry: ``Authorization: Bearer <token>``.
+        limits: Limits of requests.
 
     Raises:
         MissingPackage: fastapi is not installed.
@@ -127,7 +127,7 @@ def create_app(database: Path, token: str, limits: Limits | None = None) -> Fast
 
 
 def _add_guards(app: FastAPI, token: str, limits: Limits, metrics: _Metrics) -> None:
-    """Token, size of the body, errors as answers, and the count of all of them."""
+    """Check tokens and body sizes, turn errors into responses, and count requests."""
 
     async def answer(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         given = request.headers.get("authorization", "")
@@ -155,7 +155,7 @@ def _add_guards(app: FastAPI, token: str, limits: Limits, metrics: _Metrics) -> 
 
 def _add_models(app: FastAPI, models: Models, limits: Limits, workers: ThreadPoolExecutor) -> None:
     async def within_time(function: Callable[..., Any], *arguments: Any) -> Any:
-        # The thread goes on to its end; the limits on qubits, depth and batch bound how long that is.
+        # The thread runs to its end; the limits on qubits, depth and batch bound its time.
         call = asyncio.get_running_loop().run_in_executor(workers, function, *arguments)
         try:
             return await asyncio.wait_for(call, limits.seconds)

@@ -1,4 +1,4 @@
-"""What a request to the service may ask for, and the answers to those that ask for more."""
+"""Limits on requests to the service."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qiskit.exceptions import QiskitError
 
 from qtm._errors import CircuitError, QtmError, require
 
-# Older files of Qiskit could hold expressions whose reading runs code (CVE-2025-2000); these are never opened.
+# Reading older QPY files can execute code (CVE-2025-2000); they are never opened.
 OLDEST_QPY = 13
 _QPY_MAGIC = b"QISKIT"
-# What reading a damaged file can raise.
+# Exceptions raised when a damaged file is read.
 _DAMAGED = (
     QiskitError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError,
     RecursionError, struct.error,
@@ -28,13 +28,13 @@ class LimitError(QtmError, ValueError):
     """A request exceeds a limit of the service; ``limit`` names it."""
 
     def __init__(self, limit: str, asked: float, allowed: float) -> None:
-        super().__init__(f"{limit}: {asked:g} asked for, at most {allowed:g} allowed")
+        super().__init__(f"{limit}: {asked:g} requested, at most {allowed:g} allowed")
         self.limit = limit
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest requests.
+    """Limits of requests.
 
     Attributes:
         qubits: Of a circuit.
@@ -96,7 +96,7 @@ def _count_gates(circuit: QuantumCircuit, known: dict[str, int]) -> int:
     for instruction in circuit.data:
         name = instruction.name
         if not instruction.is_standard_gate() and name not in known:
-            known[name] = 1  # while its definition is counted; no definition contains itself
+            known[name] = 1  # placeholder while its definition is counted; no definition contains itself
             definition = instruction.operation.definition
             known[name] = 1 if definition is None else max(1, _count_gates(definition, known))
         total += 1 if instruction.is_standard_gate() else known[name]
@@ -107,7 +107,7 @@ def _check_definitions(program: Any, limits: Limits) -> None:
     """Refuse gates defined by too many others, which Qiskit's reader would expand.
 
     Raises:
-        LimitError: A definition stands for more gates than are allowed.
+        LimitError: A definition expands to more gates than are allowed.
     """
     syntax = require("openqasm3.ast", "serve")
     gates: dict[str, int] = {}

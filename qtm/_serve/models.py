@@ -1,4 +1,4 @@
-"""Models of the service: made from requests, kept ready, evaluated and trained."""
+"""Models of the service: created from requests, cached, evaluated and trained."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from qtm._serve.limits import LimitError, Limits
 from qtm._serve.store import Store
 from qtm.modules import QuantumModule
 
-# Modules kept with their compiled schedules; others are made again from the store.
+# Number of modules cached with their compiled schedules; others are rebuilt from the store.
 READY = 32
 
 
 class UnknownModelError(QtmError, LookupError):
-    """There is no model of this id."""
+    """No model has this id."""
 
 
 class Models:
@@ -39,12 +39,12 @@ class Models:
         self._stopped = threading.Event()
 
     def close(self) -> None:
-        """Stop the training that runs, and drop those that wait."""
+        """Stop the running training, and drop waiting ones."""
         self._stopped.set()
         self._trainer.shutdown(cancel_futures=True)
 
     def create(self, request: dict[str, Any]) -> str:
-        """A model from circuit, form, inputs, observables and seed; its id."""
+        """Create a model from circuit, form, inputs, observables and seed; returns its id."""
         self.limits.check("models", self.store.count("models") + 1)
         return self.store.add_model(request, _weights_of(self._build(request)))
 
@@ -81,7 +81,7 @@ class Models:
         return {"outputs": outputs.tolist(), **{name: [] if g is None else g.tolist() for name, g in by.items()}}
 
     def train(self, identity: str, request: dict[str, Any]) -> str:
-        """Begin a training in the background; the id of the job."""
+        """Start a training in the background; returns the id of the job."""
         module = self._module(identity)
         inputs = self._inputs(module, request["inputs"])
         targets = _like(request["targets"], (len(inputs), module.output_size), "targets")
@@ -91,7 +91,7 @@ class Models:
         return job
 
     def _run(self, job: str, identity: str, inputs: Tensor, targets: Tensor, request: dict[str, Any]) -> None:
-        """One training, from the weights of the model as they are then; every outcome is written to the job."""
+        """Run a training from the current weights of the model; every outcome is written to the job."""
         epoch, loss = 0, None
         try:
             found = self.store.model(identity)
@@ -147,7 +147,7 @@ class Models:
             raise ParameterError(f"inputs {unknown} are not in the circuit; its parameters are {sorted(by_name)}")
         encoding = [by_name[name] for name in request["inputs"]]
         weights = [parameter for parameter in circuit.parameters if parameter.name not in set(request["inputs"])]
-        # Requests are parallel already, so each is computed by one thread.
+        # Requests already run in parallel, so each is computed by one thread.
         return QuantumModule(
             circuit, encoding, weights,
             observables=request["observables"], seed_init=request["seed"],

@@ -1,4 +1,4 @@
-"""Models and trainings in a SQLite file; weights as raw numbers, circuits as they came: nothing is pickled."""
+"""Models and trainings in a SQLite file: weights as raw numbers, circuits as received, nothing pickled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERRUPTED = "the service was stopped while it ran"
 
 
 class Store:
-    """The file; every call opens it anew, so any thread may call."""
+    """The database. Every call opens its own connection, so any thread may call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Store:
             connection.close()
 
     def add_model(self, request: dict[str, Any], weights: NDArray[np.float64]) -> str:
-        """Keep what the model was created from, and its weights (weights,); its id."""
+        """Store the request of a model and its weights (weights,); returns its id."""
         identity = uuid.uuid4().hex
         with self._open() as connection:
             connection.execute(
@@ -57,7 +57,7 @@ class Store:
         return identity
 
     def model(self, identity: str) -> tuple[dict[str, Any], NDArray[np.float64], int] | None:
-        """Request, weights (weights,) and their version; None where there is no such model."""
+        """Request, weights (weights,) and their version; None if the model does not exist."""
         row = self._row("SELECT request, weights, version FROM models WHERE id=?", identity)
         return row and (json.loads(row["request"]), np.frombuffer(row["weights"], "<f8").copy(), row["version"])
 
@@ -69,7 +69,7 @@ class Store:
             )
 
     def delete_model(self, identity: str) -> bool:
-        """Whether there was such a model."""
+        """Delete a model; returns whether it existed."""
         with self._open() as connection:
             return connection.execute("DELETE FROM models WHERE id=?", (identity,)).rowcount > 0
 
@@ -79,7 +79,7 @@ class Store:
             return int(connection.execute(f"SELECT COUNT(*) FROM {table} WHERE {where}").fetchone()[0])
 
     def add_job(self, model: str, epochs: int) -> str:
-        """A training that waits; its id."""
+        """Store a waiting training; returns its id."""
         identity = uuid.uuid4().hex
         with self._open() as connection:
             connection.execute(
@@ -88,14 +88,14 @@ class Store:
         return identity
 
     def update_job(self, identity: str, status: str, epoch: int, loss: float | None, error: str | None = None) -> None:
-        """Where a training stands: waiting, running, done or failed."""
+        """Set the status of a training: waiting, running, done or failed."""
         with self._open() as connection:
             connection.execute(
                 "UPDATE jobs SET status=?, epoch=?, loss=?, error=? WHERE id=?", (status, epoch, loss, error, identity)
             )
 
     def job(self, identity: str) -> dict[str, Any] | None:
-        """The training as it stands; None where there is no such."""
+        """The current state of a training; None if it does not exist."""
         row = self._row("SELECT * FROM jobs WHERE id=?", identity)
         return row and dict(row)
 

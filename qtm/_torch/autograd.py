@@ -1,4 +1,4 @@
-"""From inputs and parameter sets to outputs, by the shortest way that gives the derivatives asked for."""
+"""Inputs and parameter sets to outputs, on the cheapest path that supports the requested derivatives."""
 
 from __future__ import annotations
 
@@ -13,34 +13,64 @@ from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transfor
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+_DEVICES = ("cpu", "cuda")
 _apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
-    """The dtype to compute in: that of the parameter sets, or of the inputs where the sets are empty.
+    """The dtype to compute in on the CPU: that of the parameter sets, or of the inputs where the sets are empty.
 
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
+    """
+    dtype, device = dtype_and_device(sets, inputs)
+    if device != "cpu":
+        raise DtypeError(f"tensors are on {device}, and this computes on the CPU: move them with .cpu()")
+    return dtype
+
+
+def dtype_and_device(sets: Sequence[Tensor], inputs: Tensor | None) -> tuple[torch.dtype, str]:
+    """The dtype to compute in, see `dtype_of`, and the type of the device where all tensors are.
+
+    Raises:
+        DtypeError: the dtype is neither float32 nor float64, a device is neither a CPU nor a GPU that torch calls
+            ``cuda``, or the tensors are on several devices.
     """
     lead = sets[0]
     if not lead.numel() and inputs is not None and not any(s.numel() for s in sets):
         lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for one in sets:
-        if not one.is_cpu:
-            raise _elsewhere("weights", one)
-    if inputs is not None and not inputs.is_cpu:
-        raise _elsewhere("inputs", inputs)
-    return lead.dtype
+    if (inputs is None or inputs.is_cpu) and all(one.is_cpu for one in sets):
+        return lead.dtype, "cpu"
+    return lead.dtype, common_device([one.device for one in sets], None if inputs is None else inputs.device)
 
 
-def _elsewhere(name: str, tensor: Tensor) -> DtypeError:
-    return DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+def common_device(sets: Sequence[torch.device], inputs: torch.device | None) -> str:
+    """The type of the device where parameter sets and inputs are.
+
+    Raises:
+        DtypeError: qtm does not compute there, or there are several.
+    """
+    placed = [("weights", device) for device in sets] + ([] if inputs is None else [("inputs", inputs)])
+    for name, device in placed:
+        if device.type not in _DEVICES:
+            raise DtypeError(
+                f"the {name} are on {device}; qtm computes on the CPU and on GPUs that torch calls cuda: move them "
+                "with .cpu() or .cuda()"
+            )
+    (_, first), *others = placed
+    for name, device in others:
+        if device != first:
+            raise DtypeError(
+                f"the {name} are on {device}, and the weights on {first}; move the module or its inputs with "
+                f".to({str(first)!r})"
+            )
+    return first.type
 
 
 def complex_name(dtype: torch.dtype) -> str:
-    """``"complex64"`` or ``"complex128"``, the precision that goes with a real torch dtype.
+    """``"complex64"`` or ``"complex128"``, the complex dtype of the same precision as a real torch dtype.
 
     Raises:
         DtypeError: it is neither float32 nor float64.
@@ -62,11 +92,11 @@ def expectation_values(
     """
     if torch._C._is_tracing():
         raise UnsupportedError(
-            "torch.jit.trace records operations of torch, and a simulation is none: it would be replayed with the "
+            "torch.jit.trace records operations of torch, and a simulation is not one: it would be replayed with the "
             "values of the traced call. Use torch.compile, or torch.save for a file"
         )
     if torch.compiler.is_compiling():
-        # Made here, because importing torch's compiler takes longer than importing torch.
+        # Created here, because importing torch's compiler takes longer than importing torch.
         return torch.compiler.disable(_values)(method, inputs, sets, batch, by)
     return _values(method, inputs, sets, batch, by)
 
@@ -74,7 +104,7 @@ def expectation_values(
 def _values(
     method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    if in_transform():  # whose tensors do not say whether they require a gradient
+    if in_transform():  # its tensors do not show whether they require a gradient
         return _by_angles(method, inputs, sets, batch)
     method = method.differentiating(by)
     fused = getattr(method, "fused", None)
@@ -86,7 +116,7 @@ def _values(
 
 
 def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> Tensor:
-    """The general way: torch computes the angles, and with them whatever derivative is asked for."""
+    """The general path: torch computes the angles, so that every supported derivative works."""
     angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
     if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         apply = Outputs.apply if in_transform() else _apply_outputs
@@ -96,5 +126,5 @@ def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Ten
 
 
 def _may_be_differentiated() -> bool:
-    """Whether tensors may be differentiated that do not require a gradient: in a transform, or in forward mode."""
+    """Whether tensors that do not require a gradient may still be differentiated: in a transform or in forward mode."""
     return in_transform() or torch.autograd.forward_ad._current_level >= 0

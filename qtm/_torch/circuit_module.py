@@ -1,4 +1,4 @@
-"""What a module over a circuit tells about itself."""
+"""Properties that modules of circuits share: sizes, parameters, threads, usage."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class CircuitModule(nn.Module):
 
     _settings: MethodSettings
     _sets: ParameterSets
-    _methods: dict[str, GradientMethod]
+    _methods: dict[tuple[torch.dtype, str], GradientMethod]  # by dtype, and type of device
     _output_size: int
-    _operator_name: str | None  # under which the module is an operator of compiled graphs
+    _operator_name: str | None  # name of the module as an operator in compiled graphs
     _is_real: bool
 
     @abstractmethod
@@ -33,12 +33,13 @@ class CircuitModule(nn.Module):
         """Outputs (batch, outputs) of inputs (batch, inputs), if any, and of the parameter sets."""
 
     def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
-        """The same as whoever traces the module has to see it."""
+        """The same, traceable: one operator if torch is compiling."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
-        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
+        on_cpu = sets[0].is_cpu  # the operators are for the CPU
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0 or not on_cpu:
             return torch.compiler.disable(self._values_at)(inputs, sets)
-        # Imported here: to define an operator takes time, and most processes compile nothing.
+        # Imported here: defining an operator takes time, and most processes compile nothing.
         from qtm._torch.operators import outputs
 
         by = [False if inputs is None else inputs.requires_grad, *(s.requires_grad for s in sets)]
@@ -46,7 +47,7 @@ class CircuitModule(nn.Module):
         return outputs(self._operator_name, inputs, list(sets), by)[0]
 
     def _set_operator_name(self, is_operator: bool) -> None:
-        """Whether the module may be an operator: one whose equal calls give equal values, as compilers assume."""
+        """Name the module as an operator if equal calls give equal values, as compilers assume."""
         self._operator_name = new_name(self) if is_operator else None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Modules by name: an operator in a graph of torch's compiler cannot have an object as an argument."""
+"""Modules by name, because an operator in a graph of torch's compiler cannot take an object as argument."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtm._errors import UnsupportedError
 
 
 class Compilable(Protocol):
-    """What an operator runs: see `qtm._torch.circuit_module.CircuitModule`."""
+    """A module that an operator can run: see `qtm._torch.circuit_module.CircuitModule`."""
 
     _output_size: int
     _is_real: bool
@@ -25,7 +25,7 @@ _MODULES: WeakValueDictionary[str, Compilable] = WeakValueDictionary()
 
 
 def new_name(module: Compilable) -> str:
-    """A name for the module, which no other process gives, as long as it lives."""
+    """A name for the module, unique over processes, valid as long as the module exists."""
     name = token_hex(8)
     _MODULES[name] = module
     return name
@@ -35,7 +35,7 @@ def module_named(name: str) -> Compilable:
     """The module with this name.
 
     Raises:
-        UnsupportedError: it was made in another process, or lives no longer.
+        UnsupportedError: it was created in another process, or no longer exists.
     """
     found = _MODULES.get(name)
     if found is None:

@@ -1,7 +1,7 @@
 """The autograd functions between gate angles and outputs: values, first and second derivatives.
 
 `Outputs` maps gate angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes) to outputs (batch, outputs).
-How angles come from inputs and weights is ordinary torch; derivatives by angles are the business of a `GradientMethod`.
+How angles come from inputs and weights is ordinary torch; derivatives by angles come from a `GradientMethod`.
 With f the outputs, c a cotangent and v a tangent,
 
     Pullback: c, a -> J(a)' c        Pushforward: v, a -> J(a) v        Curvature: c, v, a -> d/de J(a + e v)' c
@@ -23,14 +23,14 @@ from qtm._errors import UnsupportedError
 from qtm._gradients.method import GradientMethod
 
 _THIRD = (
-    "qtm computes first and second derivatives, and a third one was asked for; take the gradient of what was already "
+    "qtm computes first and second derivatives, not third ones; take the gradient of what was already "
     "differentiated twice without create_graph=True, or rewrite a loss of second derivatives as one of first ones "
     "(u'' = f as the system u' = p, p' = f)"
 )
 
 
 class Residuals:
-    """Carries what the forward pass kept to the first backward pass; later ones recompute it."""
+    """Hands what the forward pass kept to the first backward pass; later ones recompute it."""
 
     __slots__ = ("content",)
 
@@ -38,7 +38,7 @@ class Residuals:
         self.content: Any = None
 
     def take(self) -> Any:
-        """The content, once."""
+        """Return the content and forget it."""
         content, self.content = self.content, None
         return content
 
@@ -53,21 +53,21 @@ def direct_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
 
 
 def in_transform() -> bool:
-    """Whether a `torch.func` transform is active: its tensors have no storage to compute on."""
+    """Whether a `torch.func` transform is active, whose tensors have no storage to compute on."""
     return torch._C._are_functorch_transforms_active()
 
 
 def untraced(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a method, whose arrays torch's compiler must not see: it would trace NumPy's views as tensors of other sizes.
+    """Run a method hidden from torch's compiler, which would trace NumPy's views as tensors of other sizes.
 
-    Outside of what it compiles it follows Python that runs between two graphs, a transform's derivatives for one.
+    The compiler also traces Python code that runs between two graphs, such as the derivatives of a transform.
     """
-    compiler = sys.modules.get("torch._dynamo")  # not imported for this: that takes longer than importing torch
+    compiler = sys.modules.get("torch._dynamo")  # never import it here: that takes longer than importing torch
     return compute(*arguments) if compiler is None else compiler.disable(compute)(*arguments)
 
 
 def _step(function: type[torch.autograd.Function]) -> Any:
-    """How a derivative calls a function: seen by autograd only where a further derivative may be asked for."""
+    """How a derivative calls a function: through autograd only if a further derivative may be needed."""
     seen = torch.is_grad_enabled() or in_transform() or torch.autograd.forward_ad._current_level >= 0
     return function.apply if seen else function.forward
 
@@ -272,17 +272,17 @@ class Curvature(torch.autograd.Function):
 
 
 def _weights(cotangent: Tensor, angles: Tensor) -> Tensor:
-    """A cotangent in the dtype that methods take; that of a complex output has it."""
+    """A cotangent in the dtype that methods expect; a complex one already has it."""
     return cotangent if cotangent.is_complex() else cotangent.to(angles.dtype)
 
 
 def _filled(tangents: Sequence[Tensor | None], point: Sequence[Tensor]) -> list[Tensor]:
-    """Tangents, zeros where a tensor does not move."""
+    """Tangents, with zeros for None."""
     return [torch.zeros_like(p) if t is None else t for t, p in zip(tangents, point, strict=True)]
 
 
 def _halves(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Prepared amplitudes, and as many tangents of them."""
+    """Split into prepared amplitudes and their tangents, equally many."""
     count = len(tensors) // 2
     return list(tensors[:count]), list(tensors[count:])
 
@@ -292,9 +292,9 @@ def _padded(found: Sequence[Any] | None, count: int) -> list[Any]:
 
 
 def _any_wanted(ctx: Any, places: Sequence[int]) -> bool:
-    """Whether a backward pass goes on to any of the tensors that a function got at these places."""
+    """Whether the backward pass continues to any of the arguments at these positions."""
     functions = getattr(ctx, "next_functions", None)
-    if functions is None:  # in a transform, which asks for all
+    if functions is None:  # in a transform: all are needed
         return any(ctx.needs_input_grad[2 + place] for place in places)
     return any(node is not None and _is_visited(node) for node, _ in (functions[place] for place in places))
 
@@ -302,7 +302,7 @@ def _any_wanted(ctx: Any, places: Sequence[int]) -> bool:
 def _is_visited(node: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # a leaf that `torch.autograd.grad` may have been asked for: torch does not tell
+    except RuntimeError:  # a leaf: torch does not show whether it is an input of `torch.autograd.grad`
         return True
 
 
@@ -344,7 +344,7 @@ def _assembled(columns: Sequence[Any], outputs: Tensor) -> Tensor:
 class FoldedBatch:
     """A dimension of `torch.vmap` folded into the batch: tensors (rows, numbers) behind ``dims``.
 
-    ``shared`` says of each tensor whether one row serves all rows of the first tensor.
+    ``shared`` marks tensors whose single row serves all rows of the first tensor.
     """
 
     def __init__(self, size: int, dims: tuple[int | None, ...], tensors: Sequence[Tensor]) -> None:
@@ -363,7 +363,7 @@ class FoldedBatch:
     def unfold_gradients(self, found: Sequence[Tensor], first: int) -> tuple[Tensor, ...]:
         """Derivatives by the angles and by prepared amplitudes, of which tensor ``first`` is the first, unfolded."""
         by_angles, *by_amplitudes = [self.unfold(gradient) for gradient in found]
-        # Amplitudes that serve a whole batch got a gradient for each of its rows.
+        # Amplitudes shared by a batch received a gradient for each of its rows.
         shared = self.shared[first:]
         summed = [g.sum(1, keepdim=True) if one else g for g, one in zip(by_amplitudes, shared, strict=False)]
         return by_angles, *summed

@@ -1,4 +1,4 @@
-"""The autograd function of the hot path: from inputs and parameter sets to values, with nothing of torch in between."""
+"""The autograd function of the hot path: inputs and parameter sets to values without torch operations in between."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
-        inputs, *sets = ctx.saved_tensors  # raises if one of them was changed since
+        inputs, *sets = ctx.saved_tensors  # raises if one of them was modified in place
         kept, ctx.kept = ctx.kept, None
         if torch.is_grad_enabled():
             return None, None, *_differentiable(ctx, inputs, sets, kept, cotangent)
-        if kept is None:  # used by an earlier backward pass
+        if kept is None:  # taken by an earlier backward pass
             kept = ctx.fused.forward(inputs, sets, ctx.batch, True)[1]
         by_inputs, by_sets = ctx.fused.vjp(kept, cotangent, ctx.needs_input_grad[2], [s.numel() for s in sets])
         return None, None, by_inputs, *by_sets

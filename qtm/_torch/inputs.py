@@ -1,10 +1,11 @@
-"""Inputs of a module as tensors: what is usable, and what the message says where it is not."""
+"""Inputs of a module as tensors, and the errors for unusable ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ _SPARSE = frozenset({torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch
 
 
 def dense_tensor(inputs: Any) -> Tensor:
-    """Inputs as a dense tensor of real numbers, of any shape, where sparse ones are taken too.
+    """Inputs as a dense tensor of real numbers, of any shape; sparse tensors are converted.
 
     Raises:
         DtypeError: they are not real numbers, or nested, quantized or the like.
@@ -78,10 +79,12 @@ def as_numbers(values: Any, argument: str) -> Tensor:
         DtypeError: they are not numbers.
         ShapeError: lists in them have different lengths.
     """
+    if isinstance(values, np.ndarray) and not values.flags.writeable:  # of which torch warns; joblib's are
+        values = values.copy()
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        if "at dim" in str(error):  # of ragged lists: "expected sequence of length 2 at dim 1 (got 1)"
+        if "at dim" in str(error):  # ragged lists: "expected sequence of length 2 at dim 1 (got 1)"
             problem = f"{argument} must be rows of equal length, not {shown(values)} ({error}); pad them"
             raise ShapeError(problem) from error
         problem = f"{argument} must be real numbers, not {shown(values)} ({error}); give a tensor, an array or a list"
@@ -89,7 +92,7 @@ def as_numbers(values: Any, argument: str) -> Tensor:
 
 
 def _unusual(tensor: Tensor) -> DtypeError:
-    """What is wrong with a tensor that cannot be computed with as it is."""
+    """The error for a tensor of an unsupported layout or dtype."""
     if tensor.is_nested:
         found, advice = "a nested tensor", "pad it with torch.nested.to_padded_tensor, or call the module on each part"
     elif tensor.layout is not torch.strided:

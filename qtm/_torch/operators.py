@@ -1,8 +1,8 @@
-"""The operators that stand for a circuit in graphs of torch's compiler.
+"""The operators that represent a circuit in graphs of torch's compiler.
 
 `torch.compile` and `torch.export` trace a module to a graph of operators. Its arguments are tensors and plain
 values, so an operator gets the name of a module (`qtm._torch.compiled_modules`), and runs that module eagerly.
-Imported only where torch compiles: eager calls go without an operator, which takes some 50 us more.
+Imported only when torch compiles: eager calls use no operator, which would take about 50 us more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from qtm._errors import UnsupportedError
 from qtm._torch.compiled_modules import module_named
 
-_KEPT = "_qtm_kept"  # attribute of a ticket: what the forward pass left for the first backward pass
+_KEPT = "_qtm_kept"  # attribute of a ticket: residuals of the forward pass for the first backward pass
 
 
 @torch.library.custom_op(
@@ -29,8 +29,8 @@ _KEPT = "_qtm_kept"  # attribute of a ticket: what the forward pass left for the
 def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Outputs (batch, outputs) of a module at inputs (batch, inputs) and sets, each (parameters,), and a ticket.
 
-    ``by``: whether derivatives by the inputs, and then by each set, will be asked for. The ticket carries what the
-    forward pass keeps for them.
+    ``by``: whether derivatives by the inputs, and then by each set, are needed. The ticket carries the residuals
+    of the forward pass.
     """
     module = module_named(name)
     ticket = torch.zeros(1, dtype=torch.uint8)
@@ -53,13 +53,13 @@ def pull_back(
 ) -> list[Tensor]:
     """Derivatives of `outputs` by the tensors that ``by`` marks, in order; cotangent (batch, outputs)."""
     kept = ticket.__dict__.pop(_KEPT, None)
-    if kept is None:  # used by an earlier backward pass, or left behind by the compiler
+    if kept is None:  # taken by an earlier backward pass, or dropped by the compiler
         kept = _evaluated(name, inputs, sets, by)
     values, wanted = kept
     with _as_outside(differentiable=True):
         found = torch.autograd.grad(values, wanted, cotangent, allow_unused=True)
     gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
-    # Those by several sets may be parts of one tensor, which an operator must not return.
+    # Derivatives by several sets may be views of one tensor, which an operator must not return.
     return gradients if len(gradients) == 1 else [g.clone() for g in gradients]
 
 
@@ -76,8 +76,8 @@ def _evaluated(
     return values, [leaf for leaf in (rows, *own) if leaf is not None and leaf.requires_grad]
 
 
-# What torch's dispatcher leaves out inside of an operator, or of a compiled graph, and plain torch code relies on:
-# without "Conjugate", for one, a product with the lazy conjugate of a tensor takes the tensor itself.
+# Dispatch keys that torch excludes inside of an operator or a compiled graph, and plain torch code relies on:
+# without "Conjugate", for example, a product with the lazy conjugate of a tensor uses the tensor itself.
 _NEEDED = (
     "AutogradFunctionality", "AutogradCPU", "AutogradOther", "ADInplaceOrView", "Conjugate", "Negative", "ZeroTensor"
 )  # fmt: skip
@@ -137,8 +137,8 @@ def _backward(ctx: Any, cotangent: Tensor | None, _: Any) -> tuple[Any, ...]:
 
 def _refuse_second(ctx: Any, *cotangents: Any) -> Any:
     raise UnsupportedError(
-        "a second derivative was asked for of a compiled module, which has first ones only; call the module itself, "
-        "not the one that torch.compile returned"
+        "second derivatives of a compiled module are not supported; call the module itself, not the one that "
+        "torch.compile returned"
     )
 
 
@@ -150,7 +150,7 @@ pull_back.register_autograd(_refuse_second)
 
 
 def _slices(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """The arguments of every member of a batch; lists are taken apart."""
+    """The arguments for each member of a batch, also inside of lists."""
     for member in range(size):
         yield [_slice(arg, dim, member) for arg, dim in zip(args, dims, strict=True)]
 

@@ -25,18 +25,19 @@ from qtm._engines.density_matrix.operations import Numbers
 from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.statevector.buffer_pool import POOL, aligned
+from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import simd
-from qtm._engines.statevector.sweeps import MEMORY_SHARE
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
 
 _LOGGER = logging.getLogger("qtm")
 # Real multiply-adds that are worth a second thread.
 _WORTH_A_THREAD = 2_000_000
-_SMALL = 1 << 24  # bytes that are had without asking
+_SMALL = 1 << 24  # bytes that are allocated without asking how much memory is free
 _NOBODY = np.zeros(1, np.int64)
 _compiled: set[tuple[str, Any]] = set()
 
@@ -296,7 +297,8 @@ class DensityMatrixEngine(Engine):
     def _shares(self, batch: int) -> list[tuple[int, int]]:
         tiles = -(-batch // self.lanes)
         worth = tiles * self.lanes * self.schedule.multiply_adds > _WORTH_A_THREAD
-        return _executors.deal(tiles, min(self.threads, self._affordable()) if worth else 1)
+        several = worth and not CONTENTION.is_crowded()
+        return _executors.deal(tiles, min(self.threads, self._affordable()) if several else 1)
 
     def _bytes(self) -> int:
         return self._size * self.real.itemsize * (1 + self.schedule.checkpoints)
@@ -310,7 +312,7 @@ class DensityMatrixEngine(Engine):
         return size < _SMALL or size <= self._budget()
 
     def _affordable(self) -> int:
-        """Workers whose states fit the memory: one with its checkpoints, and a cotangent."""
+        """How many workers fit the memory, each with a state, its checkpoints and a cotangent."""
         size = self._bytes() + self._size * self.real.itemsize
         if size < _SMALL:
             return self.threads
@@ -349,7 +351,7 @@ class DensityMatrixEngine(Engine):
 
 
 def _by_kind(numbers: Numbers) -> dict[tuple[str, tuple[int | float, ...]], Tensor]:
-    """Places (channels, count) of the numbers of learned channels, by what makes them equal: name and strengths."""
+    """Places (channels, count) of the numbers of learned channels, grouped by name and strengths."""
     found: dict[tuple[str, tuple[int | float, ...]], list[list[int]]] = {}
     for channel, first, count in numbers.learned:
         found.setdefault((channel.name, channel.strengths), []).append(list(range(first, first + count)))

@@ -17,11 +17,13 @@ import os
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
+from time import perf_counter
 from typing import Any
 from weakref import ref
 
 import numpy as np
 
+from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import simd
 
 # How often a thread looks for work before it sleeps: about two milliseconds on an idle core, where looking and giving
@@ -137,12 +139,15 @@ def run_together(calls: Sequence[Callable[[], Any]], abort: Callable[[], None] =
             task = _Task(call, abort, worker)
             worker.tasks.put(task)
             tasks.append(task)
+        began = perf_counter()
         first = calls[0]()
+        ended = perf_counter()
     except BaseException:
         abort()
         _wait_for(tasks, seen)
         raise
     _wait_for(tasks, seen)
+    CONTENTION.note(len(calls), ended - began, perf_counter() - ended)
     for task in tasks:
         if task.error is not None:
             raise task.error

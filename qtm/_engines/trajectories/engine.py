@@ -16,11 +16,12 @@ from qtm._circuit.gates import PauliRotation
 from qtm._circuit.observables import Observable
 from qtm._engines.density_matrix.outputs import observable_terms
 from qtm._engines.engine import VALUES, VJP, Cost, Engine, Plan, SimulationMethod
-from qtm._engines.options import Options
+from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output
 from qtm._engines.statevector.engine import StateVector
 from qtm._engines.trajectories.errors import ErrorTable, draw, errors_of, pauli_chances, without_errors
-from qtm._engines.trajectories.rotation_angles import rotation_angles, slots_of
+from qtm._engines.trajectories.rotation_angles import angle_gradient, rotation_angles, slots_of
+from qtm._engines.trajectories.signed_rows import average, gather, sign_angles, spread
 from qtm._errors import ParameterError, UnsupportedError
 
 
@@ -35,8 +36,8 @@ class Trajectories(SimulationMethod):
     Attributes:
         count: trajectories for every sample.
         seed: of the errors; with an integer all calls draw the same, with None they follow torch's random state.
-        twirl: take channels that are not Pauli channels (relaxation, reset) as their average over Pauli frames,
-            which is a Pauli channel, and another channel than the one asked for.
+        twirl: replace channels that are not Pauli channels (relaxation, reset) by their Pauli twirl, which differs
+            from the channel asked for.
     """
 
     count: int = 64
@@ -75,7 +76,7 @@ class Trajectories(SimulationMethod):
 
 
 class TrajectoryEngine(Engine):
-    """A noisy circuit as many circuits without noise, that differ in signs."""
+    """A noisy circuit as many noiseless ones that differ in signs."""
 
     def __init__(self, method: Trajectories, circuit: FlatCircuit, output: Expectation, options: Options) -> None:
         self.method, self.circuit, self.output, self.options = method, circuit, output, options
@@ -83,7 +84,7 @@ class TrajectoryEngine(Engine):
         terms = observable_terms(output.observables, n, circuit.readout)
         strings = list(dict.fromkeys(string for row in terms for string, _ in row))
         place = {string: i for i, string in enumerate(strings)}
-        self.weights = torch.zeros(len(strings), len(terms), dtype=torch.float64)
+        self.weights = np.zeros((len(strings), len(terms)))
         for column, row in enumerate(terms):
             for string, coefficient in row:
                 self.weights[place[string], column] += coefficient
@@ -94,10 +95,6 @@ class TrajectoryEngine(Engine):
         self.count = method.count if self.errors else 1  # without channels all are the same
         rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
         self.rotations, self.angle_slots = len(rotations), slots_of(rotations)
-        self.slots = torch.zeros(len(circuit.angles), len(rotations), dtype=torch.float64)
-        for column, rotation in enumerate(rotations):
-            for angle, coefficient in rotation.terms:
-                self.slots[angle, column] += coefficient
         measured = Expectation(tuple(_string(x, z, n) for x, z in masks))
         plain = replace(options, noise=None, method="statevector")
         self.inner = StateVector().compile(without_errors(circuit), measured, plain)
@@ -108,10 +105,11 @@ class TrajectoryEngine(Engine):
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         """Averages over the trajectories (batch, observables); the residuals hold the errors that were drawn."""
         signs = self._signs(len(angles))
-        values, kept = self.inner.forward(self._angles(angles, signs), self._repeated(prepared), keep=keep)
-        weighted = (values.double() * signs[:, self.rotations :]) @ self.weights
-        found = weighted.reshape(len(angles), self.count, self.weights.shape[1]).mean(1).to(angles.dtype)
-        return found, (signs, kept) if keep else None
+        rows = self._angles(angles, signs)
+        values, kept = self.inner.forward(rows, self._repeated(prepared), keep=keep)
+        found = np.empty((len(angles), self.weights.shape[1]))
+        average(np.ascontiguousarray(values), signs, self.weights, found)
+        return torch.from_numpy(found).to(angles.dtype), (signs, rows, kept) if keep else None
 
     def vjp(
         self,
@@ -123,20 +121,21 @@ class TrajectoryEngine(Engine):
         by_prepared: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Pull a cotangent back along the trajectories of ``residuals``, or along new ones."""
-        signs, kept = residuals if residuals is not None else (self._signs(len(angles)), None)
-        count = self.count
-        pulled = (cotangent.double() @ self.weights.T / count).repeat_interleave(count, 0)
-        pulled = (pulled * signs[:, self.rotations :]).to(angles.dtype)
-        by_slots, by_amplitudes = self.inner.vjp(
-            self._angles(angles, signs), self._repeated(prepared), pulled, kept, by_prepared=by_prepared
+        if residuals is None:
+            signs = self._signs(len(angles))
+            residuals = signs, self._angles(angles, signs), None
+        signs, rows, kept = residuals
+        pulled = np.empty((len(signs), len(self.weights)), real_dtype(self.options.dtype))
+        spread(cotangent.numpy(force=True).astype(np.float64) @ self.weights.T, signs, pulled)
+        by_rows, by_amplitudes = self.inner.vjp(
+            rows, self._repeated(prepared), torch.from_numpy(pulled), kept, by_prepared=by_prepared
         )
-        by_rotations = (
-            (by_slots.double() * signs[:, : self.rotations]).reshape(len(angles), count, self.rotations).sum(1)
-        )
-        by_angles = (by_rotations @ self.slots.T).to(angles.dtype)
+        by_rotations = np.zeros((len(angles), self.rotations))
+        gather(np.ascontiguousarray(by_rows), signs, by_rotations)
+        by_angles = torch.from_numpy(angle_gradient(by_rotations, self.angle_slots, angles.shape[1])).to(angles.dtype)
         if by_amplitudes is None:
             return by_angles, None
-        return by_angles, tuple(_summed(g, p, count) for g, p in zip(by_amplitudes, prepared, strict=True))
+        return by_angles, tuple(_summed(g, p, self.count) for g, p in zip(by_amplitudes, prepared, strict=True))
 
     def plan(self, batch: int) -> Plan:
         """What a batch of this size takes."""
@@ -146,18 +145,20 @@ class TrajectoryEngine(Engine):
             notes.append("channels that are not Pauli channels are twirled")
         return replace(inner, method=Trajectories.name, notes=(*inner.notes, *notes))
 
-    def _signs(self, batch: int) -> Tensor:
+    def _signs(self, batch: int) -> np.ndarray:
+        """Signs (batch * count, rotations and strings) of new trajectories."""
         seed = self.method.seed
         if seed is None:
             seed = int(torch.randint(2**62, (1,)))
-        signs = self.rotations + len(self.weights)
         if self._table is None:
-            self._table = ErrorTable.of(self.errors, signs)
-        return torch.from_numpy(draw(self._table, batch * self.count, np.random.default_rng(seed)))
+            self._table = ErrorTable.of(self.errors, self.rotations + len(self.weights))
+        return draw(self._table, batch * self.count, seed)
 
-    def _angles(self, angles: Tensor, signs: Tensor) -> Tensor:
-        rotations = torch.from_numpy(rotation_angles(angles.detach().double().numpy(), self.angle_slots))
-        return (rotations.repeat_interleave(self.count, 0) * signs[:, : self.rotations]).to(angles.dtype)
+    def _angles(self, angles: Tensor, signs: np.ndarray) -> Tensor:
+        """Angles (batch * count, rotations) of trajectories."""
+        rows = np.empty((len(signs), self.rotations), real_dtype(self.options.dtype))
+        sign_angles(rotation_angles(angles.numpy(force=True), self.angle_slots), signs, rows)
+        return torch.from_numpy(rows)
 
     def _repeated(self, prepared: Sequence[Tensor]) -> list[Tensor]:
         return [p if len(p) == 1 else p.repeat_interleave(self.count, 0) for p in prepared]

@@ -11,6 +11,7 @@ from qtm._circuit.channels import CHANNELS, Channel, anticommute
 from qtm._circuit.clifford_frame import Frame
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gates import Clifford, PauliRotation
+from qtm._engines.trajectories.signed_rows import draw_signs
 from qtm._errors import UnsupportedError
 
 _ROUNDING = 1e-12
@@ -25,7 +26,7 @@ class Errors:
 
 
 def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
-    """Probabilities (4**qubits,) of the Pauli errors of a channel; of its twirl, if asked and it is no Pauli channel.
+    """Probabilities (4**qubits,) of the Pauli errors of a channel, or of its twirl if ``twirl``.
 
     Raises:
         UnsupportedError: it is not a mixture of Pauli errors, or a strength is a parameter.
@@ -33,7 +34,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
     row = CHANNELS[channel.name]
     strengths = [s for s in channel.strengths if not isinstance(s, int)]
     if len(strengths) < len(channel.strengths):
-        raise UnsupportedError("trajectories have no derivatives by strengths of channels; use method='density_matrix'")
+        raise UnsupportedError("trajectories are not differentiable by channel strengths; use method='density_matrix'")
     if not twirl and any(coefficient for _, coefficient in row.shifts(*strengths)):
         raise UnsupportedError(
             f"{channel.name!r} is not a Pauli channel and cannot be sampled as errors: twirl it with "
@@ -102,27 +103,29 @@ def _clash(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ErrorTable:
-    """The errors of all channels below each other, to be drawn together.
+    """The errors of all channels in one table, to be drawn together.
 
     Attributes:
         hit: probability that a channel does anything, (channels,).
-        shares: for each channel, running sums of its errors' shares of that probability, its number added: ascending.
-        flips: what every error flips, (errors, signs) bool.
+        start: errors ``start[c]`` up to ``start[c + 1]`` are those of channel c, (channels + 1,).
+        shares: running sums of the errors' shares of that probability, up to 1 for each channel, (errors,).
+        flips: the sign by which every error multiplies a rotation or string, (errors, signs) int8.
     """
 
     hit: np.ndarray
+    start: np.ndarray
     shares: np.ndarray
     flips: np.ndarray
 
     @classmethod
     def of(cls, errors: Sequence[Errors], signs: int) -> ErrorTable:
-        """Put the channels together; those without errors are left out."""
+        """The table of some channels; those without errors are left out."""
         some = [error for error in errors if error.chances[1:].sum() > 0]
-        hit = np.array([error.chances[1:].sum() for error in some])
-        shares = [number + _running_shares(error.chances[1:]) for number, error in enumerate(some)]
-        flips = [error.flips[1:] for error in some]
-        empty = np.zeros((0, signs), bool)
-        return cls(hit, np.concatenate([*shares, np.zeros(0)]), np.concatenate([*flips, empty]))
+        hit = np.array([error.chances[1:].sum() for error in some]).clip(max=1.0)
+        start = np.cumsum([0, *(len(error.chances) - 1 for error in some)], dtype=np.int64)
+        shares = np.concatenate([*[_running_shares(error.chances[1:]) for error in some], np.zeros(0)])
+        flips = np.concatenate([*[error.flips[1:] for error in some], np.zeros((0, signs), bool)])
+        return cls(hit, start, shares, 1 - 2 * flips.astype(np.int8))
 
 
 def _running_shares(chances: np.ndarray) -> np.ndarray:
@@ -130,13 +133,10 @@ def _running_shares(chances: np.ndarray) -> np.ndarray:
     return found / found[-1]  # the last one is 1 exactly
 
 
-def draw(table: ErrorTable, rows: int, generator: np.random.Generator) -> np.ndarray:
-    """Signs (rows, signs) float of as many trajectories: +1, or -1 where the errors drawn flip it."""
-    drawn = generator.random((len(table.hit), rows))
-    channel, row = np.nonzero(drawn < table.hit[:, None])  # mostly, there is no error
-    # Given that there is one, the number drawn is uniform below its probability: it also says which.
-    share = channel + drawn[channel, row] / table.hit[channel]
-    error = np.searchsorted(table.shares, share, side="right").clip(max=max(len(table.shares) - 1, 0))
-    flipped = np.zeros((rows, table.flips.shape[1]), np.uint8)
-    np.add.at(flipped, row, table.flips[error].view(np.uint8))
-    return 1.0 - 2.0 * (flipped & 1)
+def draw(table: ErrorTable, rows: int, seed: int) -> np.ndarray:
+    """Signs (rows, signs) int8 of as many trajectories: +1, or -1 where the errors drawn flip it."""
+    signs = np.ones((rows, table.flips.shape[1]), np.int8)
+    if len(table.hit):
+        bits, likeliest = np.uint64(seed & 2**64 - 1), float(table.hit.max())
+        draw_signs(bits, likeliest, table.hit, table.start, table.shares, table.flips, signs)
+    return signs

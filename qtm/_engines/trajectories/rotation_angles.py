@@ -40,6 +40,21 @@ def rotation_angles(angles: np.ndarray, slots: Slots) -> np.ndarray:
     return found
 
 
+def angle_gradient(by_rotations: np.ndarray, slots: Slots, angles: int) -> np.ndarray:
+    """Derivatives (batch, angles) by circuit angles from those (batch, rotations) by the rotations'."""
+    found = np.zeros((len(by_rotations), angles))
+    _pull_back(by_rotations, slots, found)
+    return found
+
+
+@jit
+def _pull_back(by_rotations: Any, slots: Slots, found: Any) -> None:
+    for sample in range(by_rotations.shape[0]):
+        for rotation in range(by_rotations.shape[1]):
+            for j in range(slots.start[rotation], slots.start[rotation + 1]):
+                found[sample, slots.source[j]] += slots.coefficient[j] * by_rotations[sample, rotation]
+
+
 @jit
 def _add_up(angles: Any, slots: Slots, found: Any) -> None:
     for sample in range(found.shape[0]):

@@ -55,6 +55,13 @@ def fingerprint(folder: Any) -> str:
 _SOURCES = fingerprint(files(__package__))
 
 
+def sources_of(function: Callable) -> str:
+    """Hash of all sources of these kernels and, for one of another folder of qtm, of that folder too."""
+    folder = function.__module__.rpartition(".")[0]
+    is_elsewhere = folder.startswith("qtm.") and folder != __package__
+    return _SOURCES + (fingerprint(files(folder)) if is_elsewhere else "")
+
+
 class _CheckedImpl(CompileResultCacheImpl):
     """Machine code with a checksum: a file that was damaged must not run."""
 
@@ -76,7 +83,7 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, _SOURCES)
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, sources_of(function))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
