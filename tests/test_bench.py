@@ -465,7 +465,7 @@ def test_a_report_keeps_what_is_not_measured_again(tmp_path: Path) -> None:
     again.add(row(8, qtm=0.25))
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     assert [(r["x"], r["qtm_ms"]["median"], r["ratio"]) for r in rows] == [(4, 0.5, 20.0), (8, 0.25, 40.0)]
-    with pytest.raises(ParameterError, match="holds 'fig1', not 'vqe'"):
+    with pytest.raises(ParameterError, match="contains results of 'fig1', not of 'vqe'"):
         _bench_report.Report("vqe", path, head)
 
 

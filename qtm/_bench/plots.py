@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +89,9 @@ def ground_state_figure(content: dict[str, Any]) -> Figure:
     whats = list(dict.fromkeys(row["what"] for row in content["trainings"]))
     for colour, what in zip((_OURS, *_COLOURS) * len(whats), whats, strict=False):
         rows = [row for row in content["trainings"] if row["what"] == what]
-        # What was trained on a small ring comes first; L-BFGS evaluates one start more often than another.
+        # What was trained on a small ring comes first; of starts of different lengths the shortest ends the line.
         curves = [[*row.get("pretraining", ()), *row["errors"]] for row in rows]
-        middle, low, high = zip(*map(_spread, zip_longest(*curves)), strict=True)
+        middle, low, high = zip(*map(_spread, zip(*curves, strict=False)), strict=True)
         axes.plot(middle, color=colour, lw=1.4, label=f"{what} ({len(rows)} starts)")
         axes.fill_between(range(len(middle)), low, high, color=colour, alpha=0.15, lw=0)
     axes.axhline(0.06, color="#444444", lw=0.8, ls=":", label="[2], about 6%")
@@ -105,9 +104,8 @@ def ground_state_figure(content: dict[str, Any]) -> Figure:
     return figure
 
 
-def _spread(errors: tuple[float | None, ...]) -> tuple[float, float, float]:
+def _spread(errors: tuple[float, ...]) -> tuple[float, float, float]:
     """Median, and the median less and plus the median absolute deviation."""
-    known = [e for e in errors if e is not None]
-    middle = median(known)
-    deviation = median(abs(e - middle) for e in known)
-    return middle, max(middle - deviation, min(known)), middle + deviation
+    middle = median(errors)
+    deviation = median(abs(e - middle) for e in errors)
+    return middle, max(middle - deviation, min(errors)), middle + deviation
