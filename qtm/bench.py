@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +25,11 @@ from typing import Any
 
 import torch
 
-from qtm._bench import gpu, kernel_matrices, kernels, matrix_product_states, noise, second, training
+from qtm._bench import gpu, ground_states, kernel_matrices, kernels, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.options import common, comparing, comparing_kernels, peers_of, sized, titled, training_mps
 from qtm._bench.peers import KERNEL_PEERS, chosen_peers, parse_assignments
-from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
+from qtm._bench.report import Report, comparison_table, core_table, ground_state_lines, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
 from qtm._bench.workloads import WORKLOADS, Case, QtmRunner, Workload
@@ -39,7 +40,6 @@ logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
-_MPS_TITLE = "Fig. 9 of [2]: XXZ ring trained as a matrix product state"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions"
     )
     second_order.set_defaults(run=_run_second)
-    mps = titled(commands, "mps", _MPS_TITLE)
+    mps = titled(commands, "mps", ground_states.TITLE)
     common(mps, repeats=10)
     training_mps(mps)
     mps.set_defaults(run=_run_mps)
@@ -276,35 +276,43 @@ def _finish(report: Report, options: argparse.Namespace) -> int:
     if options.plot:
         from qtm._bench.plots import comparison_figure
 
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
-        comparison_figure(content).savefig(options.plot, dpi=150)
-        print(f"wrote {options.plot}")
+        _save(comparison_figure(content), options.plot)
     return 0
 
 
 def _run_mps(options: argparse.Namespace) -> int:
     """Trainings from ``repeats`` starts with each truncation."""
     qubits, epochs, starts = (8, 2, 1) if options.quick else (options.qubits, options.epochs, options.repeats)
-    head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
+    head = {
+        "title": ground_states.TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads(),
+    }  # fmt: skip
     report = Report("mps", options.json, head)
-    last = []
-    with _progress("mps", "epoch") as bar:
+    how = f"adam, rate {options.rate}" if options.optimizer == "adam" else options.optimizer
+    with _progress("mps", "update") as bar:
         for truncation in options.truncations:
-            for seed in range(starts):
-                training = None
-                for training in matrix_product_states.train(
-                    qubits, options.ansatz, truncation, epochs, seed, options.rate, options.optimizer
-                ):
-                    bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
-                    bar.update()
-                assert training is not None
-                how = f"rate {options.rate}" if options.optimizer == "adam" else options.optimizer
-                what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}"
-                report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
-                last.append((what, seed, training))
-    for what, seed, training in last:
-        print(f"{what}, start {seed}: error {training.errors[-1]:.2%}, {training.step_seconds:.2f} s a step")
+            latest: list[ground_states.Training] = []
+            for latest in ground_states.train(
+                qubits, options.ansatz, truncation, epochs, range(starts), options.rate, options.optimizer
+            ):
+                median = statistics.median(t.errors[-1] for t in latest)
+                bar.set_postfix_str(f"{truncation}, {len(latest)} starts: median error {median:.2%}")
+                bar.update()
+            what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}, {epochs} epochs"
+            for training_ in latest:
+                report.training({"what": what, **training_.as_dict(), "qubits": qubits, "measured": now()})
+    for line in ground_state_lines(report.content):
+        print(line)
+    if options.plot:
+        from qtm._bench.plots import ground_state_figure
+
+        _save(ground_state_figure(report.content), options.plot)
     return 0
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
 
 
 # --- Trainings --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 from qiskit.providers import BackendV2
 
@@ -33,7 +34,7 @@ from qtm._arguments import (
     checked_int,
 )
 from qtm._errors import ParameterError, QtmError, require
-from qtm._hardware.backends import check_given, checked_kind, class_name, find_backend, open_service
+from qtm._hardware.backends import check_given, checked_kind, class_name, find_backend, open_service, refresh
 from qtm._hardware.budget import Budget
 from qtm._hardware.calibration import CalibrationWatch, Drift, stop, warn
 from qtm._hardware.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ __all__ = [
 logger = logging.getLogger("qtm")
 
 _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
-# What the service answers to an account whose plan has no sessions.
+# The answer of the service to an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # Settings that a resumed run may change, as results do not depend on them.
@@ -192,7 +193,7 @@ def find(run: str | Path, *, service: Any = None, instance: str | None = None) -
     else:
         run_id = str(run)
     service = service or open_service(instance)
-    return list(service.jobs(limit=None, job_tags=[run_tag(run_id)]))
+    return list(Retry()("listing the jobs of the run", lambda _: service.jobs(limit=None, job_tags=[run_tag(run_id)])))
 
 
 def _stored_settings(journal: Journal, changes: Mapping[str, Any]) -> Settings:
@@ -302,10 +303,10 @@ class Connection:
         A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
 
         Args:
-            forecast: What is going to be used.
+            forecast: The usage to come.
 
         Raises:
-            BudgetExceeded: It is more than ``max_seconds`` and ``max_executions`` leave, or than the plan has left
+            BudgetExceeded: It exceeds what is left of ``max_seconds`` or ``max_executions``, or of the plan
                 (``usage_remaining_seconds`` of the service).
 
         Example:
@@ -327,8 +328,7 @@ class Connection:
         Modules transpile their circuits again (which is logged), and error mitigation measures its maps and readout
         factors again.
         """
-        if hasattr(self.backend, "service") and hasattr(self.backend, "refresh"):
-            self.backend.refresh()
+        refresh(self.backend)
         self.pass_manager.next_epoch()
         self.journal.forget()
 
@@ -336,12 +336,24 @@ class Connection:
         """Close the session and the journal. Submitted jobs keep running, and a resumed run fetches them."""
         try:
             if self._mode is not None:
-                self._mode.close()
-                self.estimator.note_session()
-                self.sampler.note_session()
+                self._close_mode()
         finally:
             self._mode = None
             self.journal.close()
+
+    def _close_mode(self) -> None:
+        """Close the session or batch; a run that is complete does not fail because the service is out of reach."""
+        retry = Retry(self.settings.retries, self.settings.backoff)
+        try:
+            retry("closing the session", lambda _: self._mode.close())
+            self.estimator.note_session()
+            self.sampler.note_session()
+        except (QiskitError, OSError) as error:
+            logger.warning(
+                "the %s %s could not be closed (%s: %s); close it at quantum.cloud.ibm.com, or it ends after its "
+                "maximum time", type(self._mode).__name__.lower(), getattr(self._mode, "session_id", "?"),
+                type(error).__name__, error,
+            )  # fmt: skip
 
     def __enter__(self) -> Connection:
         return self

@@ -10,7 +10,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from torch import Tensor, nn
 
 from qtm._arguments import check_type, checked_flag, checked_int, checked_seed, shown
@@ -52,21 +52,23 @@ class QuantumModule(CircuitModule):
         variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
             of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
         seed_init: seed of the initial values; the global random state is left as it was.
-        outputs: what the module computes, from the exact simulator where it is not "expectation":
+        outputs: what the module computes:
 
             * "expectation": expectation values of ``observables``, real (..., observables).
             * "probabilities": of all outcomes, real (..., 2**num_qubits), in Qiskit's order; of some qubits with
               ``("probabilities", {"qubits": [2, 0]})``, where bit j of an outcome is qubit ``qubits[j]``.
             * "state": amplitudes as `qiskit.quantum_info.Statevector` gives them, global phase included, complex
-              (..., 2**num_qubits); `qtm.states` has functions of them for losses.
+              (..., 2**num_qubits), from qtm's simulator; `qtm.states` has functions of them for losses.
         observables: "individualZ" (output q is Z on qubit q), "tensoredZ" (Z on every qubit), or a list of
             observables in any form that Qiskit accepts.
         estimator: None for qtm's exact simulator, or any `BaseEstimatorV2` (Aer, IBM Runtime, mitigated).
             A `FastEstimator` selects qtm's simulator with that estimator's dtype, workers and
             ``default_precision``: noise of that precision is added to the values, "reverse" gradients stay exact.
+        sampler: for ``outputs="probabilities"``: any `BaseSamplerV2` (Aer, a device, mitigated), whose relative
+            frequencies, or quasi-probabilities, are the outputs. None for exact probabilities of qtm's simulator.
         gradient: differentiation method, a name or a pair of name and options:
 
-            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator.
+            * "auto": "reverse" on qtm's simulator, "param-shift" on any other estimator and on a sampler.
             * "reverse": exact, by one reverse sweep; needs qtm's simulator.
             * "param-shift": exact if the estimator is exact; shifts every gate angle that needs a gradient.
               Options: ``precision``, the standard deviation requested from the estimator, and ``max_points``,
@@ -121,6 +123,7 @@ class QuantumModule(CircuitModule):
         outputs: Outputs = "expectation",
         observables: Any = "individualZ",
         estimator: BaseEstimatorV2 | None = None,
+        sampler: BaseSamplerV2 | None = None,
         gradient: str | tuple[str, Mapping[str, Any]] = "reverse",
         num_threads_forward: int = 0,
         num_threads_backward: int = 0,
@@ -150,6 +153,7 @@ class QuantumModule(CircuitModule):
             observables=observables,
             output=read_outputs(outputs, observables, circuit.num_qubits),
             estimator=estimator,
+            sampler=sampler,
             gradient=gradient,
             threads_forward=num_threads_forward,
             threads_backward=num_threads_backward,

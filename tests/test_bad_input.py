@@ -637,7 +637,7 @@ ROWS = [
     ("connect", {"instance": 3}, ParameterError, "instance must be the name or CRN .*not 3; give None"),
     *(("connect", {"options": o}, ParameterError, "options must be a mapping .*; give") for o in (3, "x", [1])),
     ("connect", {"options": {"resilience_level": object()}}, ParameterError, "must be plain values, .*; set objects"),
-    ("connect", {"options": {"resilience_level": 9}}, ParameterError, "(?s)refuses the options .*; for the options"),
+    ("connect", {"options": {"resilience_level": 9}}, ParameterError, "(?s)rejects the options .*; its options are"),
     *(("resume", (j,), ParameterError, "journal must be the path of a journal, .*; give the") for j in (None, 3, [])),
     ("resume", ("nowhere.journal",), QtmError, "there is no journal 'nowhere.journal'; start it with"),
     ("resume", {"journal": "nowhere.journal", "backend": "fake_manila"}, ParameterError, "backend must be .*; leave"),

@@ -118,8 +118,8 @@ def test_what_cannot_run_is_refused_before_it_is_sent(bad, error, message):
         ({"mode": "serverless"}, "mode must be one of 'auto', 'session', 'batch', 'job', not 'serverless'"),
         ({"estimator": "v1"}, "estimator must be one of 'auto', 'executor', 'v2', 'backend', not 'v1'"),
         ({"shots": 10, "precision": 0.1}, "mutually exclusive"),
-        ({"options": {"resilience": {"magic": True}}}, "refuses the options.*magic"),
-        ({"options": {"resilience_level": 9}}, "refuses the options"),
+        ({"options": {"resilience": {"magic": True}}}, "rejects the options.*magic"),
+        ({"options": {"resilience_level": 9}}, "rejects the options"),
         ({"options": {"x": object()}}, "plain values"),
     ],
 )

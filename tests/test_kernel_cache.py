@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import resource
 import shutil
@@ -17,7 +18,9 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
 import qtm
+from qtm._engines.density_matrix.kernels import sweep as noisy_sweep
 from qtm._engines.statevector.kernels import compilation
+from qtm._engines.trajectories import signed_rows
 
 PACKAGE = Path(qtm.__file__).parent
 KERNELS = PACKAGE / "_engines" / "statevector" / "kernels"
@@ -72,6 +75,15 @@ def test_every_source_counts(tmp_path):
     (folder / "new.py").write_text("", encoding="utf-8")
     seen.add(compilation.fingerprint(folder))
     assert len(seen) == 2 + len(list(KERNELS.glob("*.py")))
+
+
+@pytest.mark.parametrize("kernel", [signed_rows.spread, noisy_sweep.evaluate], ids=["trajectories", "density_matrix"])
+def test_kernels_elsewhere_go_stale_with_their_own_folder_too(kernel):
+    function = kernel.py_func
+    wanted = compilation._SOURCES + compilation.fingerprint(Path(inspect.getfile(function)).parent)
+    assert compilation.sources_of(function) == wanted
+    assert kernel._cache._cache_file._source_stamp == wanted
+    assert compilation.sources_of(compilation.fingerprint) == compilation._SOURCES
 
 
 def copy_of_package(folder: Path) -> Path:

@@ -287,7 +287,7 @@ BAD: dict[str, tuple[Any, type[QtmError], str]] = {
     "confusion": (lambda: on_fast(confusion={0: [[1, 1], [1, 0]]}), ParameterError, "2 x 2"),
     "state": (lambda: on_fast().load_state_dict({}), ParameterError, "returned by state_dict"),
     "feed-forward": (
-        lambda: on_fast().run([controlled()]), CircuitError, "PUB 0.*measured bits decide",
+        lambda: on_fast().run([controlled()]), CircuitError, "PUB 0.*depend on measured bits",
     ),
     "unmeasured": (lambda: on_fast().run([(unmeasured(), 1.0)]), CircuitError, "measures nothing"),
     "register": (

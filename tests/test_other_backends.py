@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 from qtm import QuantumModule, hardware
 from qtm._errors import BudgetExceeded, JobError, ParameterError
 from qtm._hardware.runtime import kind_for
+from qtm._primitives.job_usage import precision_of
 
 
 class VendorBackend(BackendV2):
@@ -111,7 +113,7 @@ def test_a_failing_backend_is_named() -> None:
 
 
 def test_options_of_ibm_are_refused() -> None:
-    with pytest.raises(ParameterError, match="'backend' refuses the options"):
+    with pytest.raises(ParameterError, match="'backend' rejects the options"):
         hardware.connect(VendorBackend(), options={"resilience_level": 1})
 
 
@@ -129,3 +131,14 @@ def test_a_model_trains_on_the_backend_itself(backend: Any) -> None:
         exact = QuantumModule(circuit, None, circuit.parameters, **settings)
         exact().sum().backward()
     torch.testing.assert_close(model.variational.grad, exact.variational.grad, atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("shots", [1000, 4000, 30, 4096, 999_983])
+def test_the_backend_runs_the_shots_that_were_asked_for(shots: int) -> None:
+    """Qiskit rounds 1 / precision**2 up, which made 1001 of 1000."""
+    assert math.ceil(1 / precision_of(shots) ** 2) == shots
+    with hardware.connect(VendorBackend(), shots=shots, seed_transpiler=1) as device:
+        assert device.estimate_usage([pub_on(device)]).executions == 2 * shots
+        if shots < 5000:
+            result = device.estimator.run([pub_on(device)]).result()[0]
+            assert result.metadata["shots"] == shots

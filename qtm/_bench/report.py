@@ -211,6 +211,22 @@ def training_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def ground_state_lines(content: dict[str, Any]) -> list[str]:
+    """How the trainings of Fig. 9 ended, one line for all starts of a kind."""
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in content["trainings"]):
+        rows = [row for row in content["trainings"] if row["what"] == what]
+        last = [row["errors"][-1] for row in rows]
+        checked = [row["checked_error"] for row in rows if row.get("checked_error") is not None]
+        again = f", {statistics.median(checked):.2%} with more bonds" if checked else ""
+        lines.append(
+            f"{what}: median error of {len(rows)} starts {statistics.median(last):.2%} "
+            f"({min(last):.2%} to {max(last):.2%}){again}, "
+            f"{number(1e3 * statistics.median(row['step_seconds'] for row in rows))} ms a step and start"
+        )
+    return lines
+
+
 def core_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of `qtm bench core`, for `show`."""
     table = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -71,8 +72,9 @@ def simulation_method(method: Method) -> SimulationMethod | None:
     try:
         return METHODS[name](**options)
     except TypeError as error:
-        known = ", ".join(getattr(METHODS[name], "__dataclass_fields__", {})) or "none"
-        raise ParameterError(f"method {name!r}: {error}; its options are {known}") from error
+        kind: Any = METHODS[name]
+        known = ", ".join(field.name for field in fields(kind)) if is_dataclass(kind) else ""
+        raise ParameterError(f"method {name!r}: {error}; its options are {known or 'none'}") from error
 
 
 def _on_device(method: SimulationMethod, device: str) -> SimulationMethod:

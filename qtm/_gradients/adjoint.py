@@ -216,6 +216,11 @@ def simulation_of(settings: MethodSettings, output: Probabilities | Samples | St
         UnsupportedError: an estimator replaces the simulator and gives expectation values only.
     """
     own = settings.estimator if isinstance(settings.estimator, FastEstimator) else None
+    if settings.sampler is not None:
+        raise UnsupportedError(
+            f"{type(output).__name__.lower()} come from qtm's own simulator, and this module runs on a "
+            f"{type(settings.sampler).__name__}; run the circuit on the sampler itself"
+        )
     if settings.estimator is not None and (own is None or own.default_precision):
         raise UnsupportedError(
             f"{type(output).__name__.lower()} come from qtm's own simulator, and {type(settings.estimator).__name__}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import BaseEstimatorV2
 from torch import Tensor
@@ -16,20 +17,24 @@ from torch import Tensor
 from qtm._arguments import checked_int, checked_number, checked_seed
 from qtm._circuit.observables import coerce_observables
 from qtm._circuit.shift_template import template
+from qtm._engines.outputs import Probabilities
+from qtm._errors import ParameterError
 from qtm._gradients.gradient_rules import Rule, Spsa, balanced_epsilon
 from qtm._gradients.primitive_method import PrimitiveMethod, ShiftMethod
 from qtm._gradients.settings import MethodSettings
 from qtm._primitives.aer_circuits import noisy_gates
 from qtm._primitives.estimator_runner import EstimatorRunner
+from qtm._primitives.primitive_runner import PrimitiveRunner
+from qtm._primitives.sampler_runner import SamplerRunner
 
 
 class ParameterShiftMethod(ShiftMethod):
-    """Exact derivatives by gate angles, on an estimator."""
+    """Exact derivatives by gate angles, on an estimator or a sampler."""
 
     def __init__(
         self, settings: MethodSettings, *, precision: float | None = None, max_points: int | None = None
     ) -> None:
-        made = template(settings.circuit, noisy_gates(settings.estimator))
+        made = template(settings.circuit, noisy_gates(settings.primitive))
         runner = _runner(settings, made.circuit, made.slots, precision, max_points)
         super().__init__(made, settings.parameters, runner, settings.group_sizes)
 
@@ -108,7 +113,9 @@ def _runner(
     coordinates: Sequence[Parameter],
     precision: float | None,
     max_points: int | None,
-) -> EstimatorRunner:
+) -> PrimitiveRunner:
+    if settings.sampler is not None:
+        return _sampler_runner(settings, circuit, coordinates, precision, max_points)
     estimator: Any = _exact_estimator(settings) if settings.estimator is None else settings.estimator
     return EstimatorRunner(
         estimator,
@@ -119,6 +126,34 @@ def _runner(
         precision=precision,
         max_points=max_points,
     )
+
+
+def _sampler_runner(
+    settings: MethodSettings,
+    circuit: QuantumCircuit,
+    coordinates: Sequence[Parameter],
+    precision: float | None,
+    max_points: int | None,
+) -> SamplerRunner:
+    """Probabilities (points, 2**qubits) of the qubits of the output, from shots."""
+    if precision is not None:
+        raise ParameterError("precision= is an option for estimators; a sampler has a number of shots of its own")
+    assert isinstance(settings.output, Probabilities) and settings.sampler is not None
+    qubits = settings.output.qubits
+    measured, size = circuit.copy(), 1 << len(qubits)
+    measured.add_register(ClassicalRegister(len(qubits), "meas"))
+    measured.measure(qubits, measured.clbits[-len(qubits) :])
+    return SamplerRunner(
+        settings.sampler, measured, coordinates, size, partial(_probabilities, size),
+        pass_manager=settings.pass_manager, max_points=max_points,
+    )  # fmt: skip
+
+
+def _probabilities(size: int, outcomes: Sequence[int], shares: np.ndarray) -> np.ndarray:
+    """Shares (points, size) of all outcomes from those (points, outcomes) of some."""
+    found = np.zeros((len(shares), size))
+    found[:, list(outcomes)] = shares
+    return found
 
 
 def _exact_estimator(settings: MethodSettings) -> BaseEstimatorV2:

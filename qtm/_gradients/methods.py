@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 
 from qtm._arguments import check_type, refused
+from qtm._engines.outputs import Probabilities
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._gradients.adjoint import adjoint_method
 from qtm._gradients.estimator_methods import ParameterShiftMethod, SpsaMethod
@@ -42,7 +43,7 @@ def _resolved(name: str, settings: MethodSettings) -> str:
     """The method that "auto" stands for: reverse on the exact simulator, parameter shift on any other estimator."""
     if name != "auto":
         return name
-    return "reverse" if settings.estimator is None or isinstance(settings.estimator, FastEstimator) else "param-shift"
+    return "reverse" if settings.primitive is None or isinstance(settings.primitive, FastEstimator) else "param-shift"
 
 
 def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
@@ -55,19 +56,20 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     if estimator is not None:
         advice = "give an object such as qtm.FastEstimator(), or None for qtm's own simulator"
         check_type(estimator, "estimator", BaseEstimatorV2, "None or a BaseEstimatorV2", advice)
+    _check_sampler(settings)
     name, options = _read(settings.gradient)
     name = _resolved(name, settings)
     if name not in GRADIENT_METHODS:
         raise ParameterError(f"unknown gradient {name!r}; use one of {', '.join(GRADIENT_METHODS)}, auto")
-    if name == "reverse" and settings.estimator is not None and not isinstance(settings.estimator, FastEstimator):
+    if name == "reverse" and settings.primitive is not None and not isinstance(settings.primitive, FastEstimator):
         raise ParameterError(
-            f"gradient='reverse' needs the state vector, which {type(settings.estimator).__name__} does not expose; "
+            f"gradient='reverse' needs the state vector, which {type(settings.primitive).__name__} does not expose; "
             "use gradient='param-shift' or 'spsa'"
         )
     _check_options(name, options)
     _check_noise(settings, name)
     _check_device(settings, name)
-    if settings.output is not None and name != "reverse":
+    if settings.output is not None and name != "reverse" and settings.sampler is None:
         raise UnsupportedError(
             f"gradient={name!r} differentiates expectation values, not {type(settings.output).__name__.lower()}; use "
             "gradient='reverse', with qtm's own simulator"
@@ -79,12 +81,26 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
     return settings.on_estimator[name]
 
 
+def _check_sampler(settings: MethodSettings) -> None:
+    if settings.sampler is None:
+        return
+    advice = "give an object such as qtm.FastSampler(), or None for qtm's own simulator"
+    check_type(settings.sampler, "sampler", BaseSamplerV2, "None or a BaseSamplerV2", advice)
+    if settings.estimator is not None:
+        raise ParameterError("estimator= and sampler= are mutually exclusive: a sampler gives probabilities")
+    if not isinstance(settings.output, Probabilities):
+        raise ParameterError(
+            "a sampler gives probabilities: give outputs='probabilities' with sampler=, or estimator= for expectation "
+            "values"
+        )
+
+
 def _check_noise(settings: MethodSettings, gradient: str) -> None:
     if settings.noise is None:
         return
-    if settings.estimator is not None:
+    if settings.primitive is not None:
         raise ParameterError(
-            f"noise= applies to qtm's simulator, and {type(settings.estimator).__name__} has noise of its own: leave "
+            f"noise= applies to qtm's simulator, and {type(settings.primitive).__name__} has noise of its own: leave "
             "one of estimator= and noise= out"
         )
     if gradient != "reverse":

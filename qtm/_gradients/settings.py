@@ -10,7 +10,7 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.passmanager import BasePassManager
-from qiskit.primitives import BaseEstimatorV2
+from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 
 from qtm._arguments import check_method
 from qtm._circuit.noise_map import NoiseMap
@@ -29,6 +29,7 @@ class MethodSettings:
     observables: Any
     output: Probabilities | State | None = None  # None: expectation values of the observables
     estimator: BaseEstimatorV2 | None = None
+    sampler: BaseSamplerV2 | None = None  # of probabilities
     gradient: str | tuple[str, Mapping[str, Any]] = "reverse"
     threads_forward: int = 0
     threads_backward: int = 0
@@ -49,6 +50,11 @@ class MethodSettings:
             advice = "give qiskit.transpiler.generate_preset_pass_manager(...), or None"
             check_method(self.pass_manager, "pass_manager", "run", "a pass manager of Qiskit", advice)
 
+    @property
+    def primitive(self) -> BaseEstimatorV2 | BaseSamplerV2 | None:
+        """What computes the outputs in place of qtm's simulator."""
+        return self.sampler if self.estimator is None else self.estimator
+
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
         return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())
 
@@ -57,7 +63,7 @@ class MethodSettings:
 
     def _kept(self) -> dict[str, GradientMethod]:
         # The exact estimator used for None has threads and an executor of its own.
-        return {} if self.estimator is None else self.on_estimator
+        return {} if self.primitive is None else self.on_estimator
 
     @property
     def usage(self) -> Usage:

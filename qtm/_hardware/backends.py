@@ -65,6 +65,12 @@ def check_given(class_name: str | None, backend: BackendV2 | None, name: str) ->
         )
 
 
+def refresh(backend: Any) -> None:
+    """Fetch the latest calibration; only real devices have one that changes."""
+    if hasattr(backend, "service") and hasattr(backend, "refresh"):
+        Retry()("fetching the calibration", lambda _: backend.refresh())
+
+
 def class_name(backend: Any) -> str | None:
     """Return the class of a backend object; None for a name."""
     return f"{type(backend).__module__}.{type(backend).__qualname__}" if isinstance(backend, BackendV2) else None

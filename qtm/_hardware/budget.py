@@ -1,4 +1,4 @@
-"""What a run may use: its own budget, and what the account's plan has left."""
+"""Limits of a run: its own budget, and what is left of the account's plan."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LONGEST_JOB = 10_800
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use in all, over every process that takes part in it; None is no limit."""
+    """Limits of a whole run, over all of its processes; None means no limit."""
 
     executions: int | None = None
     seconds: float | None = None
 
     def check(self, used: Usage, asked: Usage) -> None:
-        """Raise BudgetExceeded if ``asked`` on top of ``used`` is too much."""
+        """Raise BudgetExceeded if ``used`` and ``asked`` together exceed a limit."""
         table = (("executions", self.executions), ("seconds", self.seconds))
         for name, limit in table:
             have, more = getattr(used, name), getattr(asked, name)
@@ -39,33 +39,33 @@ class Budget:
 
 
 class PlanLimit:
-    """What the account's plan has left, as the service counts it.
+    """What is left of the account's plan, as the service counts it.
 
     Args:
-        service: a ``QiskitRuntimeService``.
-        retry: how to ask it.
+        service: A ``QiskitRuntimeService``.
+        retry: Retries of failed requests.
     """
 
     def __init__(self, service: Any, retry: Retry) -> None:
         self._service, self._retry = service, retry
 
     def remaining_seconds(self) -> float | None:
-        """Quantum seconds that are left; None where the plan has no limit, or the service does not say."""
+        """Remaining quantum seconds; None if the plan has no limit, or the service does not report it."""
         if not hasattr(self._service, "usage"):
             return None
         try:
             found = self._retry("asking for the usage of the account", lambda _: self._service.usage())
         except (QiskitError, OSError) as error:  # the service decides in the end: no reason to stop
-            logger.warning("the account's usage is not known: %s", type(error).__name__)
+            logger.warning("the remaining time of the account's plan is unknown: %s", type(error).__name__)
             return None
         seconds = found.get("usage_remaining_seconds")
         return None if seconds is None else float(seconds)
 
     def check(self, asked: Usage) -> None:
-        """Refuse what takes longer than is left.
+        """Compare a forecast with the remaining time.
 
         Raises:
-            BudgetExceeded: it does.
+            BudgetExceeded: The forecast exceeds it.
         """
         left = self.remaining_seconds() if asked.seconds > 0 else None
         if left is not None and asked.seconds > left:

@@ -16,11 +16,12 @@ from qiskit.transpiler import Target
 
 from qtm._arguments import check_method
 from qtm._errors import CircuitError, ParameterError, require
+from qtm._hardware.backends import refresh
 from qtm._hardware.protocols import CalibrationProtocol
 
 logger = logging.getLogger("qtm")
 
-# Which way is worse, and the relative change that counts as drift.
+# The direction of a change for the worse, and the relative change that counts as drift.
 # quantity -> (sign of a change for the worse, default threshold, unit)
 _QUANTITIES: dict[str, tuple[int, float, str]] = {
     "t1": (-1, 0.5, "s"),
@@ -43,8 +44,8 @@ class Drift:
         quantity: "t1", "t2" (seconds), "readout_error", "gate_error", "two_qubit_error", "assignment_error" or
             "clifford_error" (probability).
         qubits: The qubit, or the pair.
-        before: The value that it is compared to.
-        now: The value now.
+        before: The value that it is compared with.
+        now: The current value.
     """
 
     step: int
@@ -74,19 +75,19 @@ class CalibrationWatch:
     """Records T1, T2, readout and gate errors of the qubits in use, and reports when they drift.
 
     A device changes under a long training run (Robbiati et al., "Qiboml: towards the orchestration of
-    quantum-classical machine learning", section II.E.3 and Fig. 7). What is recorded is what the device
-    publishes of itself, without running a circuit, and what ``protocols`` measure.
+    quantum-classical machine learning", section II.E.3 and Fig. 7). The record holds the calibration that the
+    device publishes, which takes no circuit, and the measurements of ``protocols``.
 
     Args:
         backend: The device; its calibration is fetched anew for every record where it offers that.
         qubits: Physical qubits in use, or transpiled circuits, of which it takes the qubits and pairs.
         every: Record every so many steps.
         on_drift: Called with the list of `Drift` when there is any; if it returns True, ``should_stop``
-            becomes true. The default logs a warning; `stop` ends the training; to re-transpile, call
-            `Connection.recalibrate` and transpile in it.
-        protocols: What to measure besides, such as `ReadoutAssignment()` and `RandomizedBenchmarking()`: one job each
+            becomes true. The default logs a warning; `stop` ends the training; `Connection.recalibrate`
+            called in it has everything on the device transpiled and calibrated again.
+        protocols: Additional measurements, such as `ReadoutAssignment()` and `RandomizedBenchmarking()`: one job each
             at every record, with its usage in the budget.
-        sampler: What runs them: ``connection.sampler``.
+        sampler: Runs the protocols: ``connection.sampler``.
         thresholds: Relative change for the worse that counts as drift, by quantity ("t1", "t2": the
             fraction lost; errors: the fraction gained), over
             the defaults 0.5 and 1.0.
@@ -132,7 +133,7 @@ class CalibrationWatch:
         self._baseline: dict[tuple[str, tuple[int, ...]], float] = {}
 
     def __call__(self, step: int, loss: float | None = None) -> list[Drift]:
-        """Record if it is time to, and return what has drifted since it was last reported (mostly []).
+        """Record at every ``every``-th step, and return the drifts not yet reported (usually none).
 
         Args:
             step: The step of the training.
@@ -144,24 +145,24 @@ class CalibrationWatch:
             return []
         values = self._measure(step)
         drifts = [d for key, now in values.items() if (d := self._compare(step, key, now)) is not None]
-        # A drift is reported once: from here on it is what later values are compared to.
+        # A drift is reported once: later values are compared with the drifted one.
         self._baseline |= {(d.quantity, d.qubits): d.now for d in drifts}
         if drifts and self._on_drift(drifts) is True:
             self.should_stop = True
         return drifts
 
     def rebase(self) -> None:
-        """Compare later values to the latest record, as after moving to other qubits."""
+        """Compare later values with the latest record, for instance after moving to other qubits."""
         self._baseline = {(r["quantity"], tuple(r["qubits"])): r["value"] for r in self.record}
 
     def state_dict(self) -> dict[str, Any]:
-        """The record, the losses, and what later values are compared to: ``checkpoint.save(step, watch=watch)``."""
+        """The record, the losses and the baseline of comparisons: ``checkpoint.save(step, watch=watch)``."""
         baseline = [[quantity, list(qubits), value] for (quantity, qubits), value in self._baseline.items()]
         losses = [list(point) for point in self.losses]
         return {"record": self.record, "losses": losses, "baseline": baseline, "should_stop": self.should_stop}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self.record = [dict(row) for row in state_dict["record"]]
         self.losses = [(int(step), float(loss)) for step, loss in state_dict["losses"]]
         self._baseline = {(quantity, tuple(qubits)): value for quantity, qubits, value in state_dict["baseline"]}
@@ -169,7 +170,7 @@ class CalibrationWatch:
 
     def _measure(self, step: int) -> dict[tuple[str, tuple[int, ...]], float]:
         """Read the calibration, record it as rows, and return it by quantity and qubits."""
-        _refresh(self._backend)
+        refresh(self._backend)
         values = dict(_calibration(self._backend.target, self.qubits, self.pairs))
         for protocol in self._protocols:
             values |= protocol.measure(self._sampler, self._backend, self.qubits)
@@ -243,12 +244,6 @@ def _in_use(backend: BackendV2, qubits: Any) -> tuple[list[int], list[tuple[int,
             "physical qubits, or circuits that were transpiled for it"
         )
     return chosen, pairs
-
-
-def _refresh(backend: BackendV2) -> None:
-    """Fetch the latest calibration; only real devices have any that changes."""
-    if hasattr(backend, "service") and hasattr(backend, "refresh"):
-        backend.refresh()
 
 
 def _calibration(

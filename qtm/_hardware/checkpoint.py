@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: everything that decides how it goes on, in one file."""
+"""Checkpoints of a training run: all state needed to resume it, in one file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qtm._hardware.journal import Journal
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What torch's modules, optimizers and schedulers have in common."""
+    """The common interface of torch's modules, optimizers and schedulers."""
 
     def state_dict(self) -> Any: ...
 
@@ -27,11 +27,11 @@ class Stateful(Protocol):
 class Checkpoint:
     """Saves and restores a training run: its parts, its random states, its position in the job journal.
 
-    The file is written whole or not at all, and it loads with ``torch.load(path, weights_only=True)``.
+    The file is written atomically, and loads with ``torch.load(path, weights_only=True)``.
 
     Args:
         path: The file.
-        journal: The journal of the run. What is submitted after a restored checkpoint is answered from it.
+        journal: The journal of the run. Jobs submitted after a restored checkpoint are replayed from it.
 
     Example:
         >>> import tempfile, torch
@@ -97,7 +97,7 @@ class Checkpoint:
             run_id, position, self._journal.epoch, states = state["run"]
             same = run_id == self._journal.run_id
             self._journal.seek(position if same else 0)
-            self._journal.restore(states if same else [])  # what another device taught is of no use here
+            self._journal.restore(states if same else [])  # states measured in another run do not apply here
         return int(state["step"])
 
     @staticmethod
@@ -194,7 +194,7 @@ def _numpy_state(value: Any) -> Any:
 
 
 def _write_whole(path: Path, state: dict[str, Any]) -> None:
-    """Write beside the file and rename: a process killed here leaves the old checkpoint as it was."""
+    """Write to a temporary file and rename it: a process killed here leaves the old checkpoint intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     try:

@@ -1,4 +1,4 @@
-"""The estimator that a connection gives."""
+"""The estimator of a connection."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from qtm.primitives import FastEstimator
 
 
 class DeviceEstimator(DevicePrimitive, BaseEstimatorV2):
-    """An estimator on a device: it checks, splits, budgets and journals what it submits.
+    """An estimator on a device: checks, splits, budgets and journals what it submits.
 
-    Not made directly: `hardware.connect` gives one. Its ``options`` are those of the runtime's estimator.
+    Created by `hardware.connect`. Its ``options`` are those of the runtime's estimator.
     """
 
     name: ClassVar[str] = "estimator"
 
     def run(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> DeviceJob:
-        """Submit PUBs; what the journal has already is not submitted again.
+        """Submit PUBs; jobs that the journal already holds are not submitted again.
 
         Args:
             pubs: (circuit, observables, parameter values, precision) each, transpiled for the backend.
-            precision: Target deviation for PUBs that name none; None takes the default of the options.
+            precision: Standard deviation for PUBs that specify none; None: the default of the options.
 
         Raises:
             CircuitError: A PUB cannot run on this backend.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what the plan has left; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, precision))
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
-        """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
+        """Forecast the usage of ``run``, without submitting anything (see `Usage` for how it counts)."""
         return self._estimated(self._coerced(pubs, precision))
 
     def _coerced(self, pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:

@@ -1,4 +1,4 @@
-"""What a connection's estimator and sampler share: a primitive of the runtime behind checks, a budget and a journal."""
+"""Base of a connection's estimator and sampler: a primitive of the runtime with checks, a budget and a journal."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError"
 
 
 class DevicePrimitive(ABC):
-    """A primitive on a device: it checks, splits, budgets and journals what it submits.
+    """A primitive on a device: checks, splits, budgets and journals what it submits.
 
-    A subclass says what its PUBs and results are; its ``name`` is the key of its kind in the content of jobs.
+    A subclass defines its PUBs and results; its ``name`` is part of the content hash of its jobs.
     """
 
     name: ClassVar[str]
@@ -70,48 +70,48 @@ class DevicePrimitive(ABC):
 
     @abstractmethod
     def _made(self, mode: Any, options: Any) -> Any:
-        """The runtime's primitive, in a session, a batch or on a backend."""
+        """Return the runtime's primitive for a session, a batch or a backend."""
 
     @abstractmethod
     def _cost(self, pubs: Sequence[Any], options: Any) -> Usage:
-        """What a job of these PUBs uses."""
+        """Return the usage of a job of these PUBs."""
 
     @abstractmethod
     def _exact_job(self, pubs: list[Any]) -> Any:
-        """A job of exact values, where nothing is to be submitted."""
+        """Return a job with exact values, for dry runs."""
 
     @abstractmethod
     def _on_used_qubits(self, pubs: list[Any]) -> tuple[list[Any], BackendV2]:
-        """The PUBs, and the part of the backend that they are on, for local mode."""
+        """Return the PUBs without idle qubits and the matching part of the backend, for local mode."""
 
     @abstractmethod
     def pack(self, result: PrimitiveResult) -> bytes:
-        """A result as bytes."""
+        """Serialize a result."""
 
     @abstractmethod
     def unpack(self, stored: bytes) -> PrimitiveResult:
-        """A result from its bytes."""
+        """Deserialize a result."""
 
     @abstractmethod
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
-        """What is wrong with a result of these PUBs, or None."""
+        """Return what is wrong with a result of these PUBs, or None."""
 
     @abstractmethod
     def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
-        """The results of jobs in the order and the shapes of the PUBs."""
+        """Return the results of jobs in the order and the shapes of the PUBs."""
 
     @property
     def options(self) -> Any:
-        """The options of the runtime's estimator; changes hold from the next submission on."""
+        """Options of the runtime's primitive; changes apply from the next submission."""
         return self._runtime.options
 
     @property
     def usage(self) -> Usage:
-        """What the run has used so far, over every process that took part in it."""
+        """Usage of the run so far, over all processes that took part in it."""
         return self.journal.usage()
 
     def note_session(self) -> None:
-        """Write down the wall-clock time of the session, by which it is billed; asks the service."""
+        """Record the wall-clock time of the session, which is billed; asks the service."""
         mode = self._runtime.mode if self._opened else None
         session_id = getattr(mode, "session_id", None)
         if mode is not None and session_id is not None:
@@ -119,17 +119,17 @@ class DevicePrimitive(ABC):
             self.journal.set_setting(f"session:{session_id}", float(seconds or 0.0))
 
     def check(self, usage: Usage) -> None:
-        """Refuse what would exceed the budget, or what the account's plan has left.
+        """Compare a forecast with what is left of the budget and of the account's plan.
 
         Raises:
-            BudgetExceeded: It would.
+            BudgetExceeded: The forecast exceeds it.
         """
         self.budget.check(self._used(), usage)
         if self._plan is not None:
             self._plan.check(usage)
 
     def keep_state(self, name: str, part: Kept) -> None:
-        """Have a part of the run, such as a mitigation method, go back in time with the journal."""
+        """Save the state of a part of the run, such as a mitigation method, in checkpoints."""
         self.journal.keep(name, part)
 
     def _folded(self, pubs: list[Any]) -> list[Any]:
@@ -166,7 +166,7 @@ class DevicePrimitive(ABC):
         return job_content((piece.pub for piece in pieces), setting)
 
     def _check_first(self, asked: Usage) -> None:
-        """Before the first submission of a process the plan is asked, too: each time would be a request more."""
+        """Check the plan, too, before the first submission of a process; later checks would cost a request each."""
         if asked.jobs and not self._opened:
             self.check(asked)
         else:
@@ -178,7 +178,7 @@ class DevicePrimitive(ABC):
         return self.journal.usage()
 
     def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
-        """The usage of those jobs that the journal does not have yet."""
+        """Usage of the jobs that the journal does not hold yet."""
         ahead: Counter[str] = Counter()
         total = Usage()
         for pieces, content in zip(jobs, contents, strict=True):
@@ -189,7 +189,7 @@ class DevicePrimitive(ABC):
         return total
 
     def _is_paid(self, entry: Entry) -> bool:
-        """Whether the usage of a job is in the journal, or will be without another submission."""
+        """Whether a job is paid for: its usage is in the journal, or no further submission is needed."""
         if entry.state == FAILED:
             return False
         if entry.state == DONE or not self._local:
@@ -197,7 +197,7 @@ class DevicePrimitive(ABC):
         return self._can_fetch(entry) if self._kind == "backend" else entry.job_id is not None
 
     def _can_fetch(self, entry: Entry) -> bool:
-        """Whether the backend of another provider has the job of an interrupted process."""
+        """Whether the backend of another provider can fetch the job of an interrupted process."""
         return bool(self._kind == "backend" and can_fetch(self.backend) and ProviderTasks(self.journal, entry).ids)
 
     def _start(self, pieces: list[Piece], content: str) -> Part:
@@ -218,7 +218,7 @@ class DevicePrimitive(ABC):
         return Part(pieces, entry, None)
 
     def _give_up(self, entry: Entry) -> None:
-        """End an attempt that was lost with its process: what is simulated here costs nothing."""
+        """Discard an attempt that was lost with its process; simulations cost nothing."""
         tasks = ProviderTasks(self.journal, entry).ids
         if not tasks:
             self.journal.withdraw(entry)
@@ -288,7 +288,7 @@ class DevicePrimitive(ABC):
             return self._runtime.run(pubs)
 
     def _on_its_own(self, pubs: list[Any], entry: Entry) -> Any:
-        """The job of a backend that runs circuits itself; its options are read in a thread, so it has its own."""
+        """Submit to a backend that runs circuits itself, with a copy of the options, which a thread reads."""
         options = plain_options(self.options)
         if self._seed is not None:
             options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
@@ -361,7 +361,7 @@ class DevicePrimitive(ABC):
         )
 
     def _seconds_charged(self, job: Any) -> float | None:
-        """What the service charged; None (the estimate stays) in local mode and while it is counting."""
+        """Seconds that the service charged; None (the estimate stays) in local mode and while they are unknown."""
         if self._local:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The sampler that a connection gives."""
+"""The sampler of a connection."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DEFAULT_SHOTS = 4096  # of the runtime's samplers
 
 
 class DeviceSampler(DevicePrimitive, BaseSamplerV2):
-    """A sampler on a device: it checks, splits, budgets and journals what it submits.
+    """A sampler on a device: checks, splits, budgets and journals what it submits.
 
-    Not made directly: `hardware.connect` gives one, for `SamplerQNN` and for plain Qiskit. It shares session, journal
+    Created by `hardware.connect`, for `SamplerQNN`, `QuantumKernel` and plain Qiskit. It shares session, journal
     and budget with the connection's estimator. Its ``options`` are those of the runtime's sampler.
 
     Example:
@@ -50,22 +50,22 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
     name: ClassVar[str] = "sampler"
 
     def run(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> DeviceJob:
-        """Submit PUBs; what the journal has already is not submitted again.
+        """Submit PUBs; jobs that the journal already holds are not submitted again.
 
         Args:
             pubs: (circuit, parameter values, shots) each, transpiled for the backend, with measurements.
-            shots: Of PUBs that name none; None takes the default of the options.
+            shots: Shots of PUBs that specify none; None: the default of the options.
 
         Raises:
             CircuitError: A PUB cannot run on this backend, or measures nothing.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what the plan has left; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, shots))
 
     def estimate_usage(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Usage:
-        """Return what ``run`` would use, without submitting anything (see `Usage` for how it counts)."""
+        """Forecast the usage of ``run``, without submitting anything (see `Usage` for how it counts)."""
         return self._estimated(self._coerced(pubs, shots))
 
     def _coerced(self, pubs: Iterable[SamplerPubLike], shots: int | None) -> list[SamplerPub]:
@@ -100,7 +100,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return sampled_on_used_qubits(pubs, self.backend)
 
     def pack(self, result: PrimitiveResult) -> bytes:
-        """Write the shots as the bytes of an ``.npz`` file."""
+        """Serialize the shots as the bytes of an ``.npz`` file."""
         bits = [_bits(part) for part in result]
         arrays = {f"{i}/{name}": found.array for i, part in enumerate(bits) for name, found in part.items()}
         notes = [{"shape": list(_shape(part)), "bits": {n: b.num_bits for n, b in part.items()}} for part in bits]
@@ -120,7 +120,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
             raise damaged(error) from error
 
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:
-        """Say what is wrong: one entry per PUB, every register with its bits, shape and shots."""
+        """Return what is wrong, or None: there must be an entry per PUB, and all registers, shapes and shots."""
         try:
             parts = [_bits(part) for part in result]
         except (TypeError, AttributeError) as error:
@@ -141,7 +141,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         return None
 
     def join(self, pubs: Sequence[Any], jobs: Iterable[tuple[list[Piece], PrimitiveResult]]) -> PrimitiveResult:
-        """Put the shots of the jobs back into the order and the shapes of the PUBs."""
+        """Return the shots of jobs in the order and the shapes of the PUBs."""
         arrays = [
             {r.name: np.zeros((*pub.shape, pub.shots, -(-len(r) // 8)), np.uint8) for r in pub.circuit.cregs}
             for pub in pubs

@@ -48,7 +48,7 @@ def circuit_content(circuit: QuantumCircuit) -> str:
 
 
 def _option(value: Any) -> Any:
-    """Options that are objects (a noise model: layers and the noise of each) by what they hold."""
+    """Options that are objects, such as noise models (layers and their noise), by their contents."""
     if hasattr(value, "to_sparse_list"):
         return [[pauli, list(qubits), rate] for pauli, qubits, rate in value.to_sparse_list()]
     if isinstance(value, CircuitInstruction):
@@ -85,7 +85,7 @@ def _pub_bytes(pub: EstimatorPub | SamplerPub) -> list[bytes]:
 
 
 def _circuit_bytes(circuit: QuantumCircuit) -> bytes:
-    """Instructions on qubit and parameter *indices*: names that Qiskit makes up do not count."""
+    """Instructions on qubit and parameter *indices*: names that Qiskit generates do not count."""
     index = {parameter: position for position, parameter in enumerate(circuit.parameters)}
     return json.dumps(_structure(circuit, index)).encode()
 
@@ -128,7 +128,7 @@ def _evolved(operation: PauliEvolutionGate) -> list[Any]:
 
 
 def _classical_parts(operation: ControlFlowOp | Store, bits: Mapping[Any, int]) -> list[Any]:
-    """What decides on the blocks of an instruction, or is stored: conditions, targets, cases, values."""
+    """Classical inputs of an instruction: conditions, targets, cases, stored values."""
     names = ("condition", "target", "lvalue", "rvalue", "duration", "annotations")
     parts = [[name, _classical(getattr(operation, name, None), bits)] for name in names]
     cases = operation.cases_specifier() if isinstance(operation, SwitchCaseOp) else ()

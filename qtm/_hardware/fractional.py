@@ -1,4 +1,4 @@
-"""RZZ angles within the range that devices with fractional gates take: [0, pi/2]."""
+"""RZZ angles within the range of devices with fractional gates: [0, pi/2]."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def folded_angles(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 class _Folded:
-    """A PUB that is written again, gate by gate."""
+    """Rewrites a PUB gate by gate."""
 
     def __init__(self, pub: Any, values: np.ndarray) -> None:
         self.pub, self.shape = pub, values.shape[:-1]
@@ -150,7 +150,7 @@ def takes_folded(circuit: QuantumCircuit, names: Iterable[str]) -> bool:
 
 
 def check_rzz(index: int, pub: EstimatorPub | SamplerPub) -> None:
-    """Refuse RZZ angles outside of [0, pi/2], which devices with fractional gates do not take.
+    """Reject RZZ angles outside of [0, pi/2], which devices with fractional gates do not support.
 
     Raises:
         CircuitError: an angle is outside; the message names its gate, its qubits and its parameter set.

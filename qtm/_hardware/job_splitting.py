@@ -1,4 +1,4 @@
-"""PUBs on their way to a device: checked against the backend, split by its limits, their results joined."""
+"""PUBs for a device: checks against the backend, jobs within its limits, and their joined results."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Limits:
     two_qubit_gates: int | None = 400_000
 
     def allow(self, usage: Usage) -> bool:
-        """Say whether a job of this size is within the limits."""
+        """Return whether a job of this size is within the limits."""
         pairs = ((usage.circuits, self.circuits), (usage.executions, self.executions))
         return all(limit is None or used <= limit for used, limit in pairs)
 
 
 def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
-    """Read PUBs; an error names the PUB and says what to do.
+    """Coerce PUBs; an error names the PUB and what to do.
 
     Raises:
         CircuitError: A PUB's circuit, observables and parameter values do not fit together.
@@ -84,7 +84,7 @@ def with_circuit(pub: Any, circuit: QuantumCircuit, bindings: BindingsArray) -> 
 
 
 def check_values(index: int, pub: EstimatorPub | SamplerPub) -> None:
-    """Refuse values that are no angles.
+    """Reject values that are not finite angles.
 
     Raises:
         ParameterError: A parameter value is NaN or infinite, or a precision is not above 0.
@@ -107,7 +107,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
 
 
 def check_circuits(pubs: Sequence[Any], backend: BackendV2, limits: Limits) -> None:
-    """Refuse circuits that the backend would refuse after they have waited in its queue.
+    """Reject circuits that the backend would reject after they have queued.
 
     Raises:
         CircuitError: A circuit is too wide, has an instruction that the backend does not know, or is
@@ -200,7 +200,7 @@ def split(pubs: Sequence[Any], limits: Limits, cost: Cost) -> list[list[Piece]]:
 
 
 def _asked(pub: EstimatorPub | SamplerPub) -> float | None:
-    """What all PUBs of a job have in common: the precision, or the shots."""
+    """What all PUBs of a job must share: the precision, or the shots."""
     return pub.precision if isinstance(pub, EstimatorPub) else pub.shots
 
 
@@ -209,6 +209,8 @@ def _whole(index: int, pub: Any) -> Piece:
 
 
 def _fill_jobs(pieces: list[Piece], limits: Limits, cost: Cost) -> list[list[Piece]]:
+    if pieces and limits.allow(cost([piece.pub for piece in pieces])):
+        return [pieces]  # the usual case; adding piece by piece takes time quadratic in their number
     jobs: list[list[Piece]] = []
     job: list[Piece] = []
     todo = pieces[::-1]

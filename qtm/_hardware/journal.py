@@ -64,7 +64,7 @@ class Entry:
 
 
 class Kept(Protocol):
-    """A part of a run that decides which jobs follow, as the maps of error mitigation do."""
+    """Part of a run whose state determines later jobs, such as the maps of error mitigation."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -208,13 +208,13 @@ class Journal:
         return rows[0][0] if rows else None
 
     def set_isa(self, source: str, circuit: bytes) -> None:
-        """Keep a transpiled circuit: a resumed run must not meet a later calibration's layout."""
+        """Store a transpiled circuit: a resumed run must not use the layout of a later calibration."""
         self._insert("isa", source, circuit)
 
     def keep(self, name: str, part: Kept) -> None:
-        """Keep the state of a part in checkpoints; in a resumed run, give it to the part of the same number.
+        """Save the state of a part in checkpoints; a resumed run restores it to the part of the same number.
 
-        Before the first checkpoint that is the state with which the run began: a seed that was drawn.
+        Before the first checkpoint this is the initial state of the run, such as a seed that was drawn.
 
         Raises:
             QtmError: The run had another part in this place.
@@ -232,7 +232,7 @@ class Journal:
         return [[name, part.state_dict()] for name, part in self._parts]
 
     def restore(self, states: list[list[Any]]) -> None:
-        """Give the parts the states of a checkpoint; a part that it does not know starts anew."""
+        """Restore the states of a checkpoint; parts that are not in it keep their initial state."""
         with self._lock:
             self._saved = states
             for number in range(len(self._parts)):
@@ -250,17 +250,17 @@ class Journal:
         part.load_state_dict(state)
 
     def forget(self) -> None:
-        """Have every part measure the device again."""
+        """Discard what the parts have measured of the device, so that they measure it again."""
         for _, part in self._parts:
             part.forget()
 
     @property
     def position(self) -> int:
-        """How many jobs the run has asked for so far, replayed ones included."""
+        """Number of jobs submitted or replayed so far."""
         return self._position
 
     def seek(self, position: int) -> None:
-        """Go back to where the run had asked for ``position`` jobs: what follows is replayed."""
+        """Rewind to the point after ``position`` jobs; later submissions are replayed."""
         with self._lock:
             rows = self._read(
                 "SELECT content, COUNT(DISTINCT occurrence) FROM job WHERE position < ? GROUP BY content",
@@ -300,7 +300,7 @@ class Journal:
         return Entry(*rows[0]) if rows else None
 
     def intend(self, content: str, occurrence: int, position: int, usage: Usage) -> Entry:
-        """Write that a job is about to be submitted; call this before the service is asked."""
+        """Record that a job is about to be submitted; call this before contacting the service."""
         last = self.latest(content, occurrence)
         attempt = 0 if last is None else last.attempt + 1
         self._insert(
@@ -322,24 +322,24 @@ class Journal:
         return run_tag(self.run_id)
 
     def submitted(self, entry: Entry, job_id: str) -> None:
-        """Write the id that the service gave to a job."""
+        """Record the id that the service assigned to a job."""
         self._change(entry, state=SUBMITTED, job_id=job_id)
 
     def done(self, entry: Entry, result: bytes, seconds: float | None) -> None:
-        """Write the result of a job, and the seconds it was charged if they are known."""
+        """Record the result of a job, and the seconds charged for it if they are known."""
         charged = {} if seconds is None else {"seconds": float(seconds)}
         self._change(entry, state=DONE, result=result, **charged)
 
     def failed(self, entry: Entry, error: str) -> None:
-        """Write why a job failed; a resumed run submits it again."""
+        """Record why a job failed; a resumed run submits it again."""
         self._change(entry, state=FAILED, error=error)
 
     def withdraw(self, entry: Entry) -> None:
-        """Forget an entry: there is no such job, it was refused or was lost with a local process."""
+        """Delete an entry: its job was rejected, or was lost with a local process."""
         self._write("DELETE FROM job WHERE id = ?", entry.id)
 
     def usage(self) -> Usage:
-        """Return what all jobs of the run, of every process that took part in it, have used.
+        """Return the usage of all jobs of the run, over all processes that took part in it.
 
         Seconds are those of the jobs, or the wall-clock time of the sessions, by which they are billed, where that is
         more.
@@ -362,7 +362,7 @@ class Journal:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def close(self) -> None:
-        """Close the file, so that another process may continue the run; what was used can still be read."""
+        """Close the file, so that another process can continue the run; usage and jobs can still be read."""
         with self._lock:
             if self._closed is not None:
                 return

@@ -1,4 +1,4 @@
-"""Local mode on wide devices: the part of a backend that circuits use, and the circuits on it."""
+"""Local mode on wide devices: circuits and backends without the idle qubits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qiskit.transpiler import Target
 
 from qtm._errors import require
 
-# Devices this narrow are simulated whole.
+# Devices with at most this many qubits are simulated in full.
 _NARROW = 8
 
 
 class PartOfBackend(BackendV2):
-    """Some qubits of a backend, with their instructions, errors and times; runs in local mode only."""
+    """Some qubits of a backend, with their instructions, errors and durations; for local mode only."""
 
     def __init__(self, backend: BackendV2, qubits: Sequence[int]) -> None:
         super().__init__(name=backend.name)
@@ -29,7 +29,7 @@ class PartOfBackend(BackendV2):
 
     @property
     def target(self) -> Target:
-        """The target, on qubits 0, 1, ... for those that were chosen."""
+        """The target of the chosen qubits, numbered from 0."""
         return self._target
 
     @property
@@ -86,7 +86,7 @@ def sampled_on_used_qubits(pubs: Sequence[SamplerPub], backend: BackendV2) -> tu
 
 
 def _qubits_to_keep(used: Sequence[set[int]], backend: BackendV2) -> list[int] | None:
-    """The qubits in use, or None where all of the backend is simulated."""
+    """The qubits in use, or None if the whole backend is simulated."""
     if backend.coupling_map is None:  # no device, but a simulator, which leaves idle qubits out itself
         return None
     found = sorted(set().union(*used) or {0})

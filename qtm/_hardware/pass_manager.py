@@ -1,4 +1,4 @@
-"""A pass manager that gives a resumed run the very circuits of the run that was killed."""
+"""A pass manager that gives a resumed run the transpiled circuits of the interrupted one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from qtm._hardware.journal import Journal
 class DevicePassManager:
     """Transpiles circuits for a backend, each once per run.
 
-    A device is calibrated anew every day, and a layout chosen by error rates changes with it. What a
-    run has transpiled is therefore kept in its journal, and transpiled again only after
+    A device is calibrated every day, and a layout chosen by error rates changes with it. Transpiled circuits
+    are therefore stored in the journal of the run, and transpiled again only after
     `Connection.recalibrate`.
     """
 
@@ -35,11 +35,11 @@ class DevicePassManager:
 
     @property
     def epoch(self) -> int:
-        """How often the run was recalibrated: modules transpile again when it changes."""
+        """Number of recalibrations of the run; modules transpile again when it changes."""
         return self._journal.epoch
 
     def next_epoch(self) -> None:
-        """Transpile anew from now on."""
+        """Begin an epoch, in which all circuits are transpiled again."""
         self._journal.epoch, self._passes = self._journal.epoch + 1, None
 
     def _one(self, circuit: QuantumCircuit) -> QuantumCircuit:

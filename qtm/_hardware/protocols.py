@@ -1,4 +1,4 @@
-"""Calibration protocols: circuits of one's own that measure how well the qubits in use work now."""
+"""Calibration protocols: circuits that measure the current errors of the qubits in use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Measured = dict[tuple[str, tuple[int, ...]], float]
 
 
 class CalibrationProtocol(Protocol):
-    """What `CalibrationWatch` runs, besides reading what the device publishes."""
+    """A measurement for `CalibrationWatch`, beside the calibration that the device publishes."""
 
     def measure(self, sampler: Any, backend: BackendV2, qubits: Sequence[int]) -> Measured:
-        """Run circuits on physical qubits, as one job, and return what they show."""
+        """Run circuits on physical qubits, as one job, and return the measured errors."""
         ...
 
 
@@ -31,10 +31,10 @@ class CalibrationProtocol(Protocol):
 class ReadoutAssignment:
     """The readout error of every qubit: the mean of reading 1 for a prepared 0 and 0 for a prepared 1.
 
-    Two circuits, with all qubits in 0 and all in 1: what other qubits do to a readout is in the value.
+    Two circuits prepare all qubits in 0 and in 1, so readout crosstalk is included.
 
     Args:
-        shots: of each circuit.
+        shots: Shots of each circuit.
     """
 
     shots: int = 1024
@@ -63,10 +63,10 @@ class RandomizedBenchmarking:
     the error of a gate is (1 - p)/2 (Magesan, Gambetta, Emerson, Phys. Rev. Lett. 106, 180504 (2011)).
 
     Args:
-        lengths: Clifford gates of the sequences, at least two different numbers.
-        samples: random sequences of each length.
-        shots: of each sequence.
-        seed: for the sequences: the same ones every time, so that values differ by the device alone.
+        lengths: Numbers of Clifford gates of the sequences, at least two different ones.
+        samples: Number of random sequences of each length.
+        shots: Shots of each sequence.
+        seed: Seed of the sequences, which are the same every time, so that only the device changes the values.
     """
 
     lengths: Sequence[int] = (1, 16, 64, 128)

@@ -1,4 +1,4 @@
-"""Results of estimator jobs as bytes: arrays and JSON, nothing that runs code when it is read."""
+"""Results of estimator jobs as bytes: arrays and JSON, which run no code when they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pack(result: PrimitiveResult) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     for index, part in enumerate(result):
         arrays |= {f"{index}/{name}": np.asarray(values) for name, values in part.data.items()}
-    # A surprise to keep out: object arrays would be pickled.
+    # Object arrays, which would be pickled, are dropped.
     arrays = {key: values for key, values in arrays.items() if values.dtype.kind in "fiubc"}
     notes = json.dumps({"pubs": [_plain(part.metadata) for part in result], "shapes": _shapes(result)})
     file = io.BytesIO()
@@ -63,7 +63,7 @@ def _unpacked(data: bytes) -> PrimitiveResult:
 
 
 def problem_with(result: Any, shapes: Sequence[tuple[int, ...]]) -> str | None:
-    """Say what is wrong with a result, or None: one entry per PUB, its shape, expectation values finite."""
+    """Return what is wrong, or None: there must be an entry per PUB, of its shape, with finite values."""
     try:
         parts = list(result)
         found = [(np.shape(part.data.evs), np.shape(part.data.stds)) for part in parts]

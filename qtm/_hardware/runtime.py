@@ -1,4 +1,4 @@
-"""IBM Runtime as this package uses it: its two estimators, what they cost, and which errors pass by."""
+"""IBM Runtime: its estimators and samplers, their cost, and which errors are transient."""
 
 from __future__ import annotations
 
@@ -67,22 +67,21 @@ def make_estimator(kind: str, mode: Any, options: Any) -> BaseEstimatorV2:
     """Return an estimator of the runtime; ``options`` are a dict, or the options of another one.
 
     Raises:
-        ParameterError: The runtime does not know an option, or refuses its value.
+        ParameterError: An option is unknown to the runtime, or its value is invalid.
         MissingPackage: qiskit-ibm-runtime is not installed.
     """
     require("qiskit_ibm_runtime", EXTRA)
     estimator = getattr(require(KINDS[kind].module, EXTRA), KINDS[kind].name)
     try:
         with warnings.catch_warnings():
-            # `connect` says that "v2" is deprecated; who names it has chosen it
+            # `Settings` documents that "v2" is deprecated; whoever selects it knows
             warnings.filterwarnings("ignore", "The EstimatorV2 class is deprecated", DeprecationWarning)
             if kind == "backend":
                 return estimator(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
             return estimator(mode=mode, options=options)
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
         raise ParameterError(
-            f"estimator={kind!r} refuses the options {options}: {error}; for the options it has see "
-            f"{KINDS[kind].module}"
+            f"estimator={kind!r} rejects the options {options}: {error}; its options are listed in {KINDS[kind].module}"
         ) from error
 
 
@@ -105,7 +104,7 @@ def make_sampler(kind: str, mode: Any, options: Any) -> Any:
                 return sampler(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
             return sampler(mode=mode, options=options)
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
-        raise ParameterError(f"the sampler {kind!r} refuses the options {options}: {error}; see {module}") from error
+        raise ParameterError(f"the sampler {kind!r} rejects the options {options}: {error}; see {module}") from error
 
 
 def kind_for(backend: BackendV2) -> str:
@@ -145,9 +144,9 @@ def shots_of(pub: EstimatorPub, options: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a job of some PUBs uses, with the options that hold when it is asked.
+    """Usage of one job of PUBs, with the options at the time of the call.
 
-    Counts follow the runtime: twirling deals the shots over randomizations, zero-noise extrapolation runs
+    Counts follow the runtime: twirling splits the shots among randomizations, zero-noise extrapolation runs
     every circuit once per noise factor, readout mitigation adds one calibration circuit per job. How many
     randomizations probabilistic error cancellation takes depends on the noise: they are counted in what the
     executor would send; for the older estimator, which learns the noise at the service, they are the most
@@ -227,7 +226,7 @@ def _said(options: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _dealt(shots: int, options: Mapping[str, Any], twirled: bool) -> tuple[int, int]:
-    """Return (randomizations, shots of each), as the runtime deals them."""
+    """Return (randomizations, shots of each), as the runtime splits shots."""
     if not twirled:
         return 1, shots
     twirling = options.get("twirling", {})
@@ -239,7 +238,7 @@ def _dealt(shots: int, options: Mapping[str, Any], twirled: bool) -> tuple[int, 
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether asking again may help: a broken connection, a time-out, a busy or restarting server.
+    """Return whether a retry may help: a broken connection, a time-out, a busy or restarting server.
 
     The runtime wraps the answers of the server in errors that do not carry the status, so the chain of
     causes is searched for it.
@@ -255,12 +254,12 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
-# What the service answers while as many jobs wait as the plan allows (qiskit-ibm-runtime issue 1124).
+# The answer of the service while the plan allows no further pending job (qiskit-ibm-runtime issue 1124).
 _QUEUE_IS_FULL = ("3458", "pending jobs")
 
 
 def is_queue_full(error: BaseException) -> bool:
-    """Say whether the service took no job because too many of the account's jobs are waiting."""
+    """Return whether the service rejected a job because the account has too many pending jobs."""
     return any(text in str(error) for text in _QUEUE_IS_FULL)
 
 
@@ -285,7 +284,7 @@ def _is_network_error(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often, and after which waits, what failed for a passing reason is tried again.
+    """Retries after transient failures, with exponential backoff.
 
     Attributes:
         times: Attempts after the first.

@@ -20,6 +20,7 @@ from qtm._arguments import (
 )
 from qtm._errors import ParameterError
 from qtm._hardware.runtime import KINDS
+from qtm._primitives.job_usage import precision_of
 
 # Mode -> the class of the runtime that holds the jobs together.
 MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
@@ -122,6 +123,6 @@ class Settings:
     def runtime_options(self) -> dict[str, Any]:
         """Return the options of the estimator."""
         if self.estimator == "backend" and self.shots is not None:
-            return dict(self.options) | {"default_precision": self.shots**-0.5}
+            return dict(self.options) | {"default_precision": precision_of(self.shots)}
         named: dict[str, Any] = {"default_shots": self.shots, "default_precision": self.precision}
         return dict(self.options) | {name: value for name, value in named.items() if value is not None}

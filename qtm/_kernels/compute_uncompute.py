@@ -23,13 +23,13 @@ from torch import Tensor
 
 from qtm._circuit.expressions import check_angles, compile_angles
 from qtm._circuit.shift_template import template
-from qtm._errors import CircuitError, QtmError
+from qtm._errors import CircuitError
 from qtm._gradients.gradient_rules import ParameterShift
 from qtm._gradients.method import FirstDerivatives
 from qtm._hardware.job_splitting import Limits
 from qtm._kernels.progress import Tick, no_tick
 from qtm._primitives.job_usage import Usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
 _SHOTS = 4096  # the default of IBM's service, if neither the kernel nor the sampler specifies shots
 
@@ -150,13 +150,8 @@ class ZerosRunner(PrimitiveRunner):
 def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -> QuantumCircuit:
     if pass_manager is None:
         return circuit
-    try:
-        found = pass_manager.run(circuit)
-    except QtmError:
-        raise
-    except Exception as error:
-        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
-    found.global_phase = 0  # irrelevant here, and it may hold parameters that samplers would require
+    found = transpiled(circuit, pass_manager)
+    found.global_phase = 0  # it may hold parameters, which samplers would have to be told
     return found
 
 

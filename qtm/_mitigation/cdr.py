@@ -38,9 +38,9 @@ CLIFFORD_STEPS: dict[str, float] = {
     **dict.fromkeys(("rxx", "ryy", "rzz", "rzx"), math.pi / 2),
     **dict.fromkeys(("crx", "cry", "crz", "cp", "cu1"), math.pi),
 }
-# An angle this near a Clifford one is one already and stays as it is.
+# An angle within this distance of a Clifford angle counts as one, and is not replaced.
 _CLIFFORD_TOLERANCE = 1e-9
-# Training values that differ by less than this, of the largest value, say nothing about the slope.
+# Training values whose relative spread is below this do not determine a slope.
 _LEAST_SPREAD = 1e-3
 
 
@@ -107,7 +107,7 @@ class Template:
     Attributes:
         circuit: the template; its parameters sort in the order of the angles.
         clifford_steps: (angles,) step between the Clifford values of each angle, in radians.
-        key: what two circuits share that have the same template.
+        key: equal for circuits with the same template.
     """
 
     def __init__(self, circuit: QuantumCircuit) -> None:
@@ -181,8 +181,8 @@ def fit_linear(noisy: Floats, stds: Floats, exact: Floats, sizes: Floats, fit: s
 
     ``noisy`` and its errors are (scales, training, *shape), ``exact`` is (training, *shape), ``sizes`` the
     largest values the observables can take (*shape). Least squares on the *correction* ``exact - noisy_0``,
-    without the directions in which the training data differ by no more than their own errors; where that
-    leaves a choice, the smallest correction, an intercept counting as ten times as unlikely as a slope.
+    truncated to directions in which the training data differ by more than their errors; of the remaining solutions
+    the smallest correction, where an intercept is ten times as costly as a slope.
     """
     x, y, unit = _columns(noisy, exact, sizes, fit)
     u, inverse, vt = _decomposed(x, stds, sizes, unit)
@@ -194,10 +194,10 @@ def fit_linear(noisy: Floats, stds: Floats, exact: Floats, sizes: Floats, fit: s
 
 
 def fit_error(noisy: Floats, stds: Floats, exact: Floats, sizes: Floats, fit: str, at: Floats) -> Floats:
-    """Standard error of `fit_linear` itself, of its line at the values ``at`` (scales, *shape): (*shape).
+    """Standard error of the line of `fit_linear` at the values ``at`` (scales, *shape): (*shape).
 
-    The usual one of least squares, with the spread of the training data about the line, which holds the shot noise of
-    the training circuits and what is not linear in the noise.
+    That of least squares, from the residuals of the training data, which include shot noise and nonlinearity in the
+    noise.
     """
     x, y, unit = _columns(noisy, exact, sizes, fit)
     u, inverse, vt = _decomposed(x, stds, sizes, unit)
@@ -216,7 +216,7 @@ def _columns(noisy: Floats, exact: Floats, sizes: Floats, fit: str) -> tuple[Flo
 
 
 def _decomposed(x: Floats, stds: Floats, sizes: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
-    """Singular vectors and inverse values of the columns; 0 for directions that tell nothing beyond noise."""
+    """Singular vectors and inverse singular values of the columns; 0 for directions within the noise."""
     column = np.broadcast_to(unit[..., None, None], (*x.shape[:-1], 1))
     u, s, vt = np.linalg.svd(np.concatenate((x, column), axis=-1), full_matrices=False)
     noise = np.sqrt((stds**2).mean(axis=(0, 1)))
@@ -231,7 +231,7 @@ def largest_values(observables: ObservablesArray) -> Floats:
 
 
 def check_training(count: int, fraction: float, sigma: float) -> None:
-    """Refuse training sets that cannot be fitted."""
+    """Reject training sets that cannot be fitted."""
     if count < 2 or count != int(count):
         raise ParameterError(f"at least 2 training circuits are needed for a fit, got {count!r}")
     if not 0 <= fraction <= 1:

@@ -1,15 +1,14 @@
-"""Digital dynamical decoupling: pulses in the windows where a qubit waits, which undo its slow drift."""
+"""Digital dynamical decoupling: pulses on idle qubits, which cancel slow phase drift."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from qiskit.circuit import CircuitInstruction, QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
-from qtm._mitigation.folding import append_native, layers, native_gates
+from qtm._mitigation.folding import append_native, layers, native_gates, standard_gates
 from qtm._mitigation.method import Memoryless, Mitigated, Steps, values, with_circuit
 
 RULES = ("xx", "yy", "xyxy")
@@ -47,7 +46,7 @@ class Decoupling(Memoryless):
         for qubit in {q for layer in grid for item in layer for q in item.qubits}:
             for start, length in _windows(grid, qubit):
                 pulses.update({(start + i, qubit): name for i, name in enumerate(self._sequence(length))})
-        gates, basis = get_standard_gate_name_mapping(), native_gates(circuit)
+        gates, basis = standard_gates(), native_gates(circuit)
         result = circuit.copy_empty_like()
         for i, layer in enumerate(grid):
             for item in layer:
@@ -60,14 +59,14 @@ class Decoupling(Memoryless):
         return result, sum(name != "id" for name in pulses.values())
 
     def _sequence(self, length: int) -> list[str]:
-        """Names of the gates that fill a window; none where it is too short."""
+        """Names of the gates that fill a window; empty if it is too short."""
         rules = require("mitiq.ddd.rules", extra="mitigation")
         operations = getattr(rules, self.rule)(length).all_operations()
         return [{"I": "id"}.get(str(op.gate), str(op.gate).lower()) for op in operations]
 
 
 def _windows(grid: list[list[CircuitInstruction]], qubit: object) -> list[tuple[int, int]]:
-    """(first layer, number of layers) of each wait of the qubit."""
+    """(first layer, number of layers) of each idle window of the qubit."""
     busy = [any(qubit in item.qubits and item.operation.name != "id" for item in layer) for layer in grid]
     found: list[tuple[int, int]] = []
     start: int | None = None

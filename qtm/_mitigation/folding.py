@@ -1,7 +1,7 @@
-"""Circuits with more noise and the same meaning: a gate G becomes G G^-1 G.
+"""Noise amplification by folding: a gate G becomes G G^-1 G, which is the same unitary with more noise.
 
-Done on Qiskit's own circuits, so parameters, broadcasting, the layout and the gates of an ISA circuit all
-survive (mitiq's conversion would lose each of them). Barriers keep a later transpilation from cancelling
+Folding works on Qiskit circuits, so parameters, broadcasting, the layout and the gates of an ISA circuit are kept
+(mitiq's conversion loses each of them). Barriers keep a later transpilation from cancelling
 the pairs.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from qiskit import transpile
@@ -26,7 +26,7 @@ _SILENT = {"barrier", "delay"}  # not folded
 def fold_global(circuit: QuantumCircuit, scale: float, _rng: np.random.Generator | None = None) -> QuantumCircuit:
     """Amplify noise by folding the whole circuit: U -> U (U^-1 U)^n, and the last gates once more for even scales.
 
-    `achieved_scale` is the scale that is reached.
+    `achieved_scale` is the resulting scale.
     """
     gates = folding_gates(circuit)
     whole, rest = divmod(round((scale - 1) / 2 * len(gates)), len(gates))
@@ -123,13 +123,19 @@ def _fold_back(target: QuantumCircuit, gates: Sequence[CircuitInstruction], sour
     target.barrier(qubits)
 
 
+@cache
+def standard_gates() -> dict[str, Gate]:
+    """Qiskit's standard gates by name; Qiskit builds all of them at every call."""
+    return get_standard_gate_name_mapping()
+
+
 def native_gates(circuit: QuantumCircuit) -> frozenset[str]:
-    """Names of the standard gates in a circuit: what its device is known to understand."""
-    return frozenset(circuit.count_ops()) & frozenset(get_standard_gate_name_mapping()) - _SILENT
+    """Names of the standard gates in a circuit, which its device is known to support."""
+    return frozenset(circuit.count_ops()) & frozenset(standard_gates()) - _SILENT
 
 
 def append_native(target: QuantumCircuit, gate: Gate, qubits: Sequence[Qubit], basis: frozenset[str]) -> None:
-    """Append a gate written in ``basis``, or as it is where it cannot be: then the estimator will say so."""
+    """Append a gate, translated to ``basis`` if possible; otherwise the estimator rejects it."""
     if gate.name in basis:
         target.append(gate, qubits)
         return
@@ -138,14 +144,14 @@ def append_native(target: QuantumCircuit, gate: Gate, qubits: Sequence[Qubit], b
 
 
 def _translated(gate: Gate, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:
-    if gate.params or gate.name not in get_standard_gate_name_mapping():
+    if gate.params or gate.name not in standard_gates():
         return _translate(gate, basis)
     return _translate_constant(gate.name, basis)
 
 
 @lru_cache(maxsize=4096)
 def _translate_constant(name: str, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:
-    return _translate(get_standard_gate_name_mapping()[name], basis)
+    return _translate(standard_gates()[name], basis)
 
 
 def _translate(gate: Gate, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:

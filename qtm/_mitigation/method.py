@@ -53,7 +53,7 @@ class MitigationMethod(Protocol):
         ...
 
     def assume_run(self, pub: EstimatorPub) -> None:
-        """Change the state as a run of ``pub`` would, in a forecast: there are no results, and no map drifts."""
+        """In a forecast: change the state as a run of ``pub`` would, without results and without drift."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Memoryless:
 
 
 class Draws:
-    """Random generators of a method, another one for each PUB; a run that starts from a state repeats them."""
+    """Random generators of a method, one per PUB; a run that starts from a saved state repeats them."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = secrets.randbits(63) if seed is None else seed
@@ -106,7 +106,7 @@ class Drawing:
     _draws: Draws
 
     def _start(self) -> None:
-        """Begin to draw; the dataclasses of the methods are frozen."""
+        """Create the generators; call it from ``__post_init__``."""
         object.__setattr__(self, "_draws", Draws(self.seed))
 
     def assume_run(self, pub: EstimatorPub) -> None:
@@ -117,7 +117,7 @@ class Drawing:
         return {"seed": self._draws.seed, "draws": self._draws.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on drawing where the state was taken."""
+        """Restore a state returned by `state_dict`."""
         self._draws.seed, self._draws.count = state_dict["seed"], state_dict["draws"]
 
     def forget(self) -> None:
@@ -164,7 +164,7 @@ def linear_combination(weights: Floats, evs: Floats, stds: Floats) -> tuple[Floa
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Refuse noise scales that do not start at 1 and rise."""
+    """Reject noise scales that do not start at 1 and rise."""
     steps = list(scales)
     if len(steps) < 2 or steps[0] != 1 or any(b <= a for a, b in pairwise(steps)):
         raise ParameterError(f"scale_factors must start at 1 and rise, e.g. (1, 3, 5); got {steps}")

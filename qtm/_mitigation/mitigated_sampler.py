@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from qiskit.primitives import BasePrimitiveJob, PrimitiveJob, PrimitiveResult, PubResult
@@ -57,6 +58,7 @@ class MitigatedSampler(BaseSamplerV2):
             raise refused("sampler", "a BaseSamplerV2", sampler, "give an object such as qtm.FastSampler()")
         self.sampler, self.method_name = sampler, method
         self.method = made(method, options, SAMPLER_METHODS)
+        self._forecasting = False
         if hasattr(sampler, "keep_state"):
             sampler.keep_state(f"sampler {method}", self.method)
 
@@ -67,7 +69,7 @@ class MitigatedSampler(BaseSamplerV2):
 
     @property
     def default_shots(self) -> int:
-        """Shots of PUBs that name none: those of the sampler."""
+        """Number of shots of PUBs that specify none: that of the sampler."""
         return shots_of_sampler(self.sampler)
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,12 +93,27 @@ class MitigatedSampler(BaseSamplerV2):
 
     def estimate_usage(self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None) -> Usage:
         """Forecast the usage of ``run``, including mitigation, without submitting anything."""
-        wanted, _ = self._wanted(sampler_pubs(pubs, shots))
+        with self.forecast():
+            wanted, missing = self._wanted(sampler_pubs(pubs, shots))
+            self.method.assume_run(missing)
         if hasattr(self.sampler, "estimate_usage"):
             return self.sampler.estimate_usage(wanted)
         executions = sum(pub.parameter_values.size * (pub.shots or self.default_shots) for pub in wanted)
         circuits = sum(pub.parameter_values.size for pub in wanted)
         return Usage(min(1, len(wanted)), len(wanted), circuits, executions)
+
+    @contextmanager
+    def forecast(self) -> Iterator[None]:
+        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before."""
+        if self._forecasting:
+            yield
+            return
+        state, self._forecasting = self.state_dict(), True
+        try:
+            yield
+        finally:
+            self._forecasting = False
+            self.load_state_dict(state)
 
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
@@ -104,7 +121,7 @@ class MitigatedSampler(BaseSamplerV2):
         """Return a job whose results are `MitigatedSamplerPubResult`.
 
         Raises:
-            CircuitError: a circuit measures nothing, or what it measures decides on its gates.
+            CircuitError: a circuit measures nothing, or has gates that depend on measured bits.
         """
         coerced = sampler_pubs(pubs, shots)
         wanted, missing = self._wanted(coerced)

@@ -1,4 +1,4 @@
-"""Known noise is inverted: that of gates by quasi-probabilities (PEC), that of readout exactly (REM)."""
+"""Probabilistic error cancellation (PEC): known gate noise is inverted by quasi-probabilities."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit.circuit import QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import PTM, SuperOp
 
 from qtm._errors import CircuitError, ParameterError, require
-from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.folding import append_native, native_gates, standard_gates
 from qtm._mitigation.method import Drawing, Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
 
 if TYPE_CHECKING:
@@ -55,6 +54,34 @@ class ErrorCancellation(Drawing):
             self._channels.update(_model_channels(self.noise))
         self._start()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Seed and position of the draws, and the channels of a backend, whose calibration changes during a run."""
+        state = super().state_dict()
+        if isinstance(self.noise, BackendV2):
+            state["channels"] = [
+                [name, None if qubits is None else list(qubits), dict(quasi)]
+                for (name, qubits), quasi in self._channels.items()
+            ]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state returned by `state_dict`."""
+        super().load_state_dict(state_dict)
+        if "channels" in state_dict:
+            self._channels.clear()
+            self._channels.update(
+                {
+                    (name, None if qubits is None else tuple(qubits)): dict(quasi)
+                    for name, qubits, quasi in state_dict["channels"]
+                }
+            )
+
+    def forget(self) -> None:
+        """Read the noise of the backend's latest calibration."""
+        if isinstance(self.noise, BackendV2):
+            self._channels.clear()
+            self._channels.update(_model_channels(self.noise))
+
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit and its random variants; add up with their signs."""
         noisy = self._noisy_gates(pub.circuit)
@@ -82,7 +109,7 @@ class ErrorCancellation(Drawing):
 
     def _inverse(self, name: str, qubits: tuple[int, ...]) -> Quasi | None:
         if isinstance(self.noise, (int, float, Mapping)):
-            known = get_standard_gate_name_mapping().get(name)
+            known = standard_gates().get(name)
             level = self.noise.get(name, 0) if isinstance(self.noise, Mapping) else self.noise
             if not level or known is None or name in ("measure", "reset", "delay"):
                 return None
@@ -118,7 +145,7 @@ def _norm(quasi: Quasi) -> float:
 def _patterns(
     quasis: list[Quasi], nothing: tuple[str, ...], count: int, rng: np.random.Generator
 ) -> list[tuple[str, ...]]:
-    """Random patterns with at least one Pauli, with probabilities as the sizes of their weights."""
+    """Random patterns with at least one Pauli, with probabilities proportional to their absolute weights."""
     stay = np.array([abs(quasi[n]) / _norm(quasi) for quasi, n in zip(quasis, nothing, strict=True)])
     # The chance that gate k is the first to be followed by a Pauli.
     begin = np.concatenate(([1.0], np.cumprod(stay)[:-1])) * (1 - stay)
@@ -135,7 +162,7 @@ def _patterns(
 
 def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
     # Only a circuit for a device is in native gates, and an X written as one of its gates has the noise of that gate.
-    gates, basis = get_standard_gate_name_mapping(), None if circuit.layout is None else native_gates(circuit)
+    gates, basis = standard_gates(), None if circuit.layout is None else native_gates(circuit)
     inserted = dict(zip(noisy, pattern, strict=True))
     result = circuit.copy_empty_like()
     for position, item in enumerate(circuit.data):
@@ -151,7 +178,7 @@ def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tupl
 
 
 def _depolarizing_inverse(level: float, num_qubits: int) -> Quasi:
-    """From mitiq's representation of a gate with local depolarizing noise."""
+    """Inverse of local depolarizing noise, from mitiq's representation of a noisy gate."""
     cirq = require("cirq", extra="mitigation")
     representations = require("mitiq.pec.representations", extra="mitigation")
     if num_qubits > 2:
@@ -181,7 +208,7 @@ def _model_channels(noise: NoiseModel | BackendV2) -> dict[Any, Quasi]:
         if error["type"] != "qerror":
             continue
         inverse = _pauli_inverse(SuperOp(aer.QuantumError.from_dict(error)))
-        for name in set(error["operations"]) & set(get_standard_gate_name_mapping()) - {"reset", "measure"}:
+        for name in set(error["operations"]) & set(standard_gates()) - {"reset", "measure"}:
             qubits = error.get("gate_qubits") or [None]
             channels.update({(name, q if q is None else tuple(q)): inverse for q in qubits})
     return channels

@@ -1,4 +1,4 @@
-"""Real-time mitigation: a map from noisy to exact values, kept while training, renewed when it drifts."""
+"""Real-time mitigation: a map from noisy to exact values, kept during training and refitted when it drifts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from qtm._mitigation.cdr import (
     nearby_clifford,
 )
 from qtm._mitigation.method import Draws, Floats, Mitigated, Steps, padded_values, values, with_angles
+from qtm._primitives.job_usage import precision_of
 
 _log = logging.getLogger("qtm")
 # Candidates per training circuit: those whose exact values differ most say most about the slope.
@@ -102,7 +103,7 @@ class RealTime:
         return {"seed": self._draws.seed, "draws": self._draws.count, "maps": maps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the maps of the state."""
+        """Restore a state returned by `state_dict`."""
         self._draws.seed, self._draws.count = state_dict["seed"], state_dict["draws"]
         self._maps.clear()
         self._maps.update({key: _Map.of(self, kept) for key, kept in state_dict["maps"].items()})
@@ -129,7 +130,7 @@ class _Training:
 
 
 class _Map:
-    """Slopes and intercepts (observables,) for one circuit structure, and how to renew them."""
+    """Slopes and intercepts (observables,) for one circuit structure, and how to refit them."""
 
     def __init__(self, options: RealTime, observables: list[Mapping[str, float]], rng: np.random.Generator) -> None:
         self.options, self.rng, self.observables = options, rng, observables
@@ -156,7 +157,7 @@ class _Map:
         return made
 
     def training(self, template: Template, points: Floats, count: int) -> _Training:
-        """Circuits whose exact values differ much."""
+        """Circuits whose exact values are far apart."""
         angles, exact = self._candidates(template, points, count)
         spread = np.abs(exact - exact.mean(axis=1, keepdims=True)) / self.sizes[:, None]
         return self._chosen(template, angles, exact, np.argsort(-spread.sum(axis=0), kind="stable")[:count])
@@ -176,7 +177,7 @@ class _Map:
         return angles, exact_values(with_angles(template.circuit, self.column, angles, None))
 
     def _chosen(self, template: Template, angles: Floats, exact: Floats, best: NDArray[np.intp]) -> _Training:
-        precision = None if self.options.shots is None else self.options.shots**-0.5
+        precision = None if self.options.shots is None else precision_of(self.options.shots)
         pub = with_angles(template.circuit, self.column, angles[best], precision)
         return _Training(pub, exact[:, best])
 
@@ -189,7 +190,7 @@ class _Map:
         _log.info("real-time mitigation: map %d fitted, slopes %s", self.fits, np.round(self.fit[0], 4))
 
     def drifted(self, reference: _Training, result: PubResult, threshold: float) -> bool:
-        """Whether the map takes the reference too far from its exact value."""
+        """Whether the mitigated reference is too far from its exact value."""
         slope, intercept = self._fitted()
         self.checks, self.served = self.checks + 1, 0
         mitigated = slope * values(result)[0][:, 0] + intercept

@@ -22,7 +22,7 @@ _MAX_BITS = 20
 
 
 class MitigatedSamplerPubResult(SamplerPubResult):
-    """Shots as they were read, and what they say about the bits before the readout.
+    """Shots, and quasi-probabilities of the bits before readout errors.
 
     Quasi-probabilities sum to 1 and may be negative, within their standard errors.
     """
@@ -104,6 +104,11 @@ class SampledReadout(ReadoutErrors):
                 known |= set(new)
         return made, missing
 
+    def assume_run(self, missing: Iterable[Sequence[int]]) -> None:
+        """In a forecast: these qubits are calibrated."""
+        for qubits in missing:
+            self._assume_known(qubits)
+
     def learn(self, qubits: Sequence[int], zeros: BitArray, ones: BitArray) -> None:
         """Take the readout factors from shots of both preparations, a bit for each qubit.
 
@@ -126,11 +131,11 @@ class SampledReadout(ReadoutErrors):
 
 
 def _measured(index: int, circuit: QuantumCircuit) -> Readout:
-    """What a circuit measures; refused where gates depend on it, as no later inverse changes what they did."""
+    """The readout of a circuit; dynamic circuits are rejected, as an inverse of the readout cannot undo gates."""
     if any(item.is_control_flow() for item in circuit.data):
         raise CircuitError(
-            f"PUB {index}, circuit {circuit.name!r}: measured bits decide on its gates, and readout mitigation cannot "
-            "undo a wrong decision; run it on the sampler itself"
+            f"PUB {index}, circuit {circuit.name!r}: gates depend on measured bits, and readout mitigation cannot "
+            "undo a wrong branch; run it on the sampler itself"
         )
     readout = Readout.of(circuit)
     if not readout.qubits:

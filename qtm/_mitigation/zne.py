@@ -1,4 +1,4 @@
-"""Zero-noise extrapolation of one scale (ZNE) and of one scale per chunk of layers (LRE)."""
+"""Zero-noise extrapolation (ZNE)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _NoFitError(Exception):
 
 
 def _with_error(limit: Callable[[Any], float], at: Floats, by: Floats) -> tuple[float, float]:
-    """The limit of the values at the scales (scales,), and its error, to first order in theirs, by one refit each."""
+    """The limit of values at the scales (scales,), and its error to first order in theirs, by one refit each."""
     found = limit(at)
     moved = [limit(at + step) - found for step in np.diag(by)[by > 0]]
     return found, float(np.linalg.norm(moved))

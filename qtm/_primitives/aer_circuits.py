@@ -1,8 +1,8 @@
-"""Where circuits with parameters meet Qiskit Aer: written so that Aer binds all of their parameters.
+"""Circuits rewritten so that Qiskit Aer binds all of their parameters.
 
 Aer 0.18 and before ignores the values that a controlled gate is bound to by a PUB, or by ``parameter_binds``
 (qiskit-aer issues 2323, 2391 and 2403): it looks for the parameters of a `ControlledGate` in the wrong place. A plain
-`Gate` of the same name, parameters and label runs the same code of Aer, meets the same noise, and is bound. So
+`Gate` of the same name, parameters and label runs the same code of Aer with the same noise, and is bound. So
 controlled gates are replaced, not decomposed: what is run is what Aer would run for the bound circuit. Gates that a
 simulation method lacks are decomposed; their noise stays one channel, on an identity that carries their name.
 """
@@ -37,12 +37,12 @@ from qtm._primitives.ideal_primitives import noise_of
 # The label of gates for which no noise model has an error.
 _NOISELESS = "qtm.noiseless"
 
-# Estimators of these packages bind every gate, or hand circuits to something that does.
+# Estimators of these packages bind every gate, or pass circuits to primitives that do.
 _BINDING = {"qiskit", "qiskit_machine_learning", "qtm"}
 
 
 def circuit_for(primitive: Any, circuit: QuantumCircuit, is_isa: bool = False) -> QuantumCircuit:
-    """The circuit as ``primitive`` binds it; itself where nothing has to be rewritten.
+    """The circuit in a form that ``primitive`` binds; the circuit itself if nothing has to be rewritten.
 
     Aer may be hidden in an estimator of the user's own. There parametrised controlled gates are replaced by their
     definitions, unless ``is_isa`` says that the circuit is in the instructions of a device.
@@ -71,17 +71,17 @@ def _is_of_aer(thing: Any) -> bool:
 
 
 def _aer_primitive(primitive: Any) -> Any:
-    """The primitive of Aer that gets the circuits of ``primitive`` as they are: itself, or one that it wraps."""
+    """The Aer primitive that receives the circuits of ``primitive`` unchanged: itself, or one that it wraps."""
     if _is_of_aer(primitive):
         return primitive
-    if _root(primitive) in _BINDING:  # its wrappers come here themselves
+    if _root(primitive) in _BINDING:  # its wrappers call this function themselves
         return None
     inner = [value for value in vars(primitive).values() if isinstance(value, BaseEstimatorV2 | BaseSamplerV2)]
     return next((aer for aer in map(_aer_primitive, inner) if aer is not None), None)
 
 
 def _varies_angles(primitive: Any) -> bool:
-    """Whether Clifford data regression gets the circuit: rotations have more Clifford angles than controlled gates."""
+    """Whether Clifford data regression uses the circuit: rotations have more Clifford angles than controlled gates."""
     return getattr(primitive, "method_name", None) in {"cdr", "real-time-cdr"}
 
 
@@ -137,7 +137,7 @@ def _binding_class(kind: Any) -> Any:
 
 
 def bindable(circuit: QuantumCircuit, simulator: Any, run_options: Mapping[str, Any]) -> QuantumCircuit:
-    """The circuit as ``simulator``, an `AerSimulator`, binds it; itself where nothing has to be rewritten.
+    """The circuit in a form that ``simulator``, an `AerSimulator`, binds; itself if nothing has to be rewritten.
 
     Parametrised controlled gates that the simulation method knows become plain gates of the same name. Whatever it
     does not know is replaced by its definition; the errors that the noise model has for it follow the definition.
@@ -159,9 +159,9 @@ def _noisy(noise: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes circuits for what knows some gates, and has errors for some.
+    """Rewrites circuits for a simulator with some known gates, and some noisy ones.
 
-    Where ``known`` is None, parametrised controlled gates are unknown, and all else is known.
+    If ``known`` is None, everything but parametrised controlled gates is known.
     """
 
     known: frozenset[str] | None
@@ -184,7 +184,7 @@ class _Writer:
     def _knows(self, item: CircuitInstruction) -> bool:
         if self.known is None:
             return not _is_unbound_controlled(item)
-        return closed_name(item) in self.known or _definition(item) is None  # Aer says what it does not know
+        return closed_name(item) in self.known or _definition(item) is None  # Aer names what it does not know
 
     def _append(self, out: QuantumCircuit, item: CircuitInstruction) -> None:
         if not self._changes(item):
@@ -206,7 +206,7 @@ class _Writer:
             out.append(item)
 
     def _append_definition(self, out: QuantumCircuit, item: CircuitInstruction) -> None:
-        """The definition of an instruction; where that has errors of its own, they alone are met."""
+        """The definition of an instruction; an error of the instruction replaces those of its definition."""
         error = next((name for name in (item.label, closed_name(item)) if name in self.noisy), None)
         if error is not None and self.known is None:
             raise CircuitError(

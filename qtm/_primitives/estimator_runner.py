@@ -1,4 +1,4 @@
-"""A circuit and its observables on any estimator: points in, values out, one job of one PUB for them all."""
+"""Expectation values of one circuit at many points, from any estimator, in one job of one PUB."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qtm._arguments import checked_precision
 from qtm._circuit.observables import Observable
-from qtm._errors import CircuitError, ObservableError, QtmError
+from qtm._errors import ObservableError
 from qtm._locks import cached_property
 from qtm._primitives.job_usage import Usage, measured_circuits, simulated_usage
-from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, text_of
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
-# Where estimators keep the noise that they run with, the first that is set: Runtime's and Aer's options,
+# Attributes in which estimators keep their precision; the first that is set counts: Runtime's and Aer's options,
 # Qiskit's reference primitives, qtm.noise.
 _NOISE_SETTINGS: tuple[tuple[Callable[[Any], Any], Callable[[float], float]], ...] = (
     (attrgetter("options.default_shots"), lambda shots: 1 / math.sqrt(shots)),
@@ -36,7 +36,7 @@ _NOISE_SETTINGS: tuple[tuple[Callable[[Any], Any], Callable[[float], float]], ..
 
 
 def shot_noise(estimator: Any) -> float:
-    """Standard deviation that an estimator aims at where a run names no precision; 0 where it is exact."""
+    """Standard deviation that an estimator targets if a run specifies no precision; 0 if it is exact."""
     for find, as_precision in _NOISE_SETTINGS:
         try:
             setting = find(estimator)
@@ -54,16 +54,16 @@ class EstimatorRunner(PrimitiveRunner):
     A call is one job, of one PUB: bindings (points, 1) against observables (observables,).
 
     Args:
-        estimator: what runs the job.
+        estimator: runs the jobs.
         circuit: without measurements.
         parameters: what the coordinates of a point are bound to, in this order.
         observables: on the qubits of ``circuit``.
         pass_manager: transpiles the circuit, here and once; the observables follow its layout.
-        precision: standard deviation to ask the estimator for; None for its own default.
-        max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
-        pub_per: what is a PUB of its own: all points of a job, or each "point", or each "observable". A simulator with
+        precision: standard deviation requested from the estimator; None for its default.
+        max_points: maximum number of points in one job; None for no limit.
+        pub_per: one PUB per "job" (all points), per "point" or per "observable". A simulator with
             a seed gives the same noise to every PUB, so that with "point" it cancels in differences.
-        is_isa: whether the circuit is in the instructions of a device, which are kept.
+        is_isa: whether the circuit is already in the instructions of a device.
 
     Raises:
         CircuitError: the pass manager cannot transpile the circuit.
@@ -94,10 +94,10 @@ class EstimatorRunner(PrimitiveRunner):
     def _lay_out(self) -> None:
         """Transpile the circuit, and lay the observables out on its qubits."""
         self._epoch = epoch_of(self._pass_manager)
-        laid_out = _transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
+        laid_out = transpiled(self._source, self._pass_manager) if self._pass_manager is not None else None
         self.observables = ObservablesArray([_operator(o, laid_out) for o in self._wanted])
-        # A copy, as a pass manager may return what it was given. Its global phase has no effect on expectation
-        # values, and parameters that only the phase holds would have to be told to the estimator.
+        # A copy, as a pass manager may return its argument. Its global phase has no effect on expectation
+        # values, and parameters that only the phase contains would need values.
         circuit = (self._source if laid_out is None else laid_out).copy()
         circuit.global_phase = 0
         self._take(circuit, is_isa=self._is_isa or laid_out is not None)
@@ -162,15 +162,6 @@ class EstimatorRunner(PrimitiveRunner):
         if self._pub_per == "observable":
             return np.concatenate(values, axis=1), None
         return np.concatenate([value.reshape(-1, self.num_outputs) for value in values]), None
-
-
-def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
-    try:
-        return pass_manager.run(circuit)
-    except QtmError:
-        raise
-    except Exception as error:
-        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
 def _operator(observable: Observable | SparsePauliOp, laid_out: QuantumCircuit | None) -> SparsePauliOp:

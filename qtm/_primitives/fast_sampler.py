@@ -41,13 +41,13 @@ class FastSampler(SimulatingPrimitive, BaseSamplerV2):
     ``if_test``, ``switch`` and ``for_loop`` are simulated exactly, by deferred measurement.
 
     Args:
-        default_shots: shots where a PUB or run names none.
+        default_shots: shots if neither the PUB nor the run specifies a number.
         seed: of the shots; an integer gives every parameter set the same random numbers.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         noise: an Aer ``NoiseModel`` or a backend: shots of the exact distribution under its noise.
-        method: how to simulate: "auto" for the cheapest exact method that can, a name such as "statevector", a pair of
-            name and options, or a `qtm.engines.SimulationMethod`.
+        method: simulation method: "auto" for the cheapest exact one that supports the circuit, a name such as
+            "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.

@@ -1,4 +1,4 @@
-"""The job that simulators return: it has run already."""
+"""The job that simulators return, which has already run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 class FinishedJob(BasePrimitiveJob[Result, JobStatus]):
     """``function(*arguments)``, run on the calling thread when the job is made.
 
-    A small circuit takes less time than to start a thread, and batches have threads of their own. As with
-    Qiskit's jobs, what goes wrong is raised by ``result``.
+    A small circuit takes less time than starting a thread, and batches have threads of their own. As with
+    Qiskit's jobs, ``result`` raises the errors.
     """
 
     def __init__(self, function: Callable[..., Result], *arguments: Any) -> None:

@@ -1,11 +1,11 @@
-"""Which primitives are ideal simulators, whose values qtm's own simulator gives as well."""
+"""Which primitives are ideal simulators, whose values equal those of qtm's own simulator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-# Shots of a sampler where the user named none; another number was asked for.
+# Shots of a sampler if the user specified none; any other number was chosen.
 _DEFAULT_SHOTS = 1024
 # Gradients that are the derivative itself where their primitive is exact.
 _EXACT_GRADIENTS = ("ParamShift", "LinComb", "Reverse", "FastReverse")
@@ -38,7 +38,7 @@ _IGNORES_PRECISION = "QMLEstimator"
 
 
 def is_ideal(primitive: Any) -> bool:
-    """Whether a primitive is an ideal simulator, which may have been asked for noise or shots."""
+    """Whether a primitive is an ideal simulator, possibly with shots or sampling noise."""
     kind = type(primitive)
     return (kind.__module__.split(".")[0], kind.__name__) in _IDEAL and noise_of(primitive) is None
 
@@ -50,14 +50,14 @@ def noise_of(primitive: Any) -> Any:
 
 
 def is_exact_sampler(sampler: Any) -> bool:
-    """Whether a sampler stands for exact probabilities."""
+    """Whether exact probabilities can replace those of a sampler."""
     kind = type(sampler)
     test = _IDEAL.get((kind.__module__.split(".")[0], kind.__name__))
     return test is not None and test(sampler)
 
 
 def is_exact_estimator(estimator: Any, default_precision: bool) -> bool:
-    """Whether an estimator stands for exact values, where the network's precision is the default one or 0."""
+    """Whether exact values can replace those of an estimator, at the default precision of networks or 0."""
     return is_exact_sampler(estimator) and (default_precision or type(estimator).__name__ == _IGNORES_PRECISION)
 
 

@@ -1,4 +1,4 @@
-"""What running PUBs costs: jobs, PUBs, circuits, executions, seconds."""
+"""Cost of running PUBs: jobs, PUBs, circuits, executions, seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEASURED_AS = str.maketrans("01+-rl", "ZZXXYY")
 
 @dataclass(frozen=True)
 class Usage:
-    """What was, or would be, used of an execution service.
+    """Usage, or forecast usage, of an execution service.
 
     Attributes:
         jobs: Jobs submitted.
@@ -56,12 +56,21 @@ class Usage:
         return ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts) + f", {self.seconds:.1f} s"
 
 
+def precision_of(shots: int) -> float:
+    """Return the precision for which Qiskit's primitives take this number of shots.
+
+    They round ``1 / precision**2`` up; for 1000 and 4000, say, rounding errors make that one shot too many.
+    """
+    precision = float(shots**-0.5)
+    return precision if math.ceil(1 / precision**2) == shots else precision * (1 + 1e-12)
+
+
 def simulated_usage(circuits: int, noise: float) -> Usage:
-    """Return the usage of one PUB on an estimator without prices of its own.
+    """Return the usage of one PUB on an estimator that reports none.
 
     Args:
         circuits: Bound circuits, each in one basis.
-        noise: Standard deviation that is aimed at; 0 counts one execution of each circuit.
+        noise: Target standard deviation; 0 counts one execution of each circuit.
     """
     shots = math.ceil(1 / noise**2 - 1e-6) if noise else 1  # the square is off by rounding
     return Usage(jobs=1, pubs=1, circuits=circuits, executions=circuits * shots)

@@ -1,4 +1,4 @@
-"""A circuit on any primitive: points in, outputs out, in jobs that are counted and checked."""
+"""Outputs of one circuit at many points, from any primitive, in jobs that are counted and checked."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
 
 from qtm._arguments import checked_int
-from qtm._errors import JobError, QtmError
+from qtm._errors import CircuitError, JobError, QtmError
 from qtm._primitives.aer_circuits import circuit_for
 from qtm._primitives.job_usage import Usage
 
@@ -24,13 +25,13 @@ logger = logging.getLogger("qtm")
 class PrimitiveRunner(ABC):
     """Outputs of one circuit at many points, from one primitive.
 
-    All points of a call are parameter bindings of one PUB, so a call is one job whatever their number. A subclass
-    hands over its circuit with `_take`.
+    All points of a call are parameter bindings of one PUB, so a call is one job. A subclass sets its circuit with
+    `_take`.
 
     Args:
-        primitive: what runs the job.
+        primitive: runs the jobs.
         parameters: what the coordinates of a point are bound to, in this order.
-        max_points: points of a job, where the service or the memory has a limit; more points are more jobs.
+        max_points: maximum number of points in one job; None for no limit.
 
     Raises:
         ParameterError: ``max_points`` is unusable.
@@ -44,19 +45,19 @@ class PrimitiveRunner(ABC):
         self.usage = Usage()
 
     def _take(self, circuit: QuantumCircuit, is_isa: bool) -> None:
-        """Run this circuit from now on, rewritten only where Aer would not bind it.
+        """Set the circuit, rewritten only where Aer would not bind it.
 
-        ``is_isa``: it is in the instructions of a device, which are kept.
+        ``is_isa``: whether it is already in the instructions of a device.
         """
         self.circuit = circuit_for(self.primitive, circuit, is_isa)
-        # Transpiling may remove a parameter that nothing depends on; primitives refuse to be told its value.
+        # Transpiling may remove a parameter that nothing depends on; primitives reject values for it.
         used = set(self.circuit.parameters)
         self._columns = [k for k, parameter in enumerate(self._parameters) if parameter in used]
         self._bound = tuple(self._parameters[k] for k in self._columns)
 
     @abstractmethod
     def _refresh(self) -> None:
-        """Called before each use: the chance to follow what has changed."""
+        """Called before each use, to follow a recalibration."""
 
     @property
     @abstractmethod
@@ -78,11 +79,11 @@ class PrimitiveRunner(ABC):
 
     @abstractmethod
     def _read(self, results: Any, pubs: list[Any]) -> tuple[np.ndarray, str | None]:
-        """Outputs (points, outputs) of a job's result, and what is wrong with them, if anything."""
+        """Outputs (points, outputs) of a job's result, and what is wrong with them, or None."""
 
     @abstractmethod
     def _usage_of(self, pubs: list[Any]) -> Usage:
-        """What a job of these PUBs uses."""
+        """Usage of a job of these PUBs."""
 
     def values(self, points: np.ndarray) -> np.ndarray:
         """Outputs (..., outputs) at points (..., coordinates), in radians.
@@ -114,7 +115,7 @@ class PrimitiveRunner(ABC):
         return self.primitive.state_dict() if hasattr(self.primitive, "forecast") else None
 
     def preview(self, points: int) -> Usage:
-        """What ``values`` of so many points would use; nothing is submitted."""
+        """Forecast the usage of ``values`` at so many points; nothing is submitted."""
         self._refresh()
         jobs = self._jobs(np.zeros((points, len(self._parameters))))
         return sum((self._usage_of(pubs) for pubs in jobs), Usage())
@@ -129,7 +130,7 @@ class PrimitiveRunner(ABC):
         usage = self._usage_of(pubs)
         try:
             job = self._run(pubs)
-        except QtmError:  # says what went wrong already: a budget, a circuit that does not fit
+        except QtmError:  # its message is complete: a budget, a circuit that does not fit
             raise
         except Exception as error:
             sent = f"; submitted before it: job {', '.join(map(_job_id, before))}" if before else ""
@@ -160,8 +161,22 @@ class PrimitiveRunner(ABC):
 
 
 def epoch_of(pass_manager: Any) -> int:
-    """How often the device was recalibrated, if the pass manager is that of a device."""
+    """Number of recalibrations, if the pass manager is that of a device."""
     return int(getattr(pass_manager, "epoch", 0))
+
+
+def transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager) -> QuantumCircuit:
+    """Transpile a circuit.
+
+    Raises:
+        CircuitError: the pass manager cannot transpile it.
+    """
+    try:
+        return pass_manager.run(circuit)
+    except QtmError:
+        raise
+    except Exception as error:
+        raise CircuitError(f"the pass manager cannot transpile circuit {circuit.name!r}: {text_of(error)}") from error
 
 
 def _job_id(job: Any) -> str:

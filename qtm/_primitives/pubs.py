@@ -1,4 +1,4 @@
-"""PUBs that a user gives to a primitive, read by Qiskit, with errors that name the PUB and say what one is."""
+"""Coercion of PUBs by Qiskit, with errors that name the PUB and the expected form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_SAMPLER = f"circuit, or (circuit, {_VALUES})"
 
 
 def estimator_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[EstimatorPub]:
-    """The PUBs of an estimator, those without precision with this one.
+    """Coerce PUBs of an estimator; those without a precision get this one.
 
     Raises:
         CircuitError: a PUB is malformed.
@@ -34,7 +34,7 @@ def estimator_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) ->
 
 
 def sampler_pubs(pubs: Iterable[SamplerPubLike], shots: int | None) -> list[SamplerPub]:
-    """The PUBs of a sampler, those without shots with this many.
+    """Coerce PUBs of a sampler; those without shots get this number.
 
     Raises:
         CircuitError: a PUB is malformed.

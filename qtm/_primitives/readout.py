@@ -1,4 +1,4 @@
-"""Where the measured bits of a circuit end up."""
+"""The classical bits into which a circuit measures."""
 
 from __future__ import annotations
 

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.passmanager import BasePassManager
 from qiskit.primitives import BaseSamplerV2, BitArray
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qtm._primitives.job_usage import Usage
-from qtm._primitives.primitive_runner import PrimitiveRunner
+from qtm._primitives.primitive_runner import PrimitiveRunner, epoch_of, logger, transpiled
 
-# Where samplers keep their number of shots, the first that is set.
+# Attributes in which samplers keep their number of shots; the first that is set counts.
 _SHOTS = (attrgetter("options.default_shots"), attrgetter("default_shots"))
 _DEFAULT_SHOTS = 1024  # of Qiskit's samplers and of Aer's
 
 
 def shots_of_sampler(sampler: Any) -> int:
-    """Return the shots of PUBs that name none."""
+    """Return the number of shots of PUBs that specify none."""
     for find in _SHOTS:
         try:
             shots = find(sampler)
@@ -38,12 +39,14 @@ class SamplerRunner(PrimitiveRunner):
     """Outputs of one circuit at many points, from any ``BaseSamplerV2``. A call is one job, of one PUB.
 
     Args:
-        sampler: what runs the job.
+        sampler: runs the jobs.
         circuit: measured into a register ``meas``.
         parameters: what the coordinates of a point are bound to, in this order.
         num_outputs: outputs of a point.
         read: gives outputs (points, outputs) from outcomes and their shares (points, outcomes) of the shots.
-        is_isa: whether the circuit is in the instructions of a device, which are kept.
+        is_isa: whether the circuit is already in the instructions of a device.
+        pass_manager: transpiles the circuit, and again when its device was recalibrated.
+        max_points: maximum number of points in one job; None for no limit.
     """
 
     def __init__(
@@ -54,14 +57,32 @@ class SamplerRunner(PrimitiveRunner):
         num_outputs: int,
         read: Callable[[Sequence[int], np.ndarray], np.ndarray],
         *,
-        is_isa: bool,
+        is_isa: bool = False,
+        pass_manager: BasePassManager | None = None,
+        max_points: int | None = None,
     ) -> None:
-        super().__init__(sampler, parameters)
+        super().__init__(sampler, parameters, max_points=max_points)
         self._num_outputs, self._outputs_of = num_outputs, read
-        self._take(circuit, is_isa)
+        self._source, self._is_isa, self._pass_manager = circuit, is_isa, pass_manager
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self._epoch = epoch_of(self._pass_manager)
+        if self._pass_manager is None:
+            self._take(self._source, self._is_isa)
+            return
+        found = transpiled(self._source, self._pass_manager).copy()
+        found.global_phase = 0  # it may contain parameters, which would need values
+        self._take(found, is_isa=True)
 
     def _refresh(self) -> None:
-        """The circuit was transpiled by the caller, once."""
+        if self._epoch != epoch_of(self._pass_manager):
+            self._lay_out()
+            logger.info("the device was recalibrated: circuit %s was transpiled again", self._source.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Qiskit's preset pass managers do not pickle, and this one has done its work.
+        return {**self.__dict__, "_pass_manager": None, "_epoch": 0}
 
     @property
     def num_outputs(self) -> int:

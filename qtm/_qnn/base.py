@@ -15,7 +15,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from qtm._arguments import check_method, checked_flag, is_whole, shown
+from qtm._arguments import check_method, checked_flag, checked_int, is_whole, shown
 from qtm._errors import CircuitError, DtypeError, JobError, ParameterError, ShapeError, require
 from qtm._gradients.jacobian import jacobian
 from qtm._gradients.method import GradientMethod
@@ -174,6 +174,16 @@ class QuantumNetwork(ABC):
         """Usage of the primitive by `forward` and `backward`; a user's ``gradient`` is not counted."""
         own = Usage() if self._on_primitive is None else self._on_primitive.usage
         return self._earlier_usage + own
+
+    def estimate_usage(self, batch: int, steps: int = 1) -> Usage:
+        """Forecast the usage of training steps, `forward` and `backward` of a batch; nothing is submitted.
+
+        An exact simulator counts nothing, and a user's ``gradient`` is not counted.
+        """
+        batch = checked_int(batch, "batch", "give the number of inputs of a call")
+        steps = checked_int(steps, "steps", "give the number of training steps")
+        by = (self._input_gradients and self.num_inputs > 0, True)
+        return self._method().differentiating(by).preview(batch, steps)
 
     def _values(self, rows: np.ndarray) -> np.ndarray:
         if not len(rows):

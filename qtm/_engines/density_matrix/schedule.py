@@ -77,7 +77,7 @@ class Schedule:
 
 
 def measured(frame_coordinates: Coordinates, terms: Terms) -> list[list[tuple[int, float]]]:
-    """Strings of observables pulled back through the frame; their coefficients take up the signs."""
+    """Strings of observables pulled back through the frame; signs go into their coefficients."""
     n, frame = frame_coordinates.num_qubits, frame_coordinates.frame
     found = []
     for observable in terms:
@@ -222,7 +222,7 @@ class _Builder:
         return alive
 
     def acts(self, item: Rotation | Shift, rows: np.ndarray) -> np.ndarray:
-        """Which rows a rotation turns, or a shift takes from or adds to (more or less: I or Z on its qubit)."""
+        """Which rows a rotation turns, or a shift takes from or adds to (a superset: I or Z on its qubit)."""
         if isinstance(item, Rotation):
             return odd_rows(rows, self.rows.against(item.string)) == 1
         return odd_rows(rows, self.rows.against(item.string)) == 0
@@ -230,7 +230,7 @@ class _Builder:
     def partition(self, items: list[Item]) -> list[_Pass]:
         passes = []
         pending = list(items)
-        strength = 1.0  # what the scales since the last checkpoint have left of a row at least
+        strength = 1.0  # the smallest factor that the scales since the last checkpoint leave on any row
         while pending:
             taken, pending, strength = self.next_pass(pending, strength)
             passes.append(taken)
@@ -245,7 +245,7 @@ class _Builder:
             elif isinstance(item, Scale):
                 left = strength * self.strength(item)
                 if left < self.least:
-                    # Not to be undone by division: the state before it is kept, at the start of a pass.
+                    # Division cannot undo it: the state before it is kept, at the start of a pass.
                     if found.items:
                         return found, skipped + pending[place:], strength
                     found.checkpoint, left = True, 1.0

@@ -39,9 +39,9 @@ from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-# Rows of a tile (bits): two states of them fit the second-level cache or, where whole states fit that, the first.
-_TILE_BITS, _TILE_BITS_WITHIN = 9, 7
-_WITHIN_BITS = 12  # rows of a state of which two fit the second-level cache
+# Rows of a tile: two states of them fit the second-level cache or, where that holds whole states, the first-level one.
+_TILE_BITS, _SMALL_TILE_BITS = 9, 7
+_SMALL_BITS = 12  # rows of a state of which two fit the second-level cache
 _EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save
 _GROWTH = MAX_GENERATORS  # bits by which a support grows before what that makes possible is done, three in a pass
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
@@ -94,7 +94,7 @@ class _Builder:
     @property
     def tile_bits(self) -> int:
         """How many masks may span a tile."""
-        return _TILE_BITS_WITHIN if self.row_bits <= _WITHIN_BITS else _TILE_BITS
+        return _SMALL_TILE_BITS if self.row_bits <= _SMALL_BITS else _TILE_BITS
 
     def split(self, mask: int) -> tuple[int, int]:
         """A mask's rows and its lanes."""
@@ -208,7 +208,7 @@ class _Builder:
         passes: list[list[list[Rotation]]] = []
         masks: list[int] = []
         for group in groups:
-            more = [*masks, *(self.split(x)[0] for x, _, _ in group)]
+            more = [*masks, *(m for x, _, _ in group if (m := self.split(x)[0]))]
             if passes and len(pivots(more)) == len(more) <= self.tile_bits:
                 passes[-1].append(group)
                 masks = more
@@ -219,10 +219,7 @@ class _Builder:
 
     def _pass(self, groups: list[list[Rotation]]) -> None:
         rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
-        if rows[0][0] == 0:
-            self._operation(ROTATE_LANES, self.row_bits, groups[0])
-            return
-        span = [m for masks in rows for m in masks]
+        span = [m for masks in rows for m in masks if m]  # a rotation between lanes has no mask of rows
         for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
             if len(span) < self.tile_bits and len(pivots([*span, 1 << bit])) > len(span):
                 span.append(1 << bit)

@@ -43,8 +43,8 @@ class Tiling:
         amplitudes: of one sample's state.
         numbers: real numbers of one sample's state.
         tile_numbers: real numbers of the states of a tile.
-        buffer_numbers: the same with what is kept beside, scales and the cosines, sines and tangents of all angles.
-        tile_bytes: the same in bytes.
+        buffer_numbers: with what is kept behind them: scales, and cosines, sines and tangents of the slots' angles.
+        tile_bytes: of a buffer.
     """
 
     def __init__(self, recipe: Recipe, real: np.dtype, threads: int) -> None:

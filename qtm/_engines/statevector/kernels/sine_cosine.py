@@ -87,8 +87,8 @@ def reduced_product(typing, coefficient, angle):
 def add_terms(typing, target, slot, coefficient, angles, first, column, stride, bound, scale):
     """target[slot] += coefficient * angles[first + lane * stride, column] on every lane; returns whether it did so.
 
-    It does not where one of these terms exceeds ``bound``. Lanes beyond the last row of ``angles`` repeat that row. The
-    row ``scale`` has as many lanes.
+    It does not where one of these terms exceeds ``bound``. Lanes beyond the last row of ``angles`` repeat that row.
+    There are as many lanes as in the row ``scale``.
     """
     count = lanes(str(scale.dtype))
     numbers = [types.int64, types.float64, angles, types.int64, types.int64, types.int64, types.float64]

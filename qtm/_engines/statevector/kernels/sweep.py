@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qtm._engines.statevector.kernels import lane_rotations, rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels.compilation import inlined, jit
+from qtm._engines.statevector.kernels.lane_rotations import LANES_MOVE, LANES_PAIR, LANES_STAY
 from qtm._engines.statevector.kernels.recipe import (
     BITS,
     COUNT,
@@ -26,10 +27,10 @@ from qtm._engines.statevector.kernels.recipe import (
     GROUPS,
     KIND,
     LANES,
+    MASKS,
     PHASE,
     PLACE,
     ROTATE,
-    ROTATE_LANES,
     SECOND_COUNT,
     SECOND_INDEX,
     SLOT,
@@ -59,7 +60,7 @@ class Scratch(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles beside its state."""
+    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles behind the state."""
 
     cosine: np.ndarray  # (slots * lanes,) of half the slots' angles
     sine: np.ndarray  # the same, and so the tangents
@@ -230,17 +231,19 @@ def tile_base(number: int, op: Any, index: Any) -> int:
 
 
 @jit
-def lanes_move(op: Any) -> int:
-    """1 where a generator of an operation pairs lanes, else 0."""
-    return 1 if op[LANES] | op[LANES + 1] | op[LANES + 2] else 0
+def lanes_of(op: Any) -> int:
+    """What becomes of the lanes in an operation."""
+    if op[LANES] | op[LANES + 1] | op[LANES + 2]:
+        return LANES_MOVE if op[MASKS] else LANES_PAIR
+    return LANES_STAY
 
 
 @inlined
 def rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
     """One generator of an operation, cosine and all."""
     cosine, sine, member, size = work.cosine, work.sine, team.member, team.size
-    if op[KIND] == ROTATE_LANES:
-        rotations.rotate_lanes(state, op, cosine, sine, member, size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.rotate_lanes(state, op, cosine, sine, member, size, parts)
     else:
         rotations.rotate_full(state, op, which, cosine, sine, member, size, parts, int(op[KIND] == DOUBLE_SUPPORT))
 
@@ -251,8 +254,8 @@ def rotate_one_adjoint(
 ) -> None:
     """Undo `rotate_one` on state and cotangent, and add the generator's sum."""
     cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
-    if op[KIND] == ROTATE_LANES:
-        rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
     else:
         doubled = int(op[KIND] == DOUBLE_SUPPORT)
         rotations.rotate_full_adjoint(state, cotangent, op, which, cosine, sine, sums, member, size, parts, doubled)
@@ -274,7 +277,7 @@ def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last:
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_move(op))
+            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_of(op))
     simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
@@ -289,7 +292,7 @@ def _pass_reverse(
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            moved = lanes_move(op)
+            moved = lanes_of(op)
             rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 

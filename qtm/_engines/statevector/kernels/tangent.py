@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qtm._engines.statevector.kernels import lane_rotations, rotations, simd
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd
 from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.expectation import add_row, collect, collect_initial, observe, start_state
 from qtm._engines.statevector.kernels.recipe import (
@@ -30,10 +30,10 @@ from qtm._engines.statevector.kernels.recipe import (
     FIRST_INDEX,
     GROUPS,
     KIND,
+    MASKS,
     PHASE,
     PLACE,
     ROTATE,
-    ROTATE_LANES,
     SECOND_COUNT,
     SECOND_INDEX,
     SLOT,
@@ -52,7 +52,7 @@ from qtm._engines.statevector.kernels.sweep import (
     Workspace,
     build_phases,
     fill,
-    lanes_move,
+    lanes_of,
     odd_lane,
     prepare,
     reduce_weights,
@@ -116,8 +116,8 @@ def _build_phase_direction(op: Any, along: Direction, lanes: int) -> None:
 
 @inlined
 def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: Any, team: Team) -> None:
-    if op[KIND] == ROTATE_LANES:
-        rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
     else:
         doubled = int(op[KIND] == DOUBLE_SUPPORT)
         rotations.add_generator(target, source, op, which, half, team.member, team.size, parts, doubled)
@@ -136,7 +136,7 @@ def _pass_forward(
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_move(op))
+            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_of(op))
     simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
@@ -161,7 +161,7 @@ def _pass_reverse(
             op = ops[number]
             rotations.rotate_tangent_adjoint(
                 state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT], parts,
-                lanes_move(op),
+                lanes_of(op),
             )  # fmt: skip
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 
