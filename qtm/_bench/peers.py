@@ -88,6 +88,10 @@ PEERS: dict[str, Peer] = {
     "tensorcircuit-lightcone": Peer(
         "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "lightcone"), compiles=True,
     ),
+    # The same program in another form: a scalar loss, differentiated by inputs and weights.
+    "tensorcircuit-loss": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--step", "loss"), compiles=True,
+    ),
     "quimb": Peer("quimb", "quimb", _BOTH, compiles=True),
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
@@ -96,6 +100,8 @@ PEERS: dict[str, Peer] = {
     "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
     "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
     "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "tensorcircuit-mps": Peer("tensorcircuit_mps", "tensorcircuit", compiles=True, states="mps", tolerance=1e-6),
+    "aer-mps": Peer("aer_mps", "qiskit_aer", states="mps", tolerance=1e-6),
     "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
@@ -109,6 +115,9 @@ PEERS: dict[str, Peer] = {
     ),
     "tensorcircuit-gpu": Peer("tensorcircuit", "jax_cuda12_plugin", _BOTH, compiles=True, states="gpu"),
     "torchquantum-gpu": Peer("torchquantum", "torchquantum", ("single",), ("--device", "cuda"), states="gpu"),
+    "scaluq": Peer("scaluq", "scaluq", _BOTH),
+    "pyqtorch": Peer("pyqtorch", "pyqtorch", _BOTH),
+    "squlearn": Peer("squlearn", "squlearn"),
 }  # fmt: skip
 
 # For kernel matrices, in place of values and gradients.
@@ -234,14 +243,14 @@ class PeerProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> int:
-        """Make a case ready; how many of its samples will be run."""
+    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> dict[str, Any]:
+        """Make a case ready; the answer says how many of its ``samples`` will be run."""
         data = case.data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "data.npz"
             np.savez(path, inputs=data.inputs, weights=data.weights, cotangent=data.cotangent)
             job = {"job": "load", "circuit": describe(case), "dtype": dtype, "data": str(path)}
-            return int(self.ask(job | {"samples": samples}, timeout)["samples"])
+            return self.ask(job | {"samples": samples}, timeout)
 
     def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a job and wait for its answer.

@@ -95,6 +95,7 @@ class Workload:
     states: str = "vector"  # of the peers
     stop: float = inf  # seconds: the default of `compare.Settings.stop`
     patience: float = 60.0  # seconds: that of `compare.Settings.patience`
+    memory: str = ""  # the name of the workload, where the peak of a process of its own is measured too
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
@@ -204,13 +205,13 @@ WORKLOADS: dict[str, Workload] = {
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
         lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
-        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0,
+        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0, memory="noise",
     ),
     "mps-step": Workload(
         "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
         "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
         lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
-        method=("matrix_product_state", {"max_bond": 32}), states="mps",
+        method=("matrix_product_state", {"max_bond": 32}), states="mps", memory="mps-step",
     ),
 }  # fmt: skip
 
