@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +25,11 @@ from typing import Any
 
 import torch
 
-from qtm._bench import kernel_matrices, kernels, matrix_product_states, noise, second, training
+from qtm._bench import gpu, ground_states, kernel_matrices, kernels, noise, second, training
 from qtm._bench.compare import Row, Settings, alone, beside, now
 from qtm._bench.options import common, comparing, comparing_kernels, peers_of, sized, titled, training_mps
-from qtm._bench.peers import KERNEL_PEERS, parse_assignments, python_of
-from qtm._bench.report import Report, comparison_table, core_table, show, training_lines
+from qtm._bench.peers import KERNEL_PEERS, chosen_peers, parse_assignments
+from qtm._bench.report import Report, comparison_table, core_table, ground_state_lines, show, training_lines
 from qtm._bench.tables import write_tables
 from qtm._bench.timing import alternate
 from qtm._bench.workloads import WORKLOADS, Case, QtmRunner, Workload
@@ -39,8 +40,6 @@ logger = logging.getLogger("qtm")
 
 _MOST_EPISODES = 1500
 _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit of depth 3"
-
-_MPS_TITLE = "Fig. 9 of [2]: XXZ ring trained as a matrix product state"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtypes", nargs="+", choices=("double", "single"), default=["double"], help="precisions"
     )
     second_order.set_defaults(run=_run_second)
-    mps = titled(commands, "mps", _MPS_TITLE)
+    mps = titled(commands, "mps", ground_states.TITLE)
     common(mps, repeats=10)
     training_mps(mps)
     mps.set_defaults(run=_run_mps)
@@ -100,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     common(kernel, repeats=7)
     comparing_kernels(kernel)
     kernel.set_defaults(run=_run_kernel)
+    on_gpu = titled(commands, "gpu", "steps on a GPU, beside the CPU and other packages on the same GPU")
+    common(on_gpu, repeats=7)
+    gpu.add_options(on_gpu)
+    on_gpu.set_defaults(run=_run_gpu)
     tables = commands.add_parser("tables", help="fill the tables of the documents from the JSON files")
     tables.add_argument("--check", action="store_true", help="change nothing; fail if a table differs from the results")
     tables.set_defaults(run=_run_tables)
@@ -148,8 +151,6 @@ def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, do
     for x in sizes:
         for row in noise.rows(workload.case(x, settings.batch), settings.threads, settings.repeats):
             done(row)
-    if sys.platform != "win32":  # which does not say how much memory a process has taken
-        done(noise.memory_row(max(sizes), settings.batch or workload.batch, settings.threads))
 
 
 def _run_threads(options: argparse.Namespace) -> int:
@@ -191,12 +192,22 @@ def _run_kernel(options: argparse.Namespace) -> int:
     sizes = options.qubits or quick[0], options.samples or quick[1]
     head = {"title": kernel_matrices.TITLE, "axis": "qubits", "commands": [options.command], "threads": threads}
     report = Report("kernel", options.json, head)
-    installed = [name for name in KERNEL_PEERS if python_of(name, settings.pythons, KERNEL_PEERS) is not None]
+    named = options.peers or []
+    peers = [] if "none" in named else chosen_peers(named, KERNEL_PEERS, settings.pythons, KERNEL_PEERS)
     with _progress("kernel") as bar:
         done = _recorder(report, bar)
         kernel_matrices.alone(*sizes, settings, done)
-        for peer in [name for name in options.peers or installed if name != "none"]:
+        for peer in peers:
             report.about(peer, kernel_matrices.beside(peer, *sizes, settings, done))
+    return _finish(report, options)
+
+
+def _run_gpu(options: argparse.Namespace) -> int:
+    workload, settings = gpu.asked(options)
+    head = {"title": workload.title, "axis": "qubits", "commands": [options.command], "threads": settings.threads}
+    report = Report("gpu", options.json, head)
+    with _progress("gpu") as bar:
+        gpu.measure(workload, options, settings, _chosen(options, workload, settings), report, _recorder(report, bar))
     return _finish(report, options)
 
 
@@ -232,8 +243,8 @@ def _chosen(options: argparse.Namespace, workload: Workload, settings: Settings)
             raise ParameterError("--peers none excludes other names")
         return []
     if "all" in named:
-        return peers_of(workload)
-    return named or [name for name in peers_of(workload) if python_of(name, settings.pythons) is not None]
+        named = peers_of(workload)
+    return chosen_peers(named, peers_of(workload), settings.pythons)
 
 
 def _report(
@@ -263,35 +274,43 @@ def _finish(report: Report, options: argparse.Namespace) -> int:
     if options.plot:
         from qtm._bench.plots import comparison_figure
 
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
-        comparison_figure(content).savefig(options.plot, dpi=150)
-        print(f"wrote {options.plot}")
+        _save(comparison_figure(content), options.plot)
     return 0
 
 
 def _run_mps(options: argparse.Namespace) -> int:
     """Trainings from ``repeats`` starts with each truncation."""
     qubits, epochs, starts = (8, 2, 1) if options.quick else (options.qubits, options.epochs, options.repeats)
-    head = {"title": _MPS_TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads()}
+    head = {
+        "title": ground_states.TITLE, "axis": "", "commands": [options.command], "threads": torch.get_num_threads(),
+    }  # fmt: skip
     report = Report("mps", options.json, head)
-    last = []
-    with _progress("mps", "epoch") as bar:
+    how = f"adam, rate {options.rate}" if options.optimizer == "adam" else options.optimizer
+    with _progress("mps", "update") as bar:
         for truncation in options.truncations:
-            for seed in range(starts):
-                training = None
-                for training in matrix_product_states.train(
-                    qubits, options.ansatz, truncation, epochs, seed, options.rate, options.optimizer
-                ):
-                    bar.set_postfix_str(f"{truncation}, start {seed}: error {training.errors[-1]:.2%}")
-                    bar.update()
-                assert training is not None
-                how = f"rate {options.rate}" if options.optimizer == "adam" else options.optimizer
-                what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}"
-                report.training({"what": what, **asdict(training), "qubits": qubits, "measured": now()})
-                last.append((what, seed, training))
-    for what, seed, training in last:
-        print(f"{what}, start {seed}: error {training.errors[-1]:.2%}, {training.step_seconds:.2f} s a step")
+            latest: list[ground_states.Training] = []
+            for latest in ground_states.train(
+                qubits, options.ansatz, truncation, epochs, range(starts), options.rate, options.optimizer
+            ):
+                median = statistics.median(t.errors[-1] for t in latest)
+                bar.set_postfix_str(f"{truncation}, {len(latest)} starts: median error {median:.2%}")
+                bar.update()
+            what = f"{options.ansatz}, {qubits} qubits, {truncation}, {how}, {epochs} epochs"
+            for training_ in latest:
+                report.training({"what": what, **training_.as_dict(), "qubits": qubits, "measured": now()})
+    for line in ground_state_lines(report.content):
+        print(line)
+    if options.plot:
+        from qtm._bench.plots import ground_state_figure
+
+        _save(ground_state_figure(report.content), options.plot)
     return 0
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
 
 
 # --- Trainings --------------------------------------------------------------------------------------------------

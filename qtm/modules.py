@@ -27,7 +27,7 @@ from qtm._noise.aer_model import Noise, read_noise
 from qtm._noise.trainable import TrainableNoise
 from qtm._parts.stacking import PartLike, stack
 from qtm._primitives.job_usage import Usage
-from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.autograd import complex_name, dtype_and_device, expectation_values
 from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
 from qtm._torch.outcomes import drawn
@@ -39,7 +39,9 @@ class QuantumModule(CircuitModule):
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
-    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128.
+    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128. So does the
+    device: after ``module.to("cuda")`` state vectors and matrix product states are computed on the GPU, without noise,
+    with first derivatives in reverse mode. Whatever does not compute there is refused.
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
@@ -79,8 +81,8 @@ class QuantumModule(CircuitModule):
         num_threads_forward: threads of the forward pass; 0 means all cores.
         num_threads_backward: threads of the backward pass; 0 means all cores.
         executor: a `concurrent.futures.Executor` (process pool, dask, MPI, ...) that evaluates the batch instead of
-            threads, split into ``num_threads`` shares (0: one per worker). Copies of the module share it; it is not
-            pickled with the module.
+            threads, split into ``num_threads`` shares (0: one per worker): expectation values and first derivatives;
+            with a state vector all else is computed in this process. Copies of the module share it; it is not pickled.
         encoding_gradients_flag: False stops gradients at the inputs; otherwise they are computed exactly when an
             input requires them.
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
@@ -213,7 +215,7 @@ class QuantumModule(CircuitModule):
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
             ParameterError: a value is NaN or infinite.
-            DtypeError: a dtype or device is not supported.
+            DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
         if inputs is not None:
@@ -235,7 +237,7 @@ class QuantumModule(CircuitModule):
 
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
-        method = self._method(dtype_of(sets, inputs))
+        method = self._method(*dtype_and_device(sets, inputs))
         by_sets = [s.requires_grad for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
@@ -243,11 +245,11 @@ class QuantumModule(CircuitModule):
             values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
         return values if self._is_real else _with_phase(method, values, inputs, sets)
 
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
-        name = complex_name(dtype)
-        if name not in self._methods:
-            self._methods[name] = make_method(self._settings, name)
-        return self._methods[name]
+    def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:
+        key = dtype, device
+        if key not in self._methods:
+            self._methods[key] = make_method(self._settings.on_device(device), complex_name(dtype))
+        return self._methods[key]
 
     def sample(self, inputs: Any = None, *, shots: int = 1024, seed: int | None = None) -> Tensor:
         """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.

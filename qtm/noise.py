@@ -52,7 +52,7 @@ def noisy_estimator(
     seed: int | None = None,
     service: Any = None,
 ) -> NoisyEstimator:
-    """Return an ``EstimatorV2`` that simulates a noisy device with Aer.
+    """Return an ``EstimatorV2`` that simulates a noisy device with qtm's density matrix, or with Aer.
 
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).

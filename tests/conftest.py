@@ -15,6 +15,8 @@ from qtm._engines.statevector.cone_engine import ConeEngine as Engine
 from qtm._engines.statevector.contention import CONTENTION
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if not torch.cuda.is_available():  # the kernels for GPUs run in Triton's interpreter, which it must know on import
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SEED = 20250
 CONTENTION.note = lambda threads, computed, waited: None  # type: ignore[method-assign]  # tests share their cores
@@ -57,7 +59,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``thinned(n)`` only every n-th case is not slow: whole tables take long, samples do not."""
+    """Mark all but every n-th case of a test marked ``thinned(n)`` as slow."""
     seen: Counter[tuple[str, str]] = Counter()
     for item in items:
         if (marker := item.get_closest_marker("thinned")) is not None:

@@ -174,6 +174,7 @@ def refusal(name: str) -> str:
 @pytest.mark.parametrize("noisy", [False, True], ids=["ideal", "noisy"])
 @pytest.mark.parametrize("way", EXACT)
 @each_gate
+@pytest.mark.thinned(7)
 def test_values_are_those_of_the_bound_circuit(name: str, way: str, noisy: bool) -> None:
     circuit = circuit_of(name)
     noise = noise_on(GATES[name]) if noisy else None
@@ -221,6 +222,7 @@ SHOTS = 20_000
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["ideal", "noisy"])
 @pytest.mark.parametrize("name", ["cp", "crx", "cry", "crz", "cu", "cu1", "cu3", "rzz", "open cp"])
+@pytest.mark.thinned(5)
 def test_sampled_probabilities_are_those_of_the_bound_circuit(name: str, noisy: bool) -> None:
     circuit, gate = circuit_of(name), GATES[name]
     options = {"method": "density_matrix", "noise_model": noise_on(gate) if noisy else None}
@@ -235,6 +237,7 @@ def test_sampled_probabilities_are_those_of_the_bound_circuit(name: str, noisy: 
 @pytest.mark.parametrize("kind", ["executor", "v2"])
 @pytest.mark.parametrize("name", ["cp", "crx", "cry", "crz", "cu"])
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.thinned(4)
 def test_a_connection_to_an_aer_simulator_binds_every_gate(name: str, kind: str) -> None:
     circuit = circuit_of(name)
     with hardware.connect(AerSimulator(), estimator=kind, shots=SHOTS, seed_simulator=3) as device:

@@ -199,6 +199,7 @@ def test_protocols_measure_what_the_noise_is(drifting):
             assert 0.5 * gate < found["clifford_error", q] < 2.5 * gate
 
 
+@pytest.mark.slow
 def test_measured_drift_stops_a_training_and_renews_the_maps(drifting, tmp_path, monkeypatch):
     backend, device = drifting
     renewed = []

@@ -28,7 +28,7 @@ LINE = 156  # qubits of a device
 @pytest.fixture
 def every_cone_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Split where it does not pay too, so that small circuits can be checked."""
-    monkeypatch.setattr(engine, "_cones", cone_groups.cones_of)  # past the cache
+    monkeypatch.setattr(engine, "known_cones", cone_groups.cones_of)  # past the cache
     monkeypatch.setattr(cone_groups, "_SPLIT_BITS", 0)
     monkeypatch.setattr(cone_groups, "_WORTH_MERGING", 0.0)
     monkeypatch.setattr(cone_groups._Grouping, "_one_is_cheaper", lambda *_: False)

@@ -229,6 +229,7 @@ def gradient_variance(model: ModelCircuit, observable: SparsePauliOp, samples: i
     return float(np.var(derivatives))
 
 
+@pytest.mark.slow
 def test_gradients_vanish_where_they_are_said_to_and_not_where_not() -> None:
     """From 6 to 10 qubits: deep hardware-efficient circuits lose a factor of 2 per qubit, 16; weight 1 about 4."""
     deep, kept = [], []

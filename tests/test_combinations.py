@@ -121,6 +121,7 @@ def bound_values(isa: QuantumCircuit, by_name: dict[str, float]) -> np.ndarray:
 
 @each_encoding
 @pytest.mark.parametrize("split", [False, True])
+@pytest.mark.thinned(5)
 def test_a_circuit_from_the_journal_binds_the_parameters_of_the_caller(
     encoding: str, split: bool, tmp_path: Any
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_circuit_from_the_journal_binds_the_parameters_of_the_caller(
 
 @each_encoding
 @each_gradient
+@pytest.mark.thinned(5)
 def test_a_second_module_and_a_resumed_run_train(encoding: str, gradient: str, tmp_path: Any) -> None:
     def trained(connection: hardware.Connection) -> tuple[np.ndarray, np.ndarray]:
         settings = {"estimator": connection.estimator, "pass_manager": connection.pass_manager}
@@ -209,6 +211,7 @@ def test_every_mitigation_is_combined() -> None:
 @pytest.mark.parametrize("method", MITIGATIONS)
 @each_gradient
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.thinned(11)
 def test_every_combination_takes_a_step(name: str, gradient: str, method: str, circuit: str) -> None:
     make, *tolerances = ESTIMATORS[name]
     estimator, pass_manager = make()

@@ -107,6 +107,7 @@ GRADCHECKS += [(ours, kind, "network") for kind in KINDS] + [(peer, "default", "
 
 
 @pytest.mark.parametrize(("package", "kind", "execution"), GRADCHECKS)
+@pytest.mark.thinned(3)
 def test_gradcheck(package: Any, kind: str, execution: str) -> None:
     """By inputs and weights. In their connector a tuple output_shape with input gradients raises."""
     layer = TorchConnector(network(package, kind), WEIGHTS, execution=execution).double()
@@ -121,6 +122,7 @@ def test_gradcheck(package: Any, kind: str, execution: str) -> None:
 @each_kind
 @each_dtype
 @pytest.mark.parametrize("seed", [41, 42])
+@pytest.mark.thinned(7)
 def test_agrees_with_their_connector(kind: str, dtype: torch.dtype, tolerance: float, seed: int) -> None:
     case = random_case(seed)
     theirs = network(peer, kind, case)
@@ -400,6 +402,7 @@ def _with(layer: TorchConnector, weights: np.ndarray, x: Tensor) -> np.ndarray:
 @each_package
 @pytest.mark.parametrize("kind", ["outcomes", "parity", "pairs"])
 @pytest.mark.parametrize("execution", ["fast", "network"])
+@pytest.mark.thinned(5)
 def test_sparse(package: Any, kind: str, execution: str) -> None:
     if package is peer or execution == "network":
         pytest.importorskip("sparse")

@@ -106,6 +106,7 @@ def test_create_graph_is_refused_where_the_network_computes() -> None:
 @each_package
 @pytest.mark.parametrize("execution", ["fast", "network"])
 @pytest.mark.parametrize("kind", ["observables", "pairs"])
+@pytest.mark.thinned(3)
 def test_torch_func(package: Any, kind: str, execution: str) -> None:
     layer = TorchConnector(network(package, kind), WEIGHTS, execution=execution).double()
     weights = layer.weight.detach()
@@ -209,6 +210,7 @@ def losses(connector: Any, kind: str, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", ["default", "parity"])
+@pytest.mark.slow
 def test_the_same_losses_with_one_import_changed(kind: str) -> None:
     pytest.importorskip("sklearn")
     mine = losses(TorchConnector, kind, 12)
@@ -219,6 +221,7 @@ def test_the_same_losses_with_one_import_changed(kind: str) -> None:
 # ---------------------------------------------------------------- their trainers, and without their package
 
 
+@pytest.mark.slow
 def test_their_trainers_accept_our_networks() -> None:
     from qiskit_machine_learning.algorithms import NeuralNetworkClassifier, NeuralNetworkRegressor
     from qiskit_machine_learning.optimizers import L_BFGS_B
@@ -240,6 +243,7 @@ def test_their_trainers_accept_our_networks() -> None:
         assert mine == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_without_qiskit_machine_learning() -> None:
     """It is no dependency: nothing imports it unless it is there."""
     code = """
@@ -268,6 +272,7 @@ for kind in (EstimatorQNN, SamplerQNN):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_importing_qtm_does_not_import_it() -> None:
     code = "import sys, qtm, qtm.connectors; assert not [m for m in sys.modules if m.startswith('qiskit_machine_l')]"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -54,6 +54,7 @@ PASSING = [ConnectionResetError("reset"), requests.ConnectionError("gone"), http
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("moment", ["submit", "answer", "result", "jobs"])
+@pytest.mark.thinned(5)
 def test_transient_failures_are_retried_and_nothing_is_submitted_twice(service, fault, moment):
     service.faults = {moment: [fault], "answer": [fault]}  # the answer that is lost: the job was accepted
     with on_mock(service) as device:

@@ -31,6 +31,7 @@ _WITH_CODE = (
 )
 PAGES = tuple(f"docs/{page}.md" for page in _WITH_CODE)
 DOCUMENTS = ("README.md", "MIGRATION.md", "CONTRIBUTING.md", *PAGES)
+QUICK = {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/methods.md", "docs/extending.md", "docs/faq.md"}
 MUST_HAVE_CODE = {"README.md", "MIGRATION.md", *PAGES}
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,7 +77,7 @@ def tables() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [d if d in QUICK else pytest.param(d, marks=pytest.mark.slow) for d in DOCUMENTS])
 def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks share one namespace, in order, in an empty directory: as a reader would type them."""
     blocks = python_blocks(read(document))

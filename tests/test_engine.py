@@ -298,6 +298,7 @@ def test_empty_batch(case, config):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [2, 3, 5])
+@pytest.mark.thinned(5)
 def test_a_team_of_threads(any_case, dtype, threads, monkeypatch):
     monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
     options = {"dtype": dtype, "num_threads": threads, "lane_kind": "amplitude"}
@@ -414,6 +415,7 @@ def test_all_sorts_of_angles_in_one_tile(gates, rng):
 
 
 @pytest.mark.parametrize("name", ["random", "pi", "above 0.01", "above 1e-06", "0"])
+@pytest.mark.thinned(5)
 def test_two_hundred_layers_without_diagonals(name, rng):
     """Nothing but rotations by tangents: the scale of the state has to be brought back in time."""
     shape = (3, 200 * N)

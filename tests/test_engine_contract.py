@@ -21,6 +21,7 @@ from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.registry import METHODS, choose, simulation_method
 from qtm._engines.simulation import Simulation
+from qtm._engines.triton_statevector import launch
 from qtm.engines import (
     JVP,
     METRIC,
@@ -39,7 +40,11 @@ EVERY: dict[str, SimulationMethod] = {"dense": Dense(), **{name: kind() for name
 TOLERANCE = {"complex128": 1e-9, "complex64": 5e-4}
 N = 3
 
-each_method = pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+REFUSAL = launch.refusal()
+NO_TRITON = pytest.mark.skipif(REFUSAL is not None, reason=f"method 'triton' {REFUSAL}")
+each_method = pytest.mark.parametrize(
+    "method", [pytest.param(m, id=name, marks=NO_TRITON if name == "triton" else ()) for name, m in EVERY.items()]
+)
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
@@ -272,6 +277,7 @@ def along(function, point: list[torch.Tensor], tangents: list[torch.Tensor]) -> 
 @each_dtype
 @pytest.mark.parametrize("make", [circuit, prepared_circuit])
 @pytest.mark.parametrize("batch", [0, 1, 17])
+@pytest.mark.thinned(7)
 def test_derivatives_along_a_tangent(method, output, dtype, make, batch):
     """`jvp` and `second` are what `forward` and `vjp` change by, also where prepared amplitudes move."""
     supports(method, output, JVP)
@@ -500,7 +506,7 @@ def test_an_executor_is_used_or_refused(method):
     made = circuit()
     if method.name == "dense":
         pytest.skip("the engine of these tests computes in this thread")
-    if method.name in ("matrix_product_state", "branches"):
+    if method.name in ("matrix_product_state", "branches", "triton"):
         with Counting(2) as pool, pytest.raises(qtm.UnsupportedError, match="executor"):
             Simulation(made, list(made.parameters), expectation(), Options(executor=pool, method=method))
         return

@@ -46,6 +46,7 @@ def test_values_and_derivatives_of_random_circuits(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.thinned(4)
 def test_agrees_with_qiskit_machine_learning(seed: int) -> None:
     case = random_case(seed + 50)
     operators = [SparsePauliOp(["ZZI", "IXI"], [0.5, -2]), SparsePauliOp("YIZ")]
@@ -190,6 +191,7 @@ def test_isa_circuits(width: int, layout: tuple[int, ...], kind: str) -> None:
 
 
 @pytest.mark.parametrize("observables", [None, ["XIZ", "IYI"]])
+@pytest.mark.thinned(2)
 def test_noisy_precision_on_an_isa_circuit(observables: Any) -> None:
     """The same placement on the way through an estimator: an estimator asked for little noise."""
     case = random_case(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import resource
 import shutil
@@ -17,7 +18,9 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
 import qtm
+from qtm._engines.density_matrix.kernels import sweep as noisy_sweep
 from qtm._engines.statevector.kernels import compilation
+from qtm._engines.trajectories import signed_rows
 
 PACKAGE = Path(qtm.__file__).parent
 KERNELS = PACKAGE / "_engines" / "statevector" / "kernels"
@@ -74,6 +77,15 @@ def test_every_source_counts(tmp_path):
     assert len(seen) == 2 + len(list(KERNELS.glob("*.py")))
 
 
+@pytest.mark.parametrize("kernel", [signed_rows.spread, noisy_sweep.evaluate], ids=["trajectories", "density_matrix"])
+def test_kernels_elsewhere_go_stale_with_their_own_folder_too(kernel):
+    function = kernel.py_func
+    wanted = compilation._SOURCES + compilation.fingerprint(Path(inspect.getfile(function)).parent)
+    assert compilation.sources_of(function) == wanted
+    assert kernel._cache._cache_file._source_stamp == wanted
+    assert compilation.sources_of(compilation.fingerprint) == compilation._SOURCES
+
+
 def copy_of_package(folder: Path) -> Path:
     shutil.copytree(PACKAGE, folder / "qtm", ignore=shutil.ignore_patterns("__pycache__"))
     return folder / "qtm"
@@ -101,6 +113,7 @@ print(state[0])
 """
 
 
+@pytest.mark.slow
 def test_editing_a_callee_recompiles_its_kernel(tmp_path):
     copy = copy_of_package(tmp_path)
     settings = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
@@ -127,6 +140,7 @@ def damaged(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.slow
 def test_damaged_files_are_replaced(fresh, tmp_path, caplog, suffix, monkeypatch):
     assert compiled(fresh())
     (path,) = tmp_path.rglob(f"*{suffix}")
@@ -163,6 +177,7 @@ def test_a_folder_that_disappears(fresh, tmp_path, caplog):
     assert any("could not be kept" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_importing_where_nothing_can_be_written(tmp_path):
     """As in a container: the package, the home and the folder for caches are all read-only."""
     copy = copy_of_package(tmp_path)

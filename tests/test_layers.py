@@ -56,8 +56,10 @@ KERNELS = PACKAGE / "_engines" / "statevector" / "kernels"
 KERNEL_FREE_OF = {"qiskit", "qiskit_algorithms", "torch"}
 # Packages that a core dependency itself requires, and so are always there.
 IMPLIED = {"numba": {"llvmlite"}, "qiskit": {"scipy"}, "torch": {"sympy"}}
-# Modules that are a package's interface, whose classes derive from the package's: imported only where they are used.
+# Modules that are a package's interface, whose classes derive from the package's, or that are written in its language:
+# imported only where they are used.
 ADAPTERS = {
+    "qtm/_engines/triton_statevector/kernels.py": {"triton"},
     "qtm/sklearn.py": {"sklearn"},
     "qtm/_models/kernel_machine.py": {"sklearn"},
     "qtm/_models/learner.py": {"sklearn"},

@@ -134,6 +134,7 @@ def test_bytes_are_those_that_an_object_takes():
 
 
 @pytest.mark.parametrize("run", ["FastEstimator", "FastSampler"])
+@pytest.mark.slow
 def test_cached_simulations_stay_within_the_bound(run, monkeypatch):
     """Sixteen circuits of 440 rotations: without a bound of bytes their simulations would take some 15 MiB."""
 

@@ -98,6 +98,7 @@ def train(folder: Path, stack: tuple[str, ...], kill_at: int = 0, late: bool = F
 
 @pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
+@pytest.mark.slow
 def test_a_killed_run_repeats_itself_to_the_last_bit(
     stack: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

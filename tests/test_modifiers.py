@@ -185,7 +185,7 @@ REFUSED = {
     "infinite": (AnnotatedOperation(library.XGate(), PowerModifier(np.inf)), "a finite real number"),
     "complex": (AnnotatedOperation(library.XGate(), PowerModifier(1j)), "not a real number"),
     "parameter": (AnnotatedOperation(library.XGate(), PowerModifier(Parameter("p"))), "bind it first"),
-    "unknown": (AnnotatedOperation(library.XGate(), InverseModifier), "control, inverse and power are known"),
+    "unknown": (AnnotatedOperation(library.XGate(), InverseModifier), "control, inverse and power are supported"),
 }
 
 

@@ -152,6 +152,7 @@ def test_projectors_are_expanded() -> None:
 
 
 @pytest.mark.parametrize("method", ["density_matrix", "statevector"])
+@pytest.mark.thinned(2)
 def test_shots_are_outcomes(method: str) -> None:
     circuit = QuantumCircuit(1)
     circuit.ry(Parameter("angle"), 0)

@@ -111,6 +111,7 @@ def observables(circuit: QuantumCircuit) -> list[SparsePauliOp]:
 
 
 @pytest.mark.parametrize("build", CASES)
+@pytest.mark.thinned(4)
 def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     """Errors of conditional gates strike where the condition holds, and nowhere else."""
     circuit = build()
@@ -147,6 +148,7 @@ def test_gates_in_blocks_are_translated_to_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("build", [if_else, loops])
+@pytest.mark.slow
 def test_derivatives_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     circuit = build()
     net = qtm.QuantumModule(circuit, None, list(circuit.parameters), noise=model(), seed_init=0).double()
@@ -176,6 +178,7 @@ def test_trained_noise_in_a_dynamic_circuit() -> None:
     np.testing.assert_allclose(net().detach(), same, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_noisy_estimator_reads_wrong_inside_of_the_circuit() -> None:
     """Aer's shots of the same circuit: the bit decides, with its readout error."""
     circuit = QuantumCircuit(2, 1)
@@ -227,6 +230,7 @@ def test_conditional_values(build: Callable[[], QuantumCircuit], given: dict[int
     )
 
 
+@pytest.mark.slow
 def test_conditional_values_under_noise() -> None:
     circuit = if_else()
     ready, values = bound(circuit)

@@ -56,6 +56,7 @@ def test_one_estimator_in_many_threads() -> None:
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_process_pool() -> None:
     pub = (CIRCUIT, [[o] for o in OPERATORS], BATCH)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -37,11 +37,12 @@ def killed(folder, moment):
     ("moment", "submitted"),
     [
         ("accepted 6", 6),  # the service has the job, and the journal does not know its id
-        pytest.param("asked 6", 5, marks=pytest.mark.slow),  # the journal has the intent, and nobody the job
-        pytest.param("waiting 6", 6, marks=pytest.mark.slow),  # submitted, no result yet
-        pytest.param("waiting 1", 1, marks=pytest.mark.slow),  # before there is any checkpoint
+        ("asked 6", 5),  # the journal has the intent, and nobody the job
+        ("waiting 6", 6),  # submitted, no result yet
+        ("waiting 1", 1),  # before there is any checkpoint
     ],
 )
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights_and_pays_for_nothing_twice(
     uninterrupted, tmp_path, moment, submitted
 ):

@@ -198,7 +198,7 @@ REFUSED = [
     (lambda: TrainableNoise({"x": "pauli"}, readout=3), "a list of qubits"),
     (lambda: qtm.noise.fit(aer_noise.NoiseModel(), []), "a TrainableNoise"),
     (lambda: qtm.noise.fit(model(), []), "data is empty"),
-    (lambda: qtm.noise.fit(model(), [GOOD]), "what was seen"),
+    (lambda: qtm.noise.fit(model(), [GOOD]), "a circuit with its data"),
     (lambda: qtm.noise.fit(model(), [(GOOD, {"2": 1})]), "not a string of the 1 bits"),
     (lambda: qtm.noise.fit(model(), [(GOOD, {"1": -1})]), "counts"),
     (lambda: qtm.noise.fit(model(), [(GOOD, {"1": 0})]), "no shots"),

@@ -16,6 +16,7 @@ from qtm._engines.density_matrix.engine import DensityMatrix
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Probabilities
 from qtm._engines.trajectories.engine import Trajectories
+from qtm._engines.trajectories.errors import Errors, ErrorTable, draw
 from qtm._errors import ParameterError
 
 PAULI = ["bit_flip", "phase_flip", "bit_phase_flip", "pauli", "two_qubit_pauli", "depolarizing"]
@@ -80,3 +81,26 @@ def test_twirling_is_on_request() -> None:
     assert "gives no Probabilities" in str(method.refuses(flat, Probabilities((0,)), Options()))
     with pytest.raises(ParameterError, match="positive number"):
         Trajectories(count=0)
+
+
+def test_errors_are_drawn_with_their_probabilities() -> None:
+    """Also where a channel always errs, or nearly never; channels do not depend on each other."""
+    rows = 200_000
+    chances = [[0.0, 0.2, 0.5, 0.3], [1 - 1e-9, 1e-9, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1], [0.99, 0.01], [1.0, 0.0]]
+    flips = iter(np.eye(12, dtype=bool))  # every error has a sign of its own
+    errors = []
+    for row in chances:
+        none = np.zeros((1, 12), bool)
+        errors.append(Errors(np.array(row), np.concatenate([none, *[next(flips)[None] for _ in row[1:]]])))
+    signs = draw(ErrorTable.of(errors, 12), rows, 7) < 0
+    expected = np.array([p for row in chances for p in row[1:]] + [0.0])
+    deviation = np.sqrt(expected * (1 - expected) / rows)
+    assert (np.abs(signs.mean(0) - expected) <= 5 * deviation + 1e-5).all()
+    assert (signs[:, :3].sum(1) == 1).all()
+    both = (signs[:, 0] & signs[:, 6]).mean()
+    assert abs(both - 0.2 * 0.1) < 5 * np.sqrt(0.02 / rows)
+    assert np.corrcoef(signs[:-1, 1], signs[1:, 1])[0, 1] < 5 / np.sqrt(rows)
+    other = draw(ErrorTable.of(errors, 12), rows, 8) < 0
+    assert abs((signs[:, 1] & other[:, 1]).mean() - 0.25) < 5 * np.sqrt(0.25 / rows)
+    assert (draw(ErrorTable.of(errors[4:], 12), 5, 7) == 1).all()
+    assert draw(ErrorTable.of([], 3), 0, 7).shape == (0, 3)

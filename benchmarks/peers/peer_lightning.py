@@ -1,4 +1,4 @@
-"""PennyLane lightning.qubit: adjoint differentiation in C++, one process a core."""
+"""PennyLane lightning.qubit: adjoint differentiation in C++, one process a core; or lightning.gpu, one in all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from _protocol import Runner, Sharded, Task, serve
 class LightningRunner(Runner):
     """Tapes through the device's own vector-Jacobian product, without the layers of a QNode."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, device: str) -> None:
         import pennylane as qml
 
         self._task = task
-        self._device = qml.device("lightning.qubit", wires=task.num_qubits, c_dtype=task.complex)
+        self._device = qml.device(device, wires=task.num_qubits, c_dtype=task.complex)
         self._config = qml.devices.ExecutionConfig(
             gradient_method="adjoint", use_device_gradient=True, use_device_jacobian_product=True
         )
@@ -44,13 +44,16 @@ class LightningRunner(Runner):
 
 
 def _build_part(task: Task, options: argparse.Namespace) -> Runner:
-    return LightningRunner(task)
+    return LightningRunner(task, options.device)
 
 
 def build(task: Task, options: argparse.Namespace) -> Runner:
     # One sample has nothing to deal out: there the library's own threads do the work.
-    return LightningRunner(task) if task.samples == 1 else Sharded(_build_part, task, options)
+    alone = task.samples == 1 or options.device == "lightning.gpu"
+    return LightningRunner(task, options.device) if alone else Sharded(_build_part, task, options)
 
 
 if __name__ == "__main__":
-    serve("pennylane-lightning", ("pennylane-lightning", "pennylane", "numpy"), build)
+    packages = ("pennylane-lightning", "pennylane-lightning-gpu", "pennylane", "numpy")
+    devices = {"choices": ["lightning.qubit", "lightning.gpu"], "default": "lightning.qubit"}
+    serve("pennylane-lightning", packages, build, {"--device": devices})

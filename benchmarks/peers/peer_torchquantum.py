@@ -23,20 +23,21 @@ def build(task: Task, options: argparse.Namespace) -> Runner:
         "ry": functions.ry,
         "rz": functions.rz,
     }
-    angles_of = torch_angles(task)
-    diagonals = torch.tensor(task.diagonals(first_qubit_is_lowest_bit=False))
+    angles_of = torch_angles(task, options.device)
+    diagonals = torch.tensor(task.diagonals(first_qubit_is_lowest_bit=False), device=options.device)
 
     def values(weights: torch.Tensor) -> torch.Tensor:
         angles = angles_of(weights)
-        device = torchquantum.QuantumDevice(task.num_qubits, bsz=task.samples)
+        device = torchquantum.QuantumDevice(task.num_qubits, bsz=task.samples, device=options.device)
         for gate in task.gates:
             params = None if gate.angle is None else angles[:, gate.angle : gate.angle + 1]
             apply[gate.name](device, wires=list(gate.qubits), params=params)
         probabilities = device.get_states_1d().abs() ** 2
         return probabilities @ diagonals
 
-    return TorchRunner(task, values)
+    return TorchRunner(task, values, options.device)
 
 
 if __name__ == "__main__":
-    serve("torchquantum", ("torchquantum", "torch", "numpy"), build)
+    devices = {"choices": ["cpu", "cuda"], "default": "cpu"}
+    serve("torchquantum", ("torchquantum", "torch", "numpy"), build, {"--device": devices})

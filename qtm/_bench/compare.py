@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qtm._bench.peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, python_of
+from qtm._bench.process_memory import peak_mib
 from qtm._bench.timing import alternate
 from qtm._bench.workloads import Case, QtmRunner, Workload
 
@@ -30,6 +31,7 @@ class Settings:
     stop: float = inf  # a peer whose call takes longer, or whose compilation ten times as long, gets no larger size
     batch: int | None = None
     qubits: int | None = None
+    device: str = "cpu"  # of qtm
     pythons: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
 
@@ -56,8 +58,9 @@ class Row:
     samples: int | None = None
     repeats: int = 0
     compile_s: float | None = None
+    qtm_mib: float | None = None  # peak memory of a process of its own
+    peer_mib: float | None = None
     measured: str = ""
-    memory_mib: float | None = None  # the largest resident memory of a process that takes the step
 
     @property
     def ratio(self) -> float | None:
@@ -87,6 +90,8 @@ def disagreement(
             continue
         if other.shape != mine.shape:
             return f"{name} have shape {other.shape}, not {mine.shape}"
+        if name == "gradient" and theirs.get("measured_weights") is not None:
+            mine, other = mine[theirs["measured_weights"]], other[theirs["measured_weights"]]
         off = float(np.abs(other - mine).max(initial=0.0))
         if not off <= allowed * max(float(np.abs(mine).max(initial=0.0)), 1.0):  # also where it is NaN
             return f"{name} are off by {off:.1e}"
@@ -99,7 +104,7 @@ class Comparison:
     def __init__(self, name: str, workload: Workload, dtype: str, settings: Settings) -> None:
         self.name, self.workload, self.dtype, self.settings = name, workload, dtype, settings
         self.peer: Peer = PEERS[name]
-        self._samples = 0
+        self._samples, self._note = 0, ""
 
     def run(self, sizes: Sequence[int], done: Callable[[Row], None]) -> dict[str, Any]:
         """Measure, handing every row to ``done``; what the peer says about itself.
@@ -191,25 +196,30 @@ class Comparison:
         return self._load(case, max(few, int(case.batch * fraction) // few * few))
 
     def _load(self, case: Case, samples: int) -> int:
-        self._samples = self.process.load(case, self.dtype, samples, self.settings.patience)
+        answer = self.process.load(case, self.dtype, samples, self.settings.patience)
+        self._samples, self._note = int(answer["samples"]), str(answer.get("note", ""))
         return self._samples
 
     def _check(self, case: Case, samples: int) -> str:
         """What is wrong with the peer's results, if anything."""
         theirs = self.process.ask({"job": "check"}, self.settings.patience)
-        ours = QtmRunner(case, "double", self.settings.threads, samples=samples).result()
+        device = self.settings.device
+        ours = QtmRunner(case, "double", self.settings.threads, samples=samples, device=device).result()
         return disagreement(ours, theirs, self.dtype, self.peer.tolerance) or ""
 
     def _measured(self, case: Case, mode: str, first: float) -> Row:
         row = self._row(case.x, mode)
-        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient)
+        device = self.settings.device
+        ours = QtmRunner(case, self.dtype, self.settings.threads, self.peer.gradient, device=device)
         mine, theirs = alternate(
             [lambda: ours.timed(mode), lambda: float(self._ask("run", mode)["seconds"])], self.settings.repeats
         )
         row.qtm_ms, row.peer_ms = mine.summary(), theirs.summary()
         row.samples, row.repeats = self._samples, self.settings.repeats
         row.compile_s = first if self.peer.compiles else None
-        notes = []
+        if self.workload.memory:
+            row.peer_mib = float(self.process.ask({"job": "memory"}, self.settings.patience)["mib"])
+        notes = [self._note] if self._note and mode == "combined" else []
         if self._samples < case.batch:
             notes.append(f"timed on {self._samples} of {case.batch} samples and scaled")
         if mode == "backward" and self._ask("run", mode)["includes_forward"]:
@@ -249,9 +259,12 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
         case = workload.case(x, settings.batch, settings.qubits)
         for gradient in workload.gradients:
             for dtype in settings.dtypes:
-                ours = QtmRunner(case, dtype, settings.threads, gradient)
+                ours = QtmRunner(case, dtype, settings.threads, gradient, device=settings.device)
                 for mode in workload.modes:
-                    done(_own_row(case, ours, mode, dtype, gradient, settings))
+                    row = _own_row(case, ours, mode, dtype, gradient, settings)
+                    if workload.memory and row.status == "ok":
+                        row.qtm_mib = peak_mib(workload.memory, x, case.batch, settings.threads)
+                    done(row)
 
 
 def _own_row(case: Case, ours: QtmRunner, mode: str, dtype: str, gradient: str, settings: Settings) -> Row:

@@ -1,29 +1,20 @@
-"""Fig. 9 of [2]: the ground state of a 50-qubit XXZ ring, trained as a matrix product state.
+"""The XXZ ring of Fig. 9 of [2], its ground-state energy, and circuits that approximate its ground state.
 
-[2] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025), section III-E:
-three layers of RY, RZ and CX, Adam at 0.01, 100 epochs, ten starts, bonds of 32 or a cutoff of 1e-10.
+[2] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025), section III-E.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from math import acos, pi
-from typing import Any
 
 import numpy as np
-import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from qtm._errors import ParameterError
-from qtm.modules import QuantumModule
 
-DELTA, LAYERS, RATE = 0.5, 3, 0.01
-TRUNCATIONS: dict[str, dict[str, Any]] = {"max_bond 32": {"max_bond": 32}, "cutoff 1e-10": {"cutoff": 1e-10}}
+DELTA, LAYERS = 0.5, 3
 
 
 def xxz(num_qubits: int, *, ring: bool = True) -> SparsePauliOp:
@@ -46,6 +37,49 @@ def hardware_efficient(num_qubits: int, layers: int = LAYERS) -> QuantumCircuit:
     return circuit
 
 
+def qiboml(num_qubits: int, layers: int = LAYERS) -> QuantumCircuit:
+    """The `HardwareEfficient` circuit of Qiboml: RY and RZ on every qubit, then CX.
+
+    Its CX follow the chain from the first qubit to the last but one; one more goes from the last qubit to the first.
+    Here the qubits are numbered from the last one on, so that all CX act on neighbours; the ring looks the same.
+    """
+    angles = iter(ParameterVector("t", 2 * num_qubits * layers))
+    circuit = QuantumCircuit(num_qubits)
+    for _ in range(layers):
+        for q in range(num_qubits):
+            circuit.ry(next(angles), q)
+            circuit.rz(next(angles), q)
+        for q in (*range(1, num_qubits - 1), 0):
+            circuit.cx(q, q + 1)
+    return circuit
+
+
+def dimer_ring(num_qubits: int, layers: int = LAYERS) -> QuantumCircuit:
+    """Singlets on every second bond, then layers of XX, YY and ZZ rotations on the odd and the even bonds of the ring.
+
+    All rotations of one kind in one half of a layer share their angle. The energy per qubit is therefore the same on
+    every ring of at least ``4 * layers + 4`` qubits: angles found on a small ring serve a large one.
+    """
+    angles = iter(ParameterVector("t", 6 * layers))
+    circuit = QuantumCircuit(num_qubits)
+    _singlets(circuit)
+    for _ in range(layers):
+        for first in (1, 0):
+            shared = [next(angles) for _ in "xyz"]
+            for q in range(first, num_qubits, 2):
+                for gate, angle in zip((circuit.rxx, circuit.ryy, circuit.rzz), shared, strict=True):
+                    gate(angle, q, (q + 1) % num_qubits)
+    return circuit
+
+
+def _singlets(circuit: QuantumCircuit) -> None:
+    """Qubits 2k and 2k + 1 to (|01> - |10>) / sqrt(2), up to a sign."""
+    for q in range(0, circuit.num_qubits - 1, 2):
+        circuit.x([q, q + 1])
+        circuit.h(q)
+        circuit.cx(q, q + 1)
+
+
 def dimerized(num_qubits: int, layers: int = 1) -> QuantumCircuit:
     """Singlets on every second bond, then layers of XX, YY and ZZ rotations on the odd and the even bonds.
 
@@ -53,10 +87,7 @@ def dimerized(num_qubits: int, layers: int = 1) -> QuantumCircuit:
     """
     angles = iter(ParameterVector("t", 3 * (num_qubits - 1) * layers))
     circuit = QuantumCircuit(num_qubits)
-    for q in range(0, num_qubits - 1, 2):
-        circuit.x([q, q + 1])
-        circuit.h(q)
-        circuit.cx(q, q + 1)
+    _singlets(circuit)
     for _ in range(layers):
         for first in (1, 0):
             for q in range(first, num_qubits - 1, 2):
@@ -111,61 +142,3 @@ def ring_energy(num_qubits: int) -> float:
         roots = 0.5 * (roots + new)
     energies = np.sin(gamma) ** 2 / (np.cosh(2 * roots) - np.cos(gamma))
     return float(num_qubits * DELTA - 4 * energies.sum())
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training: relative error of the energy at every evaluation; the median time of one in seconds."""
-
-    truncation: str
-    ansatz: str
-    seed: int
-    errors: tuple[float, ...]
-    step_seconds: float
-
-
-ANSATZE = {"hardware-efficient": hardware_efficient, "dimerized": dimerized, "staircase": staircase}
-_STARTS: dict[str, Any] = {
-    "hardware-efficient": "uniform",
-    "dimerized": ("normal", {"std": 0.01}),
-    "staircase": ("normal", {"std": 0.3}),
-}
-OPTIMIZERS = ("adam", "l-bfgs")
-_ITERATIONS = 10  # of L-BFGS, before there is something to show
-
-
-def train(
-    num_qubits: int, ansatz: str, truncation: str, epochs: int, seed: int, rate: float = RATE, optimizer: str = "adam"
-) -> Iterator[Training]:
-    """Train; yields what there is so far, after every epoch of Adam, or after some iterations of L-BFGS.
-
-    An epoch is one evaluation of the energy and its derivatives.
-    """
-    circuit, exact = ANSATZE[ansatz](num_qubits), ring_energy(num_qubits)
-    module = QuantumModule(
-        circuit, None, list(circuit.parameters), variational_params_initial=_STARTS[ansatz], seed_init=seed,
-        observables=[xxz(num_qubits)],
-        method=("matrix_product_state", {**TRUNCATIONS[truncation], "tolerance": 1.0}),
-    ).double()  # fmt: skip
-    errors: list[float] = []
-    seconds: list[float] = []
-
-    def evaluate() -> torch.Tensor:
-        began = time.perf_counter()
-        energy = module()[0]
-        module.zero_grad()
-        energy.backward()
-        seconds.append(time.perf_counter() - began)
-        errors.append((energy.item() - exact) / abs(exact))
-        return energy
-
-    steps: torch.optim.Optimizer
-    if optimizer == "adam":
-        steps = torch.optim.Adam(module.parameters(), lr=rate)
-    else:
-        steps = torch.optim.LBFGS(
-            module.parameters(), max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
-        )
-    while len(errors) < epochs:
-        steps.step(evaluate)
-        yield Training(truncation, ansatz, seed, tuple(errors), statistics.median(seconds))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtm._bench import kernel_matrices, matrix_product_states
+from qtm._bench import ground_states, kernel_matrices
 from qtm._bench.peers import KERNEL_PEERS, PEERS
 from qtm._bench.workloads import WORKLOADS, Workload
 
@@ -94,14 +94,15 @@ def comparing_kernels(parser: argparse.ArgumentParser) -> None:
 
 
 def training_mps(parser: argparse.ArgumentParser) -> None:
-    names, ansatze = list(matrix_product_states.TRUNCATIONS), list(matrix_product_states.ANSATZE)
+    names, ansatze = list(ground_states.TRUNCATIONS), list(ground_states.ANSATZE)
     parser.add_argument("--qubits", type=at_least(4), default=50, help="an even number (default 50)")
     parser.add_argument("--epochs", type=at_least(1), default=100, help="default 100")
     parser.add_argument("--ansatz", choices=ansatze, default=ansatze[0], help=f"default {ansatze[0]}")
-    parser.add_argument("--rate", type=float, default=matrix_product_states.RATE, help="learning rate of Adam")
-    methods = matrix_product_states.OPTIMIZERS
+    parser.add_argument("--rate", type=float, default=ground_states.RATE, help="learning rate of Adam")
+    methods = ground_states.OPTIMIZERS
     parser.add_argument("--optimizer", choices=methods, default=methods[0], help=f"default {methods[0]}")
-    parser.add_argument("--truncations", nargs="+", choices=names, default=names)
+    parser.add_argument("--truncations", nargs="+", choices=names, default=names, help="truncations")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="save the errors over the epochs as a picture here")
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import queue
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from qtm._bench.workloads import Case
 from qtm._errors import MissingPackage, ParameterError, QtmError
 from qtm._machine import free_memory
 
+_LOGGER = logging.getLogger("qtm")
 _ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 _REPOSITORY_NEEDED = (
     "the adapters of other packages are in benchmarks/peers of a checkout of qtm, not in an installed package: "
@@ -52,7 +54,7 @@ class Peer:
         compiles: Whether its first call compiles, so that loading a task twice is dear.
         whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
         tolerance: How far its results may be off, relative to the largest; by default by dtype.
-        states: What it simulates: "vector", "mixed" (noise) or "mps" (matrix product states).
+        states: What it simulates: "vector", "mixed" (noise), "mps" (matrix product states), or "gpu" (vectors there).
     """
 
     adapter: str
@@ -86,6 +88,10 @@ PEERS: dict[str, Peer] = {
     "tensorcircuit-lightcone": Peer(
         "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "lightcone"), compiles=True,
     ),
+    # The same program in another form: a scalar loss, differentiated by inputs and weights.
+    "tensorcircuit-loss": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--step", "loss"), compiles=True,
+    ),
     "quimb": Peer("quimb", "quimb", _BOTH, compiles=True),
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
@@ -94,6 +100,8 @@ PEERS: dict[str, Peer] = {
     "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
     "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
     "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "tensorcircuit-mps": Peer("tensorcircuit_mps", "tensorcircuit", compiles=True, states="mps", tolerance=1e-6),
+    "aer-mps": Peer("aer_mps", "qiskit_aer", states="mps", tolerance=1e-6),
     "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
@@ -101,6 +109,15 @@ PEERS: dict[str, Peer] = {
     # Some of its numbers are single also where the state is double.
     "deepquantum": Peer("deepquantum", "deepquantum", _BOTH, tolerance=1e-5),
     "qiboml": Peer("qiboml", "qiboml"),
+    "plain-torch-gpu": Peer("plain_torch", "torch", _BOTH, arguments=("--device", "cuda"), states="gpu"),
+    "lightning-gpu": Peer(
+        "lightning", "pennylane_lightning_gpu", _BOTH, arguments=("--device", "lightning.gpu"), states="gpu",
+    ),
+    "tensorcircuit-gpu": Peer("tensorcircuit", "jax_cuda12_plugin", _BOTH, compiles=True, states="gpu"),
+    "torchquantum-gpu": Peer("torchquantum", "torchquantum", ("single",), ("--device", "cuda"), states="gpu"),
+    "scaluq": Peer("scaluq", "scaluq", _BOTH),
+    "pyqtorch": Peer("pyqtorch", "pyqtorch", _BOTH),
+    "squlearn": Peer("squlearn", "squlearn"),
 }  # fmt: skip
 
 # For kernel matrices, in place of values and gradients.
@@ -140,6 +157,22 @@ def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PE
     if name in pythons:
         return pythons[name]
     return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
+
+
+def chosen_peers(
+    named: Sequence[str], known: Iterable[str], pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS
+) -> list[str]:
+    """Peers to measure: those that are named, else those of ``known`` that are available.
+
+    Raises:
+        MissingPackage: peers are named, and qtm was installed without its repository.
+    """
+    if named or pythons:
+        adapters()
+    elif not _ADAPTERS.is_dir():
+        _LOGGER.info("only qtm is measured: the adapters of other packages are in benchmarks/peers of its repository")
+        return []
+    return list(named) or [name for name in known if python_of(name, pythons, peers) is not None]
 
 
 def describe(case: Case) -> dict[str, Any]:
@@ -210,14 +243,14 @@ class PeerProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> int:
-        """Make a case ready; how many of its samples will be run."""
+    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> dict[str, Any]:
+        """Make a case ready; the answer says how many of its ``samples`` will be run."""
         data = case.data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "data.npz"
             np.savez(path, inputs=data.inputs, weights=data.weights, cotangent=data.cotangent)
             job = {"job": "load", "circuit": describe(case), "dtype": dtype, "data": str(path)}
-            return int(self.ask(job | {"samples": samples}, timeout)["samples"])
+            return self.ask(job | {"samples": samples}, timeout)
 
     def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a job and wait for its answer.

@@ -1,7 +1,9 @@
-"""Pictures of comparisons, like the paper's figures: milliseconds over size, on a logarithmic scale."""
+"""Pictures like the papers' figures: milliseconds over size, and errors over epochs, on logarithmic scales."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from qtm._bench.workloads import MODES
@@ -72,3 +74,40 @@ def _finish(axes: Any, mode: str, content: dict[str, Any]) -> None:
     axes.set_xticks(sorted({row["x"] for row in content["rows"]}))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+
+
+def ground_state_figure(content: dict[str, Any]) -> Figure:
+    """Relative errors over the epochs: a line for the median of the starts, pale for its median absolute deviation.
+
+    Args:
+        content: what `qtm bench mps` saved.
+
+    Raises:
+        MissingPackage: matplotlib is not installed.
+    """
+    figure = require("matplotlib.figure", "bench").Figure(figsize=(9.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    whats = list(dict.fromkeys(row["what"] for row in content["trainings"]))
+    for colour, what in zip((_OURS, *_COLOURS) * len(whats), whats, strict=False):
+        rows = [row for row in content["trainings"] if row["what"] == what]
+        # What was trained on a small ring comes first; L-BFGS evaluates one start more often than another.
+        curves = [[*row.get("pretraining", ()), *row["errors"]] for row in rows]
+        middle, low, high = zip(*map(_spread, zip_longest(*curves)), strict=True)
+        axes.plot(middle, color=colour, lw=1.4, label=f"{what} ({len(rows)} starts)")
+        axes.fill_between(range(len(middle)), low, high, color=colour, alpha=0.15, lw=0)
+    axes.axhline(0.06, color="#444444", lw=0.8, ls=":", label="[2], about 6%")
+    axes.axhline(0.02, color="#444444", lw=0.8, ls="--", label="2%")
+    axes.set(xlabel="evaluations of the energy and its derivatives", ylabel="relative error of the energy")
+    axes.set(yscale="log", title=content["title"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=7)
+    return figure
+
+
+def _spread(errors: tuple[float | None, ...]) -> tuple[float, float, float]:
+    """Median, and the median less and plus the median absolute deviation."""
+    known = [e for e in errors if e is not None]
+    middle = median(known)
+    deviation = median(abs(e - middle) for e in known)
+    return middle, max(middle - deviation, min(known)), middle + deviation

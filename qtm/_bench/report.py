@@ -182,6 +182,8 @@ def spread(summary: dict[str, float] | None) -> str:
 def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison, for `show`."""
     header = [content["axis"], "batch", "mode", "against", "precision", "qtm ms", "", "peer ms", "", "ratio", "note"]
+    with_memory = any(_mib(row) for row in content["rows"])
+    header[-1:] = ["MiB", "note"] if with_memory else ["note"]
     table = []
     for row in content["rows"]:
         mine = row["qtm_ms"]
@@ -189,8 +191,9 @@ def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]
             str(row["x"]), str(row["batch"]),
             row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
             "" if row["peer"] == "qtm" else row["peer"], row["dtype"],
-            number(mine["median"]) if mine else "" if row.get("memory_mib") else row["status"], spread(mine),
-            peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row), row["note"],
+            number(mine["median"]) if mine else row["status"], spread(mine),
+            peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row),
+            *([_mib(row)] if with_memory else []), row["note"],
         ])  # fmt: skip
     return header, table
 
@@ -208,6 +211,27 @@ def training_lines(content: dict[str, Any]) -> list[str]:
         else:
             accuracy = f"{rows[0]['held_out_accuracy']:.1%}"
             lines.append(f"{what}: {accuracy} of held-out images, {steps} steps, {milliseconds} ms per step")
+    return lines
+
+
+def _mib(row: dict[str, Any]) -> str:
+    """Peak memory of the package that the row is about."""
+    return number(row.get("qtm_mib") or row.get("peer_mib"))
+
+
+def ground_state_lines(content: dict[str, Any]) -> list[str]:
+    """How the trainings of Fig. 9 ended, one line for all starts of a kind."""
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in content["trainings"]):
+        rows = [row for row in content["trainings"] if row["what"] == what]
+        last = [row["errors"][-1] for row in rows]
+        checked = [row["checked_error"] for row in rows if row.get("checked_error") is not None]
+        again = f", {statistics.median(checked):.2%} with more bonds" if checked else ""
+        lines.append(
+            f"{what}: median error of {len(rows)} starts {statistics.median(last):.2%} "
+            f"({min(last):.2%} to {max(last):.2%}){again}, "
+            f"{number(1e3 * statistics.median(row['step_seconds'] for row in rows))} ms a step and start"
+        )
     return lines
 
 

@@ -95,6 +95,7 @@ class Workload:
     states: str = "vector"  # of the peers
     stop: float = inf  # seconds: the default of `compare.Settings.stop`
     patience: float = 60.0  # seconds: that of `compare.Settings.patience`
+    memory: str = ""  # the name of the workload, where the peak of a process of its own is measured too
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
@@ -204,13 +205,13 @@ WORKLOADS: dict[str, Workload] = {
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
         lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
-        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0,
+        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0, memory="noise",
     ),
     "mps-step": Workload(
         "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
         "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
         lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
-        method=("matrix_product_state", {"max_bond": 32}), states="mps",
+        method=("matrix_product_state", {"max_bond": 32}), states="mps", memory="mps-step",
     ),
 }  # fmt: skip
 
@@ -224,6 +225,7 @@ class QtmRunner:
         threads: Threads of the forward and the backward pass.
         gradient: Name of the gradient method.
         samples: The first samples of the batch only.
+        device: Where the module and its inputs are; times include all that a GPU has to do.
         options: More options of the module.
     """
 
@@ -234,6 +236,7 @@ class QtmRunner:
         threads: int,
         gradient: str = "reverse",
         samples: int | None = None,
+        device: str = "cpu",
         **options: Any,
     ) -> None:
         model, data = case.model, case.data
@@ -250,12 +253,13 @@ class QtmRunner:
             num_threads_forward=threads,
             num_threads_backward=threads,
             **{"method": case.method, **options},
-        ).to(DTYPES[dtype])
+        ).to(device, DTYPES[dtype])
+        self.device = device
         with torch.no_grad():  # again, past the default dtype of torch
             self.module.variational_[0].copy_(torch.tensor(data.weights))
         part = slice(samples or case.batch)
-        self.inputs = torch.tensor(data.inputs[part], dtype=DTYPES[dtype])
-        self.cotangent = torch.tensor(data.cotangent[part], dtype=DTYPES[dtype])
+        self.inputs = torch.tensor(data.inputs[part], dtype=DTYPES[dtype], device=device)
+        self.cotangent = torch.tensor(data.cotangent[part], dtype=DTYPES[dtype], device=device)
         if not self.inputs.shape[1]:
             self.cotangent = self.cotangent[0]
 
@@ -272,6 +276,7 @@ class QtmRunner:
     def timed(self, mode: str) -> float:
         """Seconds of one call in a mode."""
         values = self._values() if mode == "backward" else None
+        self._wait()
         began = time.perf_counter()
         if values is not None:
             self._gradient(values)
@@ -279,12 +284,17 @@ class QtmRunner:
             self.forward()
         else:
             self.combined()
+        self._wait()
         return time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Values (samples, observables) and gradient (weights,), for comparison."""
         values, gradient = self.combined()
-        return np.atleast_2d(values.detach().numpy()), gradient.numpy()
+        return np.atleast_2d(values.detach().cpu().numpy()), gradient.cpu().numpy()
 
     def _values(self) -> Tensor:
         result: Tensor = self.module(self.inputs) if self.inputs.shape[1] else self.module()

@@ -118,7 +118,7 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
     import torch
 
     def convert(array: np.ndarray) -> Tensor:
-        # Made for keeps: under inference_mode they would be unusable in a later backward pass.
+        # Kept across calls: made under inference_mode they would be unusable in a later backward pass.
         with torch.inference_mode(False), torch.no_grad():
             tensor = torch.from_numpy(array)
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
@@ -275,7 +275,7 @@ def _group(arrays: _Arrays, programs: Sequence[PostfixProgram], row_of: dict[Mon
 def _plan_programs(
     arrays: _Arrays, programs: Sequence[PostfixProgram], row_of: dict[Monomials, int], rows: _Rows
 ) -> _Plan:
-    """Angles that are rows come first, then those of each group; ``order`` puts them right."""
+    """Angles that are rows come first, then those of each group; ``order`` restores the order asked for."""
     direct = [k for k, program in enumerate(programs) if len(program) == 1]
     shapes: dict[tuple[Any, ...], list[int]] = {}
     for k, program in enumerate(programs):

@@ -57,11 +57,6 @@ class DynamicCircuit(FlatCircuit):
     steps: tuple[Step, ...] = ()
     num_bits: int = 0
 
-    @property
-    def num_measurements(self) -> int:
-        """Measurements and resets, where each is counted once for every time that it is written in the steps."""
-        return sum(isinstance(step, Measurement) for step in every_step(self.steps))
-
 
 def every_step(steps: tuple[Step, ...]) -> Iterator[Step]:
     """The steps, and those inside choices."""
@@ -122,7 +117,7 @@ class _Branching(ControlFlowWalk[_Block]):
         """Make a segment of the open instructions, if there are any."""
         if not block.open.data:
             return
-        # A qubit that a branch touched, another one may find in 0: under a condition amplitudes are made by gates.
+        # Cases of a condition leave a qubit in different states: there, gates prepare amplitudes from any state.
         before = set(range(self.circuit.num_qubits)) if block.conditional else self.touched
         flat = flatten_segment(block.open, before)
         self.touched.update(self.number[q] for instruction in block.open.data for q in instruction.qubits)

@@ -172,7 +172,7 @@ class ConeBuilder:
         found = []
         for m in members:
             row = numbers.coordinates(int(strings.x[m]))
-            if row is not None:  # otherwise the string takes the state out of its support, and is 0
+            if row is not None:  # otherwise the string maps the state outside its support, and its value is 0
                 found.append((row, numbers.parities(int(strings.z[m])), int(strings.k[m]), int(m)))
         found.sort()
         mask = np.uint64 if len(numbers.vectors) <= MAX_BITS else object  # beyond, an engine refuses the cone

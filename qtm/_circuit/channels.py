@@ -37,7 +37,7 @@ class ChannelRow:
     Attributes:
         num_qubits: qubits it acts on.
         strengths: the name of each strength.
-        upper: the largest value of each strength; the least is 0. None: the row checks nothing.
+        upper: the largest value of each strength; the least is 0. None: no limits.
         factors: the 4**num_qubits diagonal entries.
         shifts: pairs (qubit, coefficient): the coordinate of Z on that qubit gains coefficient times that of I.
     """

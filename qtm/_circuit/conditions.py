@@ -85,7 +85,7 @@ def _fitted(value: int, kind: Any) -> int:
 
 
 def assignments(target: Any, wanted: Callable[[int], bool]) -> tuple[tuple[Clbit, ...], list[int]]:
-    """The bits of a target, and those of their values (bit j is that of ``bits[j]``) for which it is as wanted."""
+    """The bits of a target, and the values of these (bit j for ``bits[j]``) at which the target is as wanted."""
     bits = bits_of(target)
     found = []
     for values in product((0, 1), repeat=len(bits)):

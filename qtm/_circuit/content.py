@@ -30,7 +30,7 @@ class _UnknownError(Exception):
 
 
 def content_of(circuit: QuantumCircuit) -> Any:
-    """A hashable key that circuits share exactly if they are made of the same; None if that cannot be told."""
+    """A hashable key that circuits share exactly if they are made of the same; None where that is unknown."""
     try:
         return _circuit(circuit)
     except _UnknownError:
@@ -57,7 +57,7 @@ def _values(values: Any) -> tuple[Any, ...]:
 
 
 def _value(value: Any) -> Any:
-    # Expressions first: their types differ from numbers' in what they are equal to.
+    # Expressions first: they compare with numbers by rules of their own.
     if isinstance(value, ParameterExpression | str):
         return value
     if isinstance(value, int | float | complex | np.number):

@@ -33,7 +33,7 @@ Case = tuple[Callable[[int], bool], QuantumCircuit]  # which values of the targe
 
 
 def instructions_of(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
-    """The instructions of a circuit, composites with bits as what they are made of: they may measure."""
+    """The instructions of a circuit, with composites that have bits expanded: they may measure."""
     for instruction in circuit.data:
         inner = None
         if instruction.clbits and not isinstance(instruction.operation, Measure | ControlFlowOp):
@@ -48,7 +48,7 @@ def instructions_of(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
 
 
 class ControlFlowWalk(ABC, Generic[Place]):
-    """Visits the instructions of a circuit and of the blocks inside it; subclasses say what becomes of them."""
+    """Visits the instructions of a circuit and of the blocks inside it; subclasses lower them."""
 
     def block(self, block: QuantumCircuit, qubits: Sequence[Qubit], clbits: Sequence[Clbit], place: Place) -> None:
         """Visit the instructions of a block that acts on these bits of the circuit."""

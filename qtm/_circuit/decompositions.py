@@ -51,7 +51,7 @@ def on_qubits(primitive: Primitive, qubits: tuple[int, ...]) -> Primitive:
 def row_of(instruction: CircuitInstruction) -> GateRow | None:
     """The gate-table row of an instruction, or None if it has to be expanded.
 
-    A name alone decides nothing (users may call a circuit "h"): Qiskit says which gates are standard, and
+    The name alone is not enough (users may call a circuit "h"): Qiskit says which gates are standard, and
     those with open controls are not among them.
     """
     if instruction.is_standard_gate():

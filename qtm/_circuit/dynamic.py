@@ -54,7 +54,7 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
 
 
 def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
-    """Raise where ``who`` would take measurements in mid-circuit for final ones.
+    """Raise where ``who`` would mistake mid-circuit measurements for final ones.
 
     Raises:
         CircuitError: the circuit is dynamic.
@@ -81,7 +81,7 @@ def static_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> Qu
 
 
 def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
-    """As `static_circuit`, with a fresh qubit for each bit also where all measurements are final."""
+    """As `static_circuit`, with a fresh qubit for each bit even if all measurements are final."""
     walk = _Deferral(circuit) if noise is None else _NoisyDeferral(circuit, noise)
     walk.block(circuit, list(circuit.qubits), list(circuit.clbits), None)
     for bit, qubit in walk.holder.items():
@@ -90,7 +90,7 @@ def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> 
 
 
 class _Deferral(ControlFlowWalk[Qubit | None]):
-    """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the instructions at hand are done."""
+    """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the current block is executed."""
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.out = QuantumCircuit(circuit.qubits, circuit.clbits, *circuit.qregs, *circuit.cregs, name=circuit.name)
@@ -113,7 +113,7 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
             raise CircuitError(f"{operation.name!r} under a condition is not simulated: it is not a gate")
 
     def controlled(self, operation: Any, controls: list[Qubit], state: int, qubits: list[Qubit]) -> None:
-        """Where the controls read ``state``; a global phase of the operation does not matter on classical controls."""
+        """Apply it where the controls read ``state``; on classical controls its global phase does not matter."""
         self.out.append(operation.control(len(controls), ctrl_state=state), [*controls, *qubits])
 
     # Instructions
@@ -168,7 +168,7 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
 
 
 class _NoisyDeferral(_Deferral):
-    """With the errors of a device after its instructions.
+    """Deferral with the errors of a device after its instructions.
 
     An error after an instruction under a condition strikes where the condition holds: there, the state of its qubits is
     swapped onto spare ones, which are all that the error acts on, and back. What is swapped elsewhere is never seen.
@@ -196,7 +196,7 @@ class _NoisyDeferral(_Deferral):
             raise CircuitError(self.noise.unknown(operation.name))
 
     def errors(self, operations: Operations, places: tuple[int, ...], qubits: list[Qubit], flag: Qubit | None) -> None:
-        """Add operations, which name qubits of the circuit by ``places``, to qubits."""
+        """Add operations, whose qubits are numbered as ``places``, to ``qubits``."""
         if not operations:
             return
         local = {place: j for j, place in enumerate(places)}
@@ -226,7 +226,7 @@ class _NoisyDeferral(_Deferral):
         else:
             self.controlled(XGate(), [flag, qubits[0]], 3, [seen])
         self.out.append(NoiseStep(errors, 1), [seen])
-        if flag is not None:  # where nothing was measured, the error is not to be seen
+        if flag is not None:  # where nothing was measured, there is no readout error
             shown, seen = seen, self.fresh()
             self.controlled(XGate(), [flag, shown], 3, [seen])
             old = self.holder.get(clbits[0])

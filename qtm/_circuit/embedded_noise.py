@@ -1,4 +1,4 @@
-"""Noise as instructions of a circuit: for what qtm puts in place of a measurement, which has no noise of its own."""
+"""Noise as instructions of a circuit: gates that stand in for a measurement have no noise of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qtm._circuit.noise_map import NoiseMap, Operations
 
 
 class NoiseStep(Instruction):
-    """Channels and rotations on the qubits of this instruction, numbered from 0; all that it stands for."""
+    """An instruction made of channels and rotations on its qubits, numbered from 0."""
 
     def __init__(self, operations: Operations, num_qubits: int) -> None:
         super().__init__("noise_step", num_qubits, 0, [])
@@ -20,7 +20,7 @@ class NoiseStep(Instruction):
 
 
 class EmbeddedNoise(NoiseMap):
-    """The noise of a circuit that holds all of it as `NoiseStep`, but for the readout errors at its end.
+    """The noise of a circuit that holds it as `NoiseStep`, except for the readout errors at the end.
 
     Args:
         source: whose readout errors those are.
@@ -33,7 +33,7 @@ class EmbeddedNoise(NoiseMap):
         object.__setattr__(self, "_num_qubits", num_qubits)
 
     def knows(self, name: str) -> bool:
-        """Always: what is not a step is free of noise."""
+        """Always: all instructions but steps are noiseless."""
         return True
 
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:

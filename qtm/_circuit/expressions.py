@@ -257,7 +257,7 @@ def _program(expression: Any, index: dict[Parameter, int]) -> PostfixProgram:
         return _output(_operand(expression, index), expression)
     except _ComplexSignError:
         raise ParameterError(
-            f"angle {expression} takes the sign of a complex number, which has no one meaning; "
+            f"angle {expression} takes the sign of a complex number, which has more than one definition; "
             "divide the number by its absolute value"
         ) from None
 
@@ -269,7 +269,7 @@ def compile_angles(expressions: Sequence[ParameterExpression | complex], paramet
     expression without parameters.
 
     Raises:
-        ParameterError: a parameter is listed twice or missing, or an angle is complex, infinite or no number.
+        ParameterError: a parameter is listed twice or missing, or an angle is complex, infinite or not a number.
 
     Example:
         >>> from qiskit.circuit import Parameter
@@ -295,7 +295,7 @@ def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> N
     Raises:
         ParameterError: an angle is NaN, infinite, or beyond `LARGEST_ANGLE`.
     """
-    if np.vdot(angles, angles) <= LARGEST_ANGLE:  # the cheapest look that misses nothing; False for NaN
+    if np.vdot(angles, angles) <= LARGEST_ANGLE:  # the cheapest complete check; False for NaN
         return
     for sample, number in np.argwhere(~np.isfinite(angles)):
         raise ParameterError(

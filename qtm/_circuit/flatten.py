@@ -108,7 +108,7 @@ def flatten_segment(circuit: QuantumCircuit, touched: Iterable[int]) -> FlatCirc
     """Turn a part of a circuit into primitives, where ``touched`` qubits may be in any state before it.
 
     Raises:
-        CircuitError: see `flatten`; also where a touched qubit would have to be in 0.
+        CircuitError: see `flatten`; also where an instruction needs a touched qubit in 0.
     """
     walk = _Walk(circuit)
     walk.touched.update(touched)
@@ -166,7 +166,7 @@ class _Walk:
         """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
         self.names.append(instruction.name)
         if self.noise is not None and self.noise.knows(instruction.name):
-            noise, self.noise = self.noise, None  # of the whole, not of what it is made of
+            noise, self.noise = self.noise, None  # that of the whole gate; its parts have none of their own
             self.visit_gate(instruction, qubits)
             self.noise = noise
             self.operations += noise.after(instruction, qubits)
@@ -187,7 +187,7 @@ class _Walk:
             raise self.refusal(f"{self.where()}: {str(error).strip(_QUOTES).rstrip('.')}.") from error
 
     def refusal(self, message: str) -> CircuitError:
-        """An error whose message is complete: composites around the instruction add nothing to it."""
+        """An error whose message is complete: surrounding composites add nothing to it."""
         self.complete = CircuitError(message)
         return self.complete
 

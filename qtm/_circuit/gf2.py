@@ -27,7 +27,7 @@ def parities(mask: int, vectors: Sequence[int]) -> int:
 
 
 class GrowingBasis:
-    """Independent bit masks, and the coordinates of other masks in them.
+    """Independent bit masks, and the coordinates of other masks in this basis.
 
     A mask of the span is the xor of some vectors; its coordinates say of which. Vectors are reduced as they come
     (Gaussian elimination): each reduced mask stands under its leading bit, which no other of them has as its leading
@@ -49,12 +49,12 @@ class GrowingBasis:
         return True
 
     def coordinates(self, mask: int) -> int | None:
-        """The coordinates of a mask; None where it is outside of the span."""
+        """The coordinates of a mask; None where it is outside the span."""
         rest, coordinates = self._reduce(mask)
         return None if rest else coordinates
 
     def _reduce(self, mask: int) -> tuple[int, int]:
-        """What of a mask is outside of the span, and the coordinates of the rest."""
+        """The part of a mask outside the span, and the coordinates of the rest."""
         coordinates = 0
         while mask and (entry := self._reduced.get(mask.bit_length())):
             mask ^= entry[0]

@@ -38,5 +38,6 @@ class PhaseMap:
         if self.map is None:
             return states
         angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
-        total = angles @ torch.as_tensor(self.coefficients, dtype=angles.dtype)
+        coefficients = torch.as_tensor(self.coefficients, dtype=angles.dtype, device=angles.device)
+        total = (angles * coefficients).sum(-1)  # not a product of matrices, which autocast takes in half precision
         return states * torch.complex(total.cos(), total.sin())[:, None]

@@ -15,7 +15,7 @@ class Seen(PauliSpan):
     """Strings seen so far, walking backwards from what is measured."""
 
     def sees(self, x: int, z: int) -> bool:
-        """Whether a rotation about the string matters; from then on it is one of those seen."""
+        """Whether a rotation about the string matters; if so, the string is seen from then on."""
         seen = self.clashes(x, z)
         if seen:
             self.add(x, z)

@@ -37,9 +37,9 @@ from qtm._errors import CircuitError
 
 # Controls up to which a rotation becomes 2**controls rotations; beyond, two multi-controlled X take their place.
 _FEW_CONTROLS = 4
-# Gates from which on a power of a bound operation is that of its matrix.
+# Gates from which on a power of a bound operation is computed from its matrix.
 _LONG_POWER = 1 << 12
-# Gates that a power may come to: beyond, lowering takes minutes.
+# The most gates of a power: with more, lowering takes minutes.
 _MOST_STEPS = 1 << 20
 
 
@@ -120,8 +120,8 @@ class Unitary:
             steps: tuple[Step, ...] = tuple(Rotation(r.pauli, r.qubits, r.angle * count) for r in rotations)
         elif len(self.steps) * count > _MOST_STEPS:
             raise CircuitError(
-                f"the power {count} of its {len(self.steps)} gates is too long a circuit; the most gates are "
-                f"{_MOST_STEPS}. Bind its parameters first: a small operation is then raised by its matrix"
+                f"the power {count} of its {len(self.steps)} gates is too long a circuit; the maximum is "
+                f"{_MOST_STEPS} gates. Bind its parameters first: a small operation is then raised by its matrix"
             )
         else:
             steps = self.steps * count
@@ -245,7 +245,7 @@ def unitary_of(operation: Operation) -> Unitary:
     """Any unitary operation, modified or not.
 
     Raises:
-        CircuitError: it is not unitary, has no definition, or is parameterised under a power that is no integer.
+        CircuitError: it is not unitary, has no definition, or is parameterised under a power that is not an integer.
     """
     if isinstance(operation, AnnotatedOperation):
         return _modified(operation)
@@ -323,7 +323,7 @@ def _modified(operation: AnnotatedOperation) -> Unitary:
         elif isinstance(modifier, PowerModifier):
             unitary = _power(unitary, operation.base_op.name, modifier.power)
         else:
-            raise CircuitError(f"it has the modifier {modifier!r}; control, inverse and power are known")
+            raise CircuitError(f"it has the modifier {modifier!r}; only control, inverse and power are supported")
     return unitary.controlled(state)
 
 
@@ -340,14 +340,14 @@ def _power(unitary: Unitary, name: str, power: Any) -> Unitary:
         return once.repeated(abs(int(power)))
     if unitary.is_parameterized:
         raise CircuitError(
-            f"it raises {name!r} to the power {power}: the principal power of a matrix, which is no smooth function of "
-            "parameters. Bind its parameters first, use an integer power, or scale the angle of the gate itself, as "
-            "RXGate(angle).power(0.5) does"
+            f"it raises {name!r} to the power {power}: the principal power of a matrix, which is not a smooth function "
+            "of its parameters. Bind its parameters first, use an integer power, or scale the angle of the gate "
+            "itself, as RXGate(angle).power(0.5) does"
         )
     if unitary.num_qubits > MATRIX_QUBITS:
         raise CircuitError(
             f"it raises {name!r} to the power {power}, which needs a matrix of {unitary.num_qubits} qubits; "
-            f"the most are {MATRIX_QUBITS}"
+            f"the maximum is {MATRIX_QUBITS}"
         )
     exponent = int(power) if power.is_integer() else power
     return _unitary_of_circuit(synthesize(Operator(unitary.matrix()).power(exponent).data))

@@ -39,7 +39,7 @@ class NoiseMap:
         return frozenset(self.gates)
 
     def knows(self, name: str) -> bool:
-        """Whether the noise of this gate is known; what it is made of then has none of its own."""
+        """Whether the noise of this gate is known; the gates of its definition then have none of their own."""
         return name in self.gates or name in self.free
 
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
@@ -55,7 +55,7 @@ class NoiseMap:
         return errors if any(map(any, errors)) else ()
 
     def reading(self, qubit: int) -> Operations:
-        """What a readout error does to the bit that a qubit was read into, on local qubit 0; that bit is 0 or 1."""
+        """The channel of a readout error on the qubit that holds a bit, as local qubit 0; it is in 0 or 1."""
         return reading_of(self.readout_of(qubit + 1), qubit)
 
     def unknown(self, name: str) -> str:

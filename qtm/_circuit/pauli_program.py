@@ -213,7 +213,7 @@ def _program_of(flat: FlatCircuit) -> PauliProgram:
     return PauliProgram(flat, tuple(generators), frame)
 
 
-# Flat circuits are counted in their own cache, which was used last wherever another one was.
+# Flat circuits count towards the bytes of their own cache, which is used whenever the other one is.
 _CACHE_SIZE = 256
 _PROGRAMS: ByteCache[PauliProgram] = ByteCache(_CACHE_SIZE, KEPT, shared=(FlatCircuit, NoiseMap))
 _FLAT_CIRCUITS: ByteCache[FlatCircuit] = ByteCache(_CACHE_SIZE, KEPT, shared=(NoiseMap,))
@@ -229,7 +229,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     if not dynamic:
         circuit = static_circuit(circuit)
     content, flat = None if dynamic else content_of(circuit), None
-    if content is None:  # not to be told without expanding it: what counts is what it is made of
+    if content is None:  # unknown until it is expanded: the key is then its primitives
         flat = _with_noise(circuit, noise)
         content = (
             flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase, flat.readout,

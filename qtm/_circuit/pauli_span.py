@@ -42,7 +42,7 @@ class LastClash:
     """Strings at positions 0, 1, 2, ..., and where the last one stands that anticommutes with a given one.
 
     A tree of spans: a node clashes exactly if something below it does, so the search never turns back. Strings are
-    put into the tree when it is asked; who never asks pays nothing.
+    put into the tree at the first query.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class LastClash:
         while position >> _BRANCH_BITS * (len(self._levels) - 1):
             self._grow()
         for level in self._levels:
-            # What a node's span holds already, those of its parents hold as well.
+            # Strings that a node's span holds are in the spans of its parents as well.
             if not level.setdefault(position, PauliSpan()).add(x, z):
                 return
             position >>= _BRANCH_BITS

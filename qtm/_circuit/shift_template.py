@@ -75,7 +75,7 @@ class _Filling:
 
     def add(self, instruction: CircuitInstruction, qubits: tuple, where: str) -> None:
         if isinstance(instruction.operation, Measure):
-            return  # final, or flatten would have refused it
+            return  # a final one: flatten refuses others
         if not instruction.is_parameterized() and not instruction.clbits:
             self.target.append(instruction.operation, qubits)
             return
@@ -116,7 +116,7 @@ class _Filling:
 
 
 def _holds(operation: Operation, name: str) -> bool:
-    """Whether an operation is a gate of this name between others, as open controls are written."""
+    """Whether an operation is a gate of this name between X gates, which is how open controls are written."""
     definition = getattr(operation, "definition", None)
     names = [] if definition is None else [instruction.name for instruction in definition.data]
     return names.count(name) == 1 and set(names) <= {name, "x"}

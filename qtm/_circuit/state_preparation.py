@@ -37,7 +37,7 @@ class PreparedAmplitudes:
         import torch
 
         kind = torch.complex64 if weights.dtype == torch.float32 else torch.complex128
-        amplitudes = torch.as_tensor(self.constant, dtype=kind)[None]
+        amplitudes = torch.as_tensor(self.constant, dtype=kind, device=weights.device)[None]
         if self.map is not None:
             amplitudes = self.map.torch(inputs, weights) + amplitudes
         if self.normalize:

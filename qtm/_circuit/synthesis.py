@@ -16,7 +16,7 @@ from qtm._errors import CircuitError
 
 # `scipy.linalg` is imported where it is used: it takes a third of the time that importing qtm takes.
 
-# What rounding in a user's matrix may amount to: Qiskit's UnitaryGate accepts as much.
+# The rounding that a user's matrix may have: the tolerance of Qiskit's UnitaryGate.
 _UNITARY_TOLERANCE = 1e-6
 
 

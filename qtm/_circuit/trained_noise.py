@@ -38,9 +38,9 @@ class TrainedNoiseMap(NoiseMap):
 
 
 def with_strength_angles(flat: FlatCircuit, noise: TrainedNoiseMap, num_qubits: int) -> FlatCircuit:
-    """The circuit with an angle for each parameter of the noise, in place of it, and readout errors as channels.
+    """The circuit with an angle in place of each parameter of the noise, and with readout errors as channels.
 
-    What a readout error does to Z, a reset to 0 or 1 with its probabilities does as well; ``num_qubits`` are read.
+    On Z, a readout error acts like a random reset to 0 or 1 with its probabilities; ``num_qubits`` are read.
     """
     first = len(flat.angles)
     place = {parameter: first + j for j, parameter in enumerate(noise.parameters)}

@@ -145,11 +145,18 @@ class SimulationMethod(ABC):
     """One way to simulate. Subclass it as a frozen dataclass whose fields are the options of the method."""
 
     name: ClassVar[str]  # as Qiskit Aer calls it, where Aer has it
-    devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls them
+    devices: ClassVar[frozenset[str]] = frozenset({"cpu"})  # as torch calls their types
     is_exact: ClassVar[bool] = True  # "auto" never chooses a method that is not exact
     simulates_noise: ClassVar[bool] = False  # whether it takes circuits with channels and readout errors
     takes_control_flow: ClassVar[bool] = False  # whether it takes a `DynamicCircuit`; others get measurements deferred
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
+
+    def refuses_device(self, device: str) -> str | None:
+        """Why the method does not compute on a type of device, as `refuses` says it; None if it does."""
+        if device in self.devices:
+            return None
+        own = " and ".join(sorted(self.devices))
+        return f"computes on {own}, and the tensors are on {device}; move the module and its inputs with .cpu()"
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """Why the method cannot simulate this, as the end of a sentence that begins with its name; None if it can."""

@@ -20,7 +20,8 @@ class Options:
 
     ``backward_threads`` are those of derivatives; None: as many as ``num_threads``. ``method`` is a name, a pair of
     name and options, or a `SimulationMethod`. ``lane_kind`` forces "sample" or "amplitude" lanes of the state-vector
-    kernels; None picks the faster. ``noise`` follows the gates of every circuit that is simulated.
+    kernels; None picks the faster. ``noise`` follows the gates of every circuit that is simulated. ``device`` is the
+    type of torch device on which the tensors are.
     """
 
     dtype: str = "complex128"
@@ -31,6 +32,7 @@ class Options:
     backward_threads: int | None = None
     method: Any = "auto"
     noise: NoiseMap | None = None
+    device: str = "cpu"
 
 
 def checked_options(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor, from_numpy
+import torch
+from torch import Tensor
 
 from qtm._circuit.flatten import GlobalPhase
 from qtm._engines.engine import Engine, Plan
@@ -45,6 +46,25 @@ class PhaseFactor:
         if len(self.angles):
             gradient[:, self.angles] += by_phase[:, None] * self.coefficients
 
+    # On the device of tensors
+
+    def of_tensor(self, angles: Tensor) -> Tensor:
+        """The factor (batch or 1,) at angles (batch, angles)."""
+        if not len(self.angles):
+            return torch.from_numpy(self._constant).to(angles.device)
+        index, coefficients = self._tables(angles.device)
+        total = (angles.detach().index_select(1, index).double() * coefficients).sum(1) + self.offset
+        return torch.complex(total.cos(), total.sin()).to(getattr(torch, self.dtype.name))
+
+    def gradient_of_tensor(self, by_phase: Tensor, angles: Tensor) -> Tensor:
+        """The part of the derivatives by gate angles (batch, angles) that comes from those (batch,) by a."""
+        gradient = torch.zeros_like(angles)
+        index, coefficients = self._tables(angles.device)
+        return gradient.index_copy_(1, index, (by_phase[:, None] * coefficients).to(angles.dtype))
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self.angles).to(device), torch.from_numpy(self.coefficients).to(device)
+
 
 class PhasedEngine(Engine):
     """An engine of states, whose states lack a factor, with that factor."""
@@ -71,13 +91,12 @@ class PhasedEngine(Engine):
         states, kept = residuals or self.forward(angles, prepared, keep=True)[1]
         turned = cotangent * self._factor(angles).conj().resolve_conj()
         by_angles, by_amplitudes = self.inner.vjp(angles, prepared, turned, kept, by_prepared=by_prepared)
-        gradient = by_angles.numpy()
-        self.factor.add_gradient((cotangent * states.conj()).imag.sum(1).numpy(), gradient)
-        return from_numpy(gradient), by_amplitudes
+        by_phase = (cotangent * states.conj()).imag.sum(1)
+        return by_angles + self.factor.gradient_of_tensor(by_phase, angles), by_amplitudes
 
     def plan(self, batch: int) -> Plan:
         """See `Engine.plan`."""
         return self.inner.plan(batch)
 
     def _factor(self, angles: Tensor) -> Tensor:
-        return from_numpy(self.factor.values(angles.detach().cpu().numpy()))[:, None]
+        return self.factor.of_tensor(angles)[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +39,7 @@ class MethodTable(Mapping[str, type[SimulationMethod]]):
 METHODS = MethodTable(
     {
         "statevector": ("qtm._engines.statevector.engine", "StateVector"),
+        "triton": ("qtm._engines.triton_statevector.engine", "TritonStateVector"),
         "density_matrix": ("qtm._engines.density_matrix.engine", "DensityMatrix"),
         "trajectories": ("qtm._engines.trajectories.engine", "Trajectories"),
         "branches": ("qtm._engines.branches.engine", "Branches"),
@@ -45,6 +47,7 @@ METHODS = MethodTable(
     }
 )
 AUTO = "auto"
+_ON_CUDA = "triton"  # the state vectors of tensors on a GPU
 _SMALL = 1 << 26  # bytes of the states of one sample
 
 Method = str | tuple[str, Mapping[str, Any]] | SimulationMethod
@@ -69,14 +72,25 @@ def simulation_method(method: Method) -> SimulationMethod | None:
     try:
         return METHODS[name](**options)
     except TypeError as error:
-        known = ", ".join(getattr(METHODS[name], "__dataclass_fields__", {})) or "none"
-        raise ParameterError(f"method {name!r}: {error}; its options are {known}") from error
+        kind: Any = METHODS[name]
+        known = ", ".join(field.name for field in fields(kind)) if is_dataclass(kind) else ""
+        raise ParameterError(f"method {name!r}: {error}; its options are {known or 'none'}") from error
+
+
+def _on_device(method: SimulationMethod, device: str) -> SimulationMethod:
+    """A method, or what does the same on a type of device."""
+    return METHODS[_ON_CUDA]() if device == "cuda" and isinstance(method, StateVector) else method
+
+
+def _refusal(method: SimulationMethod, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
+    return method.refuses_device(options.device) or method.refuses(circuit, output, options)
 
 
 def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
     """The method to run: the one that was named, or with ``"auto"`` the cheapest of the exact ones that can.
 
-    A state vector that is small is not compared with others: predicting their cost would take longer than it.
+    State vectors of tensors on ``cuda`` are those of "triton". A state vector that is small is not compared with
+    others: predicting their cost would take longer than it.
 
     Raises:
         ParameterError: the name or an option is unknown.
@@ -84,16 +98,19 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
     """
     named = simulation_method(method)
     if named is not None:
-        if (why := named.refuses(circuit, output, options)) is not None:
+        named = _on_device(named, options.device)
+        if (why := _refusal(named, circuit, output, options)) is not None:
             raise UnsupportedError(f"method {named.name!r} {why}")
         return named
-    first = StateVector()
+    first = _on_device(StateVector(), options.device)
     if first.refuses(circuit, output, options) is None and first.cost(circuit, output, options).memory <= _SMALL:
         return first
     able, refusals = [], []
-    for kind in METHODS.values():
-        candidate = kind()
-        why = _unfit(candidate, circuit) or candidate.refuses(circuit, output, options)
+    for name in METHODS:
+        if name == _ON_CUDA:
+            continue
+        candidate = _on_device(METHODS[name](), options.device)
+        why = _unfit(candidate, circuit) or _refusal(candidate, circuit, output, options)
         if why is None:
             able.append(candidate)
         else:

@@ -156,7 +156,7 @@ def _chosen(flat: FlatCircuit, added: int, output: Output, options: Options) -> 
     try:
         method = choose(options.method, flat, output, options)
     except UnsupportedError as error:
-        if not added:
+        if not added or simulation_method(options.method) is not None:
             raise
         raise UnsupportedError(f"{error}. {deferred}") from error
     if added and isinstance(method, StateVector):

@@ -12,7 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from torch import Tensor
 
-from qtm._circuit.expressions import check_angles
+from qtm._circuit.expressions import LARGEST_ANGLE, check_angles
 from qtm._circuit.observables import Observable, coerce_observables
 from qtm._engines.engine import Plan
 from qtm._engines.options import Options
@@ -55,13 +55,18 @@ class EngineMethod:
         return self.simulation.torch_arguments(inputs, weights, batch)
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        check_angles(angles.detach().cpu().numpy(), self.simulation.flat.angles)
+        self._check_angles(angles.detach())
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
         if prepared and not self._are_finite(values):  # finite angles give finite values
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
         return values, residuals
+
+    def _check_angles(self, angles: Tensor) -> None:
+        """Refuse angles that mean nothing. Of those on a GPU one number comes to the CPU, for which it waits."""
+        if angles.is_cpu or not bool((angles.abs() <= LARGEST_ANGLE).all()):
+            check_angles(angles.cpu().numpy(), self.simulation.flat.angles)
 
     def _are_finite(self, values: Tensor) -> bool:
         return bool(torch.isfinite(values).all())
@@ -183,7 +188,7 @@ def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
     simulation = Simulation(circuit, settings.parameters, Expectation(observables), options)
     if own is None or (own.options.dtype == dtype and not own.default_precision):
         method = EngineMethod(simulation, len(observables))
-        method.fused = FusedMethod.of(simulation)
+        method.fused = _fused(settings, simulation)
         return method
     return IdealEstimatorMethod(simulation, len(observables), own)
 
@@ -195,8 +200,13 @@ def _other_output(settings: MethodSettings, output: Probabilities | State, dtype
         method: EngineMethod = StateMethod(simulation, 1 << settings.circuit.num_qubits)
     else:
         method = EngineMethod(simulation, 1 << len(output.qubits))
-    method.fused = FusedMethod.of(simulation)
+    method.fused = _fused(settings, simulation)
     return method
+
+
+def _fused(settings: MethodSettings, simulation: Simulation) -> FusedMethod | None:
+    """The shorter way to values, which there is on the CPU."""
+    return FusedMethod.of(simulation) if settings.device == "cpu" else None
 
 
 def simulation_of(settings: MethodSettings, output: Probabilities | Samples | State, dtype: str) -> Simulation:
@@ -235,6 +245,7 @@ def _options(settings: MethodSettings, dtype: str, own: FastEstimator | None) ->
         backward_threads=settings.threads_backward,
         method=settings.method,
         noise=noise,
+        device=settings.device,
     )
     if own is None:
         return options

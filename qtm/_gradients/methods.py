@@ -68,6 +68,7 @@ def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
         )
     _check_options(name, options)
     _check_noise(settings, name)
+    _check_device(settings, name)
     if settings.output is not None and name != "reverse" and settings.sampler is None:
         raise UnsupportedError(
             f"gradient={name!r} differentiates expectation values, not {type(settings.output).__name__.lower()}; use "
@@ -106,6 +107,18 @@ def _check_noise(settings: MethodSettings, gradient: str) -> None:
         raise ParameterError(
             f"with noise=, gradient='reverse' is exact, and {gradient!r} is not needed; to differentiate like a "
             "device, give estimator=qtm.noisy_estimator(noise) instead"
+        )
+
+
+def _check_device(settings: MethodSettings, gradient: str) -> None:
+    if settings.device == "cpu":
+        return
+    estimator = settings.estimator
+    if gradient != "reverse" or (isinstance(estimator, FastEstimator) and estimator.default_precision):
+        what = f"gradient={gradient!r}" if gradient != "reverse" else "an estimator with a default_precision"
+        raise UnsupportedError(
+            f"{what} computes on the CPU, and the tensors are on {settings.device}; move the module and its inputs "
+            "with .cpu(), or leave estimator= and gradient= out"
         )
 
 

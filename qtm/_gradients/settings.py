@@ -37,6 +37,7 @@ class MethodSettings:
     pass_manager: BasePassManager | None = None
     method: Any = "auto"
     noise: NoiseMap | None = None
+    device: str = "cpu"  # type of the device of the tensors, as torch calls it
     group_sizes: tuple[int, ...] = ()  # encoding parameters, then those of every trainable set
     # Methods that run on an estimator: prepared, and transpiled, once for all dtypes and copies of a module.
     on_estimator: dict[str, GradientMethod] = field(default_factory=dict, compare=False, repr=False)
@@ -56,6 +57,9 @@ class MethodSettings:
 
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
         return replace(self, threads_forward=forward, threads_backward=backward, on_estimator=self._kept())
+
+    def on_device(self, device: str) -> MethodSettings:
+        return self if device == self.device else replace(self, device=device)
 
     def _kept(self) -> dict[str, GradientMethod]:
         # The exact estimator used for None has threads and an executor of its own.

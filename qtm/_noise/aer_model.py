@@ -43,7 +43,7 @@ class AerNoise(NoiseMap):
     """
 
     def __init__(self, model: NoiseModel, backend: BackendV2 | None = None) -> None:
-        # Private attributes: the public `to_dict` serialises every error of every qubit, for a device in seconds.
+        # Private attributes: the public `to_dict` serialises every error of every qubit; for a device it takes seconds.
         self.model, self.backend = model, backend
         self._everywhere: dict[str, Any] = model._default_quantum_errors
         self._local: dict[str, dict[tuple[int, ...], Any]] = model._local_quantum_errors
@@ -136,14 +136,14 @@ class AerNoise(NoiseMap):
 
 
 class GateNoise(AerNoise):
-    """Without the readout errors of what is measured at the end, where those are accounted for elsewhere."""
+    """The noise without readout errors of final measurements, which the caller accounts for."""
 
     def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
         """No readout errors."""
         return ()
 
     def reading(self, qubit: int) -> Operations:
-        """Measurements inside of the circuit keep theirs."""
+        """Mid-circuit measurements keep their readout errors."""
         return reading_of(super().readout_of(qubit + 1), qubit)
 
 
@@ -206,7 +206,7 @@ def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -
     if primitive is not None and given is not None:
         kind = type(primitive).__name__
         raise ParameterError(
-            f"{given} applies to qtm's simulator, and {kind} computes in a way of its own: leave one of the two out "
+            f"{given} applies to qtm's simulator, not to {kind}: leave one of the two out "
             f"(qtm.FastEstimator and qtm.FastSampler take {given} themselves)"
         )
 
@@ -223,14 +223,14 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
         name, label = item.operation.name, getattr(item.operation, "label", None)
         if label is not None and label != name and label in noise.noisy:
             raise CircuitError(
-                f"the noise model has an error for the label {label!r} of a {name!r} gate, and errors of labels are "
-                "not simulated; name the gate so, or use qtm.noisy_estimator"
+                f"the noise model has an error for the label {label!r} of a {name!r} gate, and errors by label are "
+                f"not simulated; make it a gate named {label!r}, or use qtm.noisy_estimator"
             )
         closed = name.split("_o")[0] if isinstance(item.operation, ControlledGate) else name
         if closed != name and closed in noise.noisy:
             raise CircuitError(
-                f"the noise model has an error for {closed!r}, which Aer lets follow {name!r} (open controls) as well; "
-                f"write X gates around a {closed!r}, or use qtm.noisy_estimator"
+                f"the noise model has an error for {closed!r}, which Aer applies after {name!r} (open controls) as "
+                f"well; write X gates around a {closed!r}, or use qtm.noisy_estimator"
             )
     names = {item.name for item in _instructions(circuit)}
     if names <= {*noise.basis, *_FREE_OF_NOISE} or getattr(noise, "backend", None) is not None:
@@ -246,7 +246,7 @@ def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
 
 
 def _instructions(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
-    """Those of the circuit and of the blocks of its control flow, whose own are left out."""
+    """The instructions of the circuit and of the blocks inside its control flow, without the control flow itself."""
     for item in circuit.data:
         blocks = getattr(item.operation, "blocks", None)
         if blocks is None:

@@ -1,4 +1,4 @@
-"""Strengths of channels within their limits, as smooth functions of numbers that have none."""
+"""Channel strengths, which have limits, as smooth functions of unconstrained numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELAXATION = "thermal_relaxation"
 
 
 def strengths_of(name: str, free: Sequence[str], raw: Tensor) -> Tensor:
-    """The free strengths of a channel, (strengths,), from as many numbers without limits."""
+    """The free strengths of a channel, (strengths,), from as many unconstrained numbers."""
     if name in EXCLUSIVE:
         return torch.softmax(torch.cat([raw.new_zeros(1), raw]), 0)[1:]
     found: dict[str, Tensor] = {}
@@ -33,7 +33,7 @@ def raw_of(name: str, free: Sequence[str], values: Sequence[float]) -> list[floa
     """The numbers that `strengths_of` turns into these values.
 
     Raises:
-        ParameterError: a value is not inside of its limits.
+        ParameterError: a value is not strictly within its limits.
     """
     if name in EXCLUSIVE:
         rest = 1 - sum(values)

@@ -23,12 +23,12 @@ from qtm._noise.transfer_matrix import qiskit_order
 
 _STANDARD = {n: g for n, g in get_standard_gate_name_mapping().items() if isinstance(g, Gate)}
 _CHANNELS = ", ".join(name for name, row in CHANNELS.items() if row.upper is not None)
-Place = tuple[str, tuple[int, ...] | None]  # a gate, and the qubits on which; None: all others
+Place = tuple[str, tuple[int, ...] | None]  # a gate and its qubits; None: all other qubits
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One channel after one gate, or a readout error: which of the strengths are its own."""
+    """A channel after a gate, or a readout error, and the numbers of its strengths."""
 
     what: str  # as in the names of strengths
     channel: str
@@ -58,7 +58,7 @@ class TrainableNoise(nn.Module):
         initial: where all strengths start.
 
     Attributes:
-        raw: numbers without limits, (strengths,); `values` says which strengths they stand for.
+        raw: unconstrained numbers, (strengths,); `values` are the strengths that they stand for.
 
     Raises:
         ParameterError: a gate or channel is unknown, or a strength does not fit.
@@ -98,12 +98,12 @@ class TrainableNoise(nn.Module):
 
     @property
     def parameters_(self) -> tuple[Parameter, ...]:
-        """What stands for each strength in a circuit, in the order of `values`."""
+        """The parameter that stands for each strength in a circuit, in the order of `values`."""
         return tuple(p for entry in self._entries for p in entry.parameters)
 
     @property
     def names(self) -> list[str]:
-        """What each strength is, in the order of `values`."""
+        """Names of the strengths, in the order of `values`."""
         return [name for entry in self._entries for name in _names(entry)]
 
     def values(self) -> Tensor:
@@ -184,8 +184,8 @@ class TrainableNoise(nn.Module):
         may_be_fixed = set() if name in EXCLUSIVE else {"excited"} if name == RELAXATION else set(row.strengths)
         if unknown := set(fixed) - may_be_fixed:
             raise ParameterError(
-                f"{where!r}: {sorted(unknown)} of {name!r} cannot be given; "
-                + (f"what can is {sorted(may_be_fixed)}" if may_be_fixed else "all its strengths are trained")
+                f"{where!r}: {sorted(unknown)} of {name!r} cannot be fixed; "
+                + (f"those that can are {sorted(may_be_fixed)}" if may_be_fixed else "all its strengths are trained")
             )
         return self._entry(where, name, fixed)
 

@@ -30,7 +30,7 @@ qiskit_order = from_qiskit_order  # exchanging two letters undoes itself
 
 
 def operations(matrix: np.ndarray) -> Operations | None:
-    """Channels and rotations on local qubits that are a transfer matrix together; None: not found."""
+    """Channels and rotations on local qubits whose product is a transfer matrix; None where none are found."""
     if np.allclose(matrix, np.eye(len(matrix)), atol=1e-15):
         return ()
     if len(matrix) == 4:
@@ -42,7 +42,7 @@ def operations(matrix: np.ndarray) -> Operations | None:
 
 
 def _one_qubit(matrix: np.ndarray, qubit: int) -> Operations:
-    """Rotation, factors, rotation, shift: the singular values of the Bloch matrix."""
+    """Rotation, factors and rotation, by the singular value decomposition of the Bloch matrix, then a shift."""
     letters = [X, Y, Z]
     bloch, shift = matrix[np.ix_(letters, letters)], matrix[letters, 0]
     if np.abs(bloch - np.diag(np.diag(bloch))).max() < 1e-15:
@@ -61,7 +61,7 @@ def _factors(values: np.ndarray, qubit: int) -> Operations:
 
 
 def _shifts(shift: np.ndarray, qubit: int) -> Operations:
-    """The identity's coordinate adds to those of X, Y and Z: as to that of Z, between quarter turns."""
+    """What the identity's coordinate adds to those of X, Y and Z: a shift of Z each, between quarter turns."""
     found: list[Primitive | Channel] = []
     for letter, amount in zip(("Y", "X", ""), (shift[0], -shift[1], shift[2]), strict=True):
         if abs(amount) > _ROUNDING:

@@ -75,7 +75,7 @@ class NoisyEstimator(BaseEstimatorV2):
         self._simulations = Simulations(Options(method="density_matrix", noise=self._gate_noise()))
 
     def _gate_noise(self) -> NoiseMap | None:
-        """The noise of the gates for qtm's density matrix; None where Aer alone can do it."""
+        """The noise of the gates for qtm's density matrix; None where only Aer can simulate it."""
         try:
             return GateNoise(self.noise_model, self.backend)
         except CircuitError:
@@ -178,7 +178,7 @@ class NoisyEstimator(BaseEstimatorV2):
 def _translated(
     circuit: QuantumCircuit, basis: list[str], keeps: Callable[[CircuitInstruction], bool]
 ) -> QuantumCircuit:
-    """The circuit in gates of the basis, but for the instructions to keep."""
+    """The circuit in gates of the basis, except for the instructions to keep."""
     out = circuit.copy_empty_like()
     for kept, items in groupby(circuit.data, keeps):
         part = circuit.copy_empty_like()
@@ -284,14 +284,14 @@ def _check_options(shots: int | None, method: str) -> None:
 def _readout_factors(model: NoiseModel) -> dict[int | None, tuple[float, float]]:
     """Qubit -> (a, b) of its measured Paulis ``a P + b``; the key None stands for all other qubits."""
     factors: dict[int | None, tuple[float, float]] = {None: (1.0, 0.0)}
-    for error in model.to_dict()["errors"]:
-        if error["type"] != "roerror":
-            continue
-        qubits = error.get("gate_qubits") or [(None,)]
-        if len(error["probabilities"]) != 2:
+    default = model._default_readout_error
+    # `to_dict` has the same, and spells out every gate error of a device: seconds.
+    every = {(None,): default} if default is not None else {}
+    for qubits, error in {**every, **model._local_readout_errors}.items():
+        if len(error.probabilities) != 2:
             raise CircuitError(f"readout errors of single qubits are supported, not of {qubits} together")
-        (_, flip_0), (flip_1, _) = error["probabilities"]  # rows: prepared 0, prepared 1
-        factors.update({q[0]: (1 - flip_0 - flip_1, flip_1 - flip_0) for q in qubits})
+        (_, flip_0), (flip_1, _) = error.probabilities.tolist()  # rows: prepared 0, prepared 1
+        factors[qubits[0]] = 1 - flip_0 - flip_1, flip_1 - flip_0
     return factors
 
 
@@ -333,7 +333,7 @@ def _pick_method(method: str, qubits: int, shots: int | None) -> str:
         # One trajectory costs 2^n, the density matrix 4^n once.
         method = "density_matrix" if shots is None or 2**qubits <= shots else "statevector"
     if method != "density_matrix" and shots is None:
-        raise ParameterError(f"method {method!r} follows random trajectories and cannot give exact values")
+        raise ParameterError(f"method {method!r} samples trajectories and cannot give exact values")
     return method
 
 
@@ -343,7 +343,7 @@ def _check_memory(qubits: int) -> None:
         raise OutOfMemory(
             f"the density matrix of {qubits} qubits needs {needed / 2**30:,.1f} GiB and "
             f"{free / 2**30:,.1f} GiB are free; "
-            'give shots= to follow trajectories instead (method="statevector"), or use fewer qubits'
+            'give shots= to sample trajectories instead (method="statevector"), or use fewer qubits'
         )
 
 

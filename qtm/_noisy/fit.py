@@ -52,8 +52,9 @@ def fit(
     """Fit the strengths of a noise model to data of a device.
 
     Counts enter by their likelihood, and expectation values by their squared distance over ``precision`` squared.
-    The strengths are changed in place, by L-BFGS with exact derivatives. What the circuits do not tell apart stays
-    undecided: let them differ in how often each gate occurs, and prepare both values of a bit for readout errors.
+    The strengths are changed in place, by L-BFGS with exact derivatives. Strengths that the circuits cannot tell apart
+    stay undetermined: let the circuits differ in how often each gate occurs, and prepare both values of a bit for
+    readout errors.
 
     Args:
         noise: where the fit starts, and what it changes.
@@ -105,7 +106,7 @@ def fit(
 
 
 class _Part:
-    """One calibration circuit, as a function of the strengths, with what was seen of it."""
+    """One calibration circuit, as a function of the strengths, with its data."""
 
     def __init__(self, noise: TrainableNoise, circuit: QuantumCircuit, output: Output, weight: float) -> None:
         self.weight = weight
@@ -117,7 +118,7 @@ class _Part:
         return expectation_values(self._method, None, [strengths], 1, (False, True))[0]
 
     def loss(self, strengths: Tensor) -> Tensor:
-        """How far from what was seen; 0 where it is explained exactly."""
+        """The distance from the data; 0 where the model explains them exactly."""
         raise NotImplementedError
 
 
@@ -153,7 +154,7 @@ class _Counts(_Part):
 
 def _part(noise: TrainableNoise, place: int, entry: Any, precision: float) -> _Part:
     if not isinstance(entry, tuple | list) or len(entry) not in (2, 3) or not isinstance(entry[0], QuantumCircuit):
-        raise refused(f"data[{place}]", "a circuit with what was seen of it", entry, _FORMS)
+        raise refused(f"data[{place}]", "a circuit with its data", entry, _FORMS)
     circuit = entry[0]
     if circuit.parameters:
         raise CircuitError(

@@ -13,30 +13,60 @@ from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transfor
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
+_DEVICES = ("cpu", "cuda")
 _apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
-    """The dtype to compute in: that of the parameter sets, or of the inputs where the sets are empty.
+    """The dtype to compute in on the CPU: that of the parameter sets, or of the inputs where the sets are empty.
 
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
+    """
+    dtype, device = dtype_and_device(sets, inputs)
+    if device != "cpu":
+        raise DtypeError(f"tensors are on {device}, and this computes on the CPU: move them with .cpu()")
+    return dtype
+
+
+def dtype_and_device(sets: Sequence[Tensor], inputs: Tensor | None) -> tuple[torch.dtype, str]:
+    """The dtype to compute in, see `dtype_of`, and the type of the device where all tensors are.
+
+    Raises:
+        DtypeError: the dtype is neither float32 nor float64, a device is neither a CPU nor a GPU that torch calls
+            ``cuda``, or the tensors are on several devices.
     """
     lead = sets[0]
     if not lead.numel() and inputs is not None and not any(s.numel() for s in sets):
         lead = inputs
     if lead.dtype not in _NUMPY_OF:
         raise DtypeError(f"{lead.dtype} is not supported; use float32 or float64, for example module.double()")
-    for one in sets:
-        if not one.is_cpu:
-            raise _elsewhere("weights", one)
-    if inputs is not None and not inputs.is_cpu:
-        raise _elsewhere("inputs", inputs)
-    return lead.dtype
+    if (inputs is None or inputs.is_cpu) and all(one.is_cpu for one in sets):
+        return lead.dtype, "cpu"
+    return lead.dtype, common_device([one.device for one in sets], None if inputs is None else inputs.device)
 
 
-def _elsewhere(name: str, tensor: Tensor) -> DtypeError:
-    return DtypeError(f"the {name} are on {tensor.device}; qtm computes on the CPU: move them with .cpu()")
+def common_device(sets: Sequence[torch.device], inputs: torch.device | None) -> str:
+    """The type of the device where parameter sets and inputs are.
+
+    Raises:
+        DtypeError: qtm does not compute there, or there are several.
+    """
+    placed = [("weights", device) for device in sets] + ([] if inputs is None else [("inputs", inputs)])
+    for name, device in placed:
+        if device.type not in _DEVICES:
+            raise DtypeError(
+                f"the {name} are on {device}; qtm computes on the CPU and on GPUs that torch calls cuda: move them "
+                "with .cpu() or .cuda()"
+            )
+    (_, first), *others = placed
+    for name, device in others:
+        if device != first:
+            raise DtypeError(
+                f"the {name} are on {device}, and the weights on {first}; move the module or its inputs with "
+                f".to({str(first)!r})"
+            )
+    return first.type
 
 
 def complex_name(dtype: torch.dtype) -> str:

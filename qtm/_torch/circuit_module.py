@@ -23,7 +23,7 @@ class CircuitModule(nn.Module):
 
     _settings: MethodSettings
     _sets: ParameterSets
-    _methods: dict[str, GradientMethod]
+    _methods: dict[tuple[torch.dtype, str], GradientMethod]  # by dtype, and type of device
     _output_size: int
     _operator_name: str | None  # name of the module as an operator in compiled graphs
     _is_real: bool
@@ -36,7 +36,8 @@ class CircuitModule(nn.Module):
         """The same, traceable: one operator if torch is compiling."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
-        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
+        on_cpu = sets[0].is_cpu  # the operators are for the CPU
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0 or not on_cpu:
             return torch.compiler.disable(self._values_at)(inputs, sets)
         # Imported here: defining an operator takes time, and most processes compile nothing.
         from qtm._torch.operators import outputs

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from qtm._arguments import checked_int, checked_seed
 from qtm._engines.outputs import Probabilities, Samples
+from qtm._errors import UnsupportedError
 from qtm._gradients.adjoint import simulation_of
 from qtm._gradients.settings import MethodSettings
 
 
 def drawn(settings: MethodSettings, inputs: Tensor, sets: Sequence[Tensor], shots: int, seed: int | None) -> Tensor:
     """Outcomes (..., shots, qubits) bool at inputs (..., inputs) and the trained parameter sets."""
+    if not all(one.is_cpu for one in (inputs, *sets)):
+        raise UnsupportedError("outcomes are drawn on the CPU; move the module and its inputs with .cpu()")
     shots = checked_int(shots, "shots", "give the number of outcomes of a sample")
     generator = np.random.default_rng(None if seed is None else checked_seed(seed, "seed"))
     output = settings.output

@@ -116,10 +116,9 @@ class Walk:
 
     def _pull_back(self, item: _Pass, cotangent: np.ndarray, by_angles: np.ndarray) -> np.ndarray:
         """The cotangent (rows, 2**qubits) before a segment from that after it."""
-        angles, before = self._angles(item.segment, item.sample), torch.from_numpy(item.before)
-        gradient, by_states = self.engines[item.segment].vjp(
-            angles, [before], torch.from_numpy(np.ascontiguousarray(cotangent)), by_prepared=True
-        )
+        angles, before = self._angles(item.segment, item.sample), [torch.from_numpy(item.before)]
+        after = torch.from_numpy(np.ascontiguousarray(cotangent))
+        gradient, by_states = self.engines[item.segment].vjp(angles, before, after, by_prepared=True)
         assert by_states is not None
         self._add(item.segment, item.sample, gradient, by_angles)
         return by_states[0].numpy()

@@ -37,7 +37,7 @@ from qtm._errors import OutOfMemory
 _LOGGER = logging.getLogger("qtm")
 # Real multiply-adds that are worth a second thread.
 _WORTH_A_THREAD = 2_000_000
-_SMALL = 1 << 24  # bytes that are had without asking
+_SMALL = 1 << 24  # bytes that are allocated without asking how much memory is free
 _NOBODY = np.zeros(1, np.int64)
 _compiled: set[tuple[str, Any]] = set()
 
@@ -312,7 +312,7 @@ class DensityMatrixEngine(Engine):
         return size < _SMALL or size <= self._budget()
 
     def _affordable(self) -> int:
-        """Workers whose states fit the memory: one with its checkpoints, and a cotangent."""
+        """How many workers fit the memory, each with a state, its checkpoints and a cotangent."""
         size = self._bytes() + self._size * self.real.itemsize
         if size < _SMALL:
             return self.threads
@@ -351,7 +351,7 @@ class DensityMatrixEngine(Engine):
 
 
 def _by_kind(numbers: Numbers) -> dict[tuple[str, tuple[int | float, ...]], Tensor]:
-    """Places (channels, count) of the numbers of learned channels, by what makes them equal: name and strengths."""
+    """Places (channels, count) of the numbers of learned channels, grouped by name and strengths."""
     found: dict[tuple[str, tuple[int | float, ...]], list[list[int]]] = {}
     for channel, first, count in numbers.learned:
         found.setdefault((channel.name, channel.strengths), []).append(list(range(first, first + count)))

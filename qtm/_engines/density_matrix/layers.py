@@ -77,7 +77,7 @@ def diagonal_strings(space: Span, num_qubits: int, prepared: Sequence[int]) -> l
 
 
 def supported(operations: Sequence[Operation], start: Sequence[int], num_qubits: int) -> tuple[list[Operation], Span]:
-    """Without rotations that find all coordinates 0 or at rest, and the space of coordinates that are not 0."""
+    """The operations without rotations of coordinates that are all 0 or unchanged, and the space of the others."""
     space = Span(start)
     kept = []
     for operation in operations:
@@ -102,12 +102,12 @@ def commute(a: Operation, b: Operation, num_qubits: int) -> bool:
         a, b = b, a
     if isinstance(a, Diagonal):
         return isinstance(b, Rotation) and a.factors is not None and _same_factors(a, b.string, num_qubits)
-    assert not isinstance(b, Diagonal)  # a would be one as well, and they were told apart above
+    assert not isinstance(b, Diagonal)  # then a would be one too, by the exchange above
     if a.string != b.string:
         return False
-    if isinstance(a, Shift) and isinstance(b, Shift):  # of the same qubit, and not only with the same Z
+    if isinstance(a, Shift) and isinstance(b, Shift):  # of the same qubit: equal Z strings do not suffice
         return a.images[0] ^ b.images[0] in (0, a.string)
-    return True  # a rotation about Z does nothing to I and Z, with which a shift deals
+    return True  # a rotation about Z leaves I and Z alone, and a shift acts on nothing else
 
 
 def _same_factors(diagonal: Diagonal, string: int, num_qubits: int) -> bool:

@@ -37,7 +37,9 @@ from qtm._engines.density_matrix.operations import (
 from qtm._engines.density_matrix.rows import Rows, odd_rows
 from qtm._errors import OutOfMemory
 
-TILE_BITS = 8
+# Tiles of a state, and of its cotangent, stay in the first cache with the pairs of an operation; larger ones take fewer
+# passes, and up to 8 bits one tile is the whole state.
+WHOLE_BITS, TILE_BITS = 8, 6
 MAX_ROW_BITS = 26
 _LOOK_AHEAD = 64
 # A state may be divided by factors until what is left of it is this, by bytes of a number; then it is kept instead.
@@ -75,7 +77,7 @@ class Schedule:
 
 
 def measured(frame_coordinates: Coordinates, terms: Terms) -> list[list[tuple[int, float]]]:
-    """Strings of observables pulled back through the frame; their coefficients take up the signs."""
+    """Strings of observables pulled back through the frame; signs go into their coefficients."""
     n, frame = frame_coordinates.num_qubits, frame_coordinates.frame
     found = []
     for observable in terms:
@@ -142,7 +144,7 @@ class _Builder:
         self.n, self.start_bits, self.numbers = n, start_bits, numbers
         self.least = _LEAST_FACTOR[real_bytes]
         self.index = np.arange(1 << self.rows.bits, dtype=np.int64)
-        self.tile_bits = min(TILE_BITS, self.rows.bits)
+        self.tile_bits = self.rows.bits if self.rows.bits <= WHOLE_BITS else TILE_BITS
         self.slots: list[Rotation] = []
         self.shifts: list[int] = []
         self.factors: list[np.ndarray] = []
@@ -220,7 +222,7 @@ class _Builder:
         return alive
 
     def acts(self, item: Rotation | Shift, rows: np.ndarray) -> np.ndarray:
-        """Which rows a rotation turns, or a shift takes from or adds to (more or less: I or Z on its qubit)."""
+        """Which rows a rotation turns, or a shift takes from or adds to (a superset: I or Z on its qubit)."""
         if isinstance(item, Rotation):
             return odd_rows(rows, self.rows.against(item.string)) == 1
         return odd_rows(rows, self.rows.against(item.string)) == 0
@@ -228,7 +230,7 @@ class _Builder:
     def partition(self, items: list[Item]) -> list[_Pass]:
         passes = []
         pending = list(items)
-        strength = 1.0  # what the scales since the last checkpoint have left of a row at least
+        strength = 1.0  # the smallest factor that the scales since the last checkpoint leave on any row
         while pending:
             taken, pending, strength = self.next_pass(pending, strength)
             passes.append(taken)
@@ -243,7 +245,7 @@ class _Builder:
             elif isinstance(item, Scale):
                 left = strength * self.strength(item)
                 if left < self.least:
-                    # Not to be undone by division: the state before it is kept, at the start of a pass.
+                    # Division cannot undo it: the state before it is kept, at the start of a pass.
                     if found.items:
                         return found, skipped + pending[place:], strength
                     found.checkpoint, left = True, 1.0

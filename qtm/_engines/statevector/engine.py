@@ -26,7 +26,8 @@ _STATES = 2  # of a sample that are alive together
 _CONES: ByteCache[tuple[Cone, ...]] = ByteCache(256, KEPT, shared=(FlatCircuit,))
 
 
-def _cones(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
+def known_cones(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
+    """The cones that give an output together; made once."""
     return _CONES.find((program, output), lambda: cones_of(program, output))
 
 
@@ -48,7 +49,7 @@ class StateVector(SimulationMethod):
             return why
         if isinstance(output, State) and circuit.num_qubits > MAX_BITS:
             return f"gives a state vector of at most {MAX_BITS} qubits, not {circuit.num_qubits}"
-        bits = max(cone.program.num_bits for cone in _cones(program_of(circuit), output))
+        bits = max(cone.program.num_bits for cone in known_cones(program_of(circuit), output))
         if bits <= MAX_BITS:
             return None
         return (
@@ -58,7 +59,7 @@ class StateVector(SimulationMethod):
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
         """Rotations times amplitudes, over all cones."""
-        cones = _cones(program_of(circuit), output)
+        cones = known_cones(program_of(circuit), output)
         return Cost(_multiply_adds(cones), _bytes(cones, options))
 
     def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
@@ -72,7 +73,7 @@ class StateVectorEngine(Engine):
     def __init__(self, circuit: FlatCircuit, output: Output, options: Options) -> None:
         self.circuit, self.output, self.options = circuit, output, options
         self.program = program_of(circuit)
-        self.cones = _cones(self.program, output)
+        self.cones = known_cones(self.program, output)
         self.arrays: Any = _arrays(circuit, self.program, self.cones, output, options)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -39,8 +39,11 @@ from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-_TILE_BITS = 9  # rows of a tile: two states of them fit the second-level cache
-_EARLY_BITS = 10  # of a final state; on a smaller one passes of their own cost more than half the rows save
+# Rows of a tile: two states of them fit the second-level cache or, where that holds whole states, the first-level one.
+_TILE_BITS, _SMALL_TILE_BITS = 9, 7
+_SMALL_BITS = 12  # rows of a state of which two fit the second-level cache
+_EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save
+_GROWTH = MAX_GENERATORS  # bits by which a support grows before what that makes possible is done, three in a pass
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
 
 Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
@@ -88,6 +91,11 @@ class _Builder:
     def row_bits(self) -> int:
         return max(self.bits - self.lane_bits, 0)
 
+    @property
+    def tile_bits(self) -> int:
+        """How many masks may span a tile."""
+        return _SMALL_TILE_BITS if self.row_bits <= _SMALL_BITS else _TILE_BITS
+
     def split(self, mask: int) -> tuple[int, int]:
         """A mask's rows and its lanes."""
         return mask >> self.lane_bits, mask & ((1 << self.lane_bits) - 1)
@@ -97,7 +105,7 @@ class _Builder:
         self.ops.append(line(OPERATION_COLUMNS, **columns))
 
     def run(self, items: list[Item]) -> None:
-        """Emit all items: first those that let the support grow, each followed by what it makes possible."""
+        """Emit all items: first those that let the support grow, every few followed by what they make possible."""
         rank = self.bits or len(pivots([item.x for item in items]))
         _refuse_what_cannot_fit(rank)
         early = rank >= _EARLY_BITS
@@ -105,7 +113,7 @@ class _Builder:
             self.passes(items[:place])
             self._grow(items[place])
             items = items[place + 1 :]
-            if early:
+            if early and (rank - self.bits) % _GROWTH == 0:
                 ready, items = self._ready(items)
                 self.passes(ready)
         self.passes(items)
@@ -200,8 +208,8 @@ class _Builder:
         passes: list[list[list[Rotation]]] = []
         masks: list[int] = []
         for group in groups:
-            more = [*masks, *(self.split(x)[0] for x, _, _ in group)]
-            if passes and len(pivots(more)) == len(more) <= _TILE_BITS:
+            more = [*masks, *(m for x, _, _ in group if (m := self.split(x)[0]))]
+            if passes and len(pivots(more)) == len(more) <= self.tile_bits:
                 passes[-1].append(group)
                 masks = more
             else:
@@ -211,12 +219,9 @@ class _Builder:
 
     def _pass(self, groups: list[list[Rotation]]) -> None:
         rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
-        if rows[0][0] == 0:
-            self._operation(ROTATE_LANES, self.row_bits, groups[0])
-            return
-        span = [m for masks in rows for m in masks]
+        span = [m for masks in rows for m in masks if m]  # a rotation between lanes has no mask of rows
         for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
-            if len(span) < _TILE_BITS and len(pivots([*span, 1 << bit])) > len(span):
+            if len(span) < self.tile_bits and len(pivots([*span, 1 << bit])) > len(span):
                 span.append(1 << bit)
         where = self._store(("pivots", *span), np.array(pivots(span), np.int32))
         for place, (group, masks) in enumerate(zip(groups, rows, strict=True)):

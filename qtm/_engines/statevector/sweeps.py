@@ -16,7 +16,7 @@ from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.contention import CONTENTION
 from qtm._engines.statevector.kernels import expectation, whole_states
-from qtm._engines.statevector.kernels.sweep import TINY, Workspace
+from qtm._engines.statevector.kernels.sweep import TINY, Scratch
 from qtm._engines.statevector.schedule import Schedule
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
@@ -41,7 +41,7 @@ class Kept:
 
     sweeps: Sweeps
     parts: Sequence[Part]
-    states: list[np.ndarray]  # each (tiles, rows * parts * lanes + lanes)
+    states: list[np.ndarray]  # each (tiles, numbers of a buffer): states, scales and sines
 
     def take(self) -> list[np.ndarray]:
         """The states, once."""
@@ -62,10 +62,10 @@ class Sweeps:
         self.tiny = TINY[self.real.itemsize]
         self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
         slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
-        self._workspace_sizes = (slots, slots, slots, slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
-        self._workspace_kind = f"workspace {self._workspace_sizes} {self.real.str}"
+        self._scratch_sizes = (slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
+        self._scratch_kind = f"scratch {self._scratch_sizes} {self.real.str}"
         self._buffer_kinds: dict[int, str] = {}  # by the number of tiles
-        self._workspace_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._workspace_sizes[1:]))
+        self._scratch_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._scratch_sizes[1:]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
@@ -121,7 +121,7 @@ class Sweeps:
         differentiate = _DIFFERENTIATE.for_kind(self.real, angles.dtype, cotangent.dtype)
         calls = [
             partial(
-                differentiate, self.recipe, work, angles, states[p.place], cotangent, cotangents[p.place],
+                differentiate, self.recipe, work, states[p.place], cotangent, cotangents[p.place],
                 seeds is not None, gradient[p.team.member], by_initial, p.first, p.last, self.tiny, p.team,
             )
             for p, work in zip(parts, works, strict=True)
@@ -150,7 +150,7 @@ class Sweeps:
         for states, more in zip(kept.states, others.states, strict=True):
             # (tiles, rows, parts, lanes), summed over the parts
             product = (self._rows(states) * self._rows(more)).sum(2)
-            pieces.append(self._by_sample(product * states[:, None, self.tiling.tile_numbers :] ** 2))
+            pieces.append(self._by_sample(product * self._scales(states) ** 2))
         return np.concatenate(pieces)[:batch]
 
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
@@ -207,6 +207,11 @@ class Sweeps:
         """A view of stored states as (tiles, rows, parts, lanes)."""
         return states[:, : self.tiling.tile_numbers].reshape(len(states), -1, self.recipe.parts, self.tiling.lanes)
 
+    def _scales(self, states: np.ndarray) -> np.ndarray:
+        """Their scales (tiles, 1, lanes)."""
+        first = self.tiling.tile_numbers
+        return states[:, None, first : first + self.tiling.lanes]
+
     def _by_sample(self, rows: np.ndarray) -> np.ndarray:
         """(tiles, rows, lanes) as (samples, amplitudes)."""
         if self.recipe.lane_bits:
@@ -262,16 +267,16 @@ class Sweeps:
         return budget // (2 * self.tiling.tile_bytes)
 
     def buffer(self, tiles: int) -> np.ndarray:
-        """Room for the states of some tiles, and a scale for each."""
+        """Room for the states of some tiles, their scales, and the cosines, sines and tangents of their angles."""
         spare: np.ndarray | None = POOL.take(self._buffer_kind(tiles))
         if spare is not None:
             return spare
-        return aligned((tiles, self.tiling.tile_numbers + self.tiling.lanes), self.real)
+        return aligned((tiles, self.tiling.buffer_numbers), self.real)
 
     def _buffer_kind(self, tiles: int) -> str:
         kind = self._buffer_kinds.get(tiles)
         if kind is None:
-            kind = f"states {tiles} {self.tiling.tile_numbers + self.tiling.lanes} {self.real.str}"
+            kind = f"states {tiles} {self.tiling.buffer_numbers} {self.real.str}"
             self._buffer_kinds[tiles] = kind
         return kind
 
@@ -280,23 +285,23 @@ class Sweeps:
         for buffer in buffers:
             POOL.give(self._buffer_kind(len(buffer)), buffer, buffer.nbytes)
 
-    def workspaces(self, parts: Sequence[Part]) -> list[Workspace]:
+    def workspaces(self, parts: Sequence[Part]) -> list[Scratch]:
         """Scratch for each part."""
         # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
-        return [self._workspace() for _ in parts]
+        return [self._scratch() for _ in parts]
 
-    def _workspace(self) -> Workspace:
-        spare: Workspace | None = POOL.take(self._workspace_kind)
+    def _scratch(self) -> Scratch:
+        spare: Scratch | None = POOL.take(self._scratch_kind)
         if spare is not None:
             return spare
-        dtypes = (np.float64, *[self.real] * 9)
-        sizes = [n * self.tiling.lanes for n in self._workspace_sizes]
-        return Workspace(*(aligned((n,), d) for n, d in zip(sizes, dtypes, strict=True)))
+        dtypes = (np.float64, *[self.real] * 6)
+        sizes = [n * self.tiling.lanes for n in self._scratch_sizes]
+        return Scratch(*(aligned((n,), d) for n, d in zip(sizes, dtypes, strict=True)))
 
-    def recycle_workspaces(self, works: list[Workspace]) -> None:
+    def recycle_workspaces(self, works: list[Scratch]) -> None:
         """Give scratch back."""
         for work in works:
-            POOL.give(self._workspace_kind, work, self._workspace_bytes)
+            POOL.give(self._scratch_kind, work, self._scratch_bytes)
 
 
 def summed(partial_sums: np.ndarray) -> np.ndarray:

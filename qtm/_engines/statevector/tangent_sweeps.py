@@ -86,7 +86,7 @@ class TangentSweeps:
         differentiate = _DIFFERENTIATE.for_kind(sweeps.real, angles.dtype, cotangent.dtype)
         calls = [
             partial(
-                differentiate, sweeps.recipe, work, self._along(), angles, direction, states[p.place],
+                differentiate, sweeps.recipe, work, self._along(), direction, states[p.place],
                 tangents[p.place], cotangent, first[p.place], second[p.place], seeds is not None,
                 gradient[p.team.member], by_initial, by_initial_tangent, p.first, p.last, sweeps.tiny, p.team,
             )
@@ -115,7 +115,7 @@ class TangentSweeps:
         if self.sweeps.recipe.parts == 2:
             project, scratch = _PROJECT.for_kind(self.sweeps.real), np.zeros(self.sweeps.tiling.lanes)
             for states, moved in zip(kept.states, tangents.states, strict=True):
-                project(states, moved, self.sweeps.recipe.lane_bits, scratch)
+                project(states, moved, self.sweeps.tiling.tile_numbers, self.sweeps.recipe.lane_bits, scratch)
 
     def _along(self) -> Direction:
         recipe, tiling = self.sweeps.recipe, self.sweeps.tiling

@@ -43,7 +43,8 @@ class Tiling:
         amplitudes: of one sample's state.
         numbers: real numbers of one sample's state.
         tile_numbers: real numbers of the states of a tile.
-        tile_bytes: the same in bytes.
+        buffer_numbers: with what is kept behind them: scales, and cosines, sines and tangents of the slots' angles.
+        tile_bytes: of a buffer.
     """
 
     def __init__(self, recipe: Recipe, real: np.dtype, threads: int) -> None:
@@ -54,8 +55,10 @@ class Tiling:
         self.amplitudes = 1 << recipe.row_bits + recipe.lane_bits
         self.numbers = self.amplitudes * recipe.parts
         self.tile_numbers = (recipe.parts << recipe.row_bits) * self.lanes
-        self.tile_bytes = self.tile_numbers * real.itemsize
-        self._multiply_adds = 8 * max(len(recipe.slot_offset), 1) * self.tile_numbers
+        slots = max(len(recipe.slot_offset), 1)
+        self.buffer_numbers = self.tile_numbers + self.lanes * (1 + 3 * slots)
+        self.tile_bytes = self.buffer_numbers * real.itemsize
+        self._multiply_adds = 8 * slots * self.tile_numbers
         self._shares: dict[tuple[int, int], tuple[Part, ...]] = {}
 
     def tiles(self, batch: int) -> int:

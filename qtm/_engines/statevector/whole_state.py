@@ -38,7 +38,7 @@ class StateEngine:
         place, quarters = row_images(gates, self.batch.engine.basis)
         quarters = quarters + 2 * dropped_signs(program.generators) & 3
         self.view = StateView(place, np.array([1, 1j, -1, -1j], self.complex)[quarters])
-        self.factor = _factor(circuit, self.batch.engine.constant, options.dtype)
+        self.factor = phase_of(circuit, self.batch.engine.constant, options.dtype)
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """States (batch, 2**qubits), and the kernels' states for one `vjp`."""
@@ -104,7 +104,7 @@ class StateEngine:
         return self.batch.scatter(ConeTangents(self.batch.engine).metric_product(point))
 
 
-def _factor(circuit: FlatCircuit, constant: Slot, dtype: str) -> PhaseFactor:
+def phase_of(circuit: FlatCircuit, constant: Slot, dtype: str) -> PhaseFactor:
     """The global phase of the circuit, and exp(-i/2 a) of the schedule's constant rotation by a."""
     terms = dict(circuit.phase.angles)
     for angle, coefficient in constant.terms.items():

@@ -36,8 +36,8 @@ class Trajectories(SimulationMethod):
     Attributes:
         count: trajectories for every sample.
         seed: of the errors; with an integer all calls draw the same, with None they follow torch's random state.
-        twirl: take channels that are not Pauli channels (relaxation, reset) as their average over Pauli frames,
-            which is a Pauli channel, and another channel than the one asked for.
+        twirl: replace channels that are not Pauli channels (relaxation, reset) by their Pauli twirl, which differs
+            from the channel asked for.
     """
 
     count: int = 64
@@ -76,7 +76,7 @@ class Trajectories(SimulationMethod):
 
 
 class TrajectoryEngine(Engine):
-    """A noisy circuit as many circuits without noise, that differ in signs."""
+    """A noisy circuit as many noiseless ones that differ in signs."""
 
     def __init__(self, method: Trajectories, circuit: FlatCircuit, output: Expectation, options: Options) -> None:
         self.method, self.circuit, self.output, self.options = method, circuit, output, options

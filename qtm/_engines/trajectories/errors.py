@@ -26,7 +26,7 @@ class Errors:
 
 
 def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
-    """Probabilities (4**qubits,) of the Pauli errors of a channel; of its twirl, if asked and it is no Pauli channel.
+    """Probabilities (4**qubits,) of the Pauli errors of a channel, or of its twirl if ``twirl``.
 
     Raises:
         UnsupportedError: it is not a mixture of Pauli errors, or a strength is a parameter.
@@ -34,7 +34,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
     row = CHANNELS[channel.name]
     strengths = [s for s in channel.strengths if not isinstance(s, int)]
     if len(strengths) < len(channel.strengths):
-        raise UnsupportedError("trajectories have no derivatives by strengths of channels; use method='density_matrix'")
+        raise UnsupportedError("trajectories are not differentiable by channel strengths; use method='density_matrix'")
     if not twirl and any(coefficient for _, coefficient in row.shifts(*strengths)):
         raise UnsupportedError(
             f"{channel.name!r} is not a Pauli channel and cannot be sampled as errors: twirl it with "
@@ -103,7 +103,7 @@ def _clash(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ErrorTable:
-    """The errors of all channels below each other, to be drawn together.
+    """The errors of all channels in one table, to be drawn together.
 
     Attributes:
         hit: probability that a channel does anything, (channels,).
@@ -119,7 +119,7 @@ class ErrorTable:
 
     @classmethod
     def of(cls, errors: Sequence[Errors], signs: int) -> ErrorTable:
-        """Put the channels together; those without errors are left out."""
+        """The table of some channels; those without errors are left out."""
         some = [error for error in errors if error.chances[1:].sum() > 0]
         hit = np.array([error.chances[1:].sum() for error in some]).clip(max=1.0)
         start = np.cumsum([0, *(len(error.chances) - 1 for error in some)], dtype=np.int64)

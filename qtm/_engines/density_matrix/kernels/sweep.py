@@ -85,6 +85,16 @@ def _open_tile(recipe: Recipe, work: Workspace, step: Any, number: int) -> int:
     return first
 
 
+@jit
+def _ask_for(recipe: Recipe, state: Any, step: Any, number: int, lanes: int) -> None:
+    """Have the rows of the next tile brought near: they are spread over the state, so that nothing foresees them."""
+    if number >= step[3]:
+        return
+    first = recipe.reps[step[2] + number]
+    for i in range(step[0]):
+        vectors.prefetch(state, (first ^ recipe.combs[step[1] + i]) * lanes)
+
+
 @inlined
 def _list(op: Any, first: int) -> int:
     """Column of the place of the pairs for a tile."""
@@ -145,7 +155,7 @@ def _undo_from_checkpoint(recipe: Recipe, work: Workspace, op: Any, count: int) 
 @jit
 def forward(recipe: Recipe, work: Workspace, state: Any, checkpoints: Any) -> None:
     """Run all passes on the state of one tile of samples; checkpoints are stored where there is room for them."""
-    size = state.size
+    size, lanes = state.size, work.units.size // 2
     for number in range(recipe.passes.shape[0]):
         step = recipe.passes[number]
         if step[6] >= 0 and checkpoints.size:
@@ -155,6 +165,7 @@ def forward(recipe: Recipe, work: Workspace, state: Any, checkpoints: Any) -> No
         for tile in range(step[3]):
             first = _open_tile(recipe, work, step, tile)
             vectors.gather(work.state, state, work.rows, step[0])
+            _ask_for(recipe, state, step, tile + 1, lanes)
             for place in range(step[4], step[5]):
                 _apply(recipe, work, recipe.ops[place], first, step[0])
             vectors.scatter(state, work.state, work.rows, step[0])
@@ -163,7 +174,7 @@ def forward(recipe: Recipe, work: Workspace, state: Any, checkpoints: Any) -> No
 @jit
 def reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, checkpoints: Any) -> None:
     """Undo all passes on the state and pull the cotangent back; derivatives are left in the workspace."""
-    size = state.size
+    size, lanes = state.size, work.units.size // 2
     for number in range(recipe.passes.shape[0] - 1, -1, -1):
         step = recipe.passes[number]
         kept = step[6] >= 0
@@ -171,6 +182,8 @@ def reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, checkpo
             first = _open_tile(recipe, work, step, tile)
             vectors.gather(work.state, state, work.rows, step[0])
             vectors.gather(work.cotangent, cotangent, work.rows, step[0])
+            _ask_for(recipe, state, step, tile + 1, lanes)
+            _ask_for(recipe, cotangent, step, tile + 1, lanes)
             for place in range(step[5] - 1, step[4] - 1 + kept, -1):
                 _undo(recipe, work, recipe.ops[place], first, step[0])
             if kept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
@@ -209,3 +210,19 @@ def scatter(typing, target, tile, rows, count):
             target.store(tile.load(loop.index), _integer(e, rows, loop.index))
 
     return step(emit, target, tile, rows, count)
+
+
+@intrinsic
+def prefetch(typing, array, index):
+    """Ask for the cache line of ``array[index]``, to be read and written soon."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        base = context.make_array(sig.args[0])(context, builder, values[0]).data
+        place = builder.bitcast(builder.gep(base, [values[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen

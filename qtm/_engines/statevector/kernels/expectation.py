@@ -24,6 +24,7 @@ from qtm._engines.statevector.kernels.recipe import (
     Recipe,
 )
 from qtm._engines.statevector.kernels.sweep import (
+    Scratch,
     Team,
     Workspace,
     fill,
@@ -33,6 +34,7 @@ from qtm._engines.statevector.kernels.sweep import (
     sweep_forward,
     sweep_reverse,
     together,
+    workspace,
 )
 
 
@@ -146,23 +148,27 @@ def start_state(state: Any, initial: Any, recipe: Recipe, work: Workspace, tile:
 @jit
 def evaluate(
     recipe: Recipe,
-    work: Workspace,
+    scratch: Scratch,
     angles: np.ndarray,  # (samples, angles)
     initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
-    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes)
+    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes + 3 * slots * lanes)
     values: np.ndarray,  # (samples, observables), zeros
     first: int,
     last: int,
     tiny: float,
     team: Team,
 ) -> None:
-    """Expectation values of tiles first .. last; their final states, and scales, stay in ``states``."""
+    """Expectation values of tiles first .. last.
+
+    Their final states stay in ``states``, with their scales, and the cosines, sines and tangents of the angles.
+    """
     simd.atomic_increment(team.started)
-    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    size = (recipe.parts << recipe.row_bits) * scratch.scale.size
     for tile in range(first, last):
         state = states[min(tile - first, states.shape[0] - 1)]
-        prepare(recipe, work, angles, tile)
+        work = workspace(scratch, state, size)
         if team.member == 0:
+            prepare(recipe, work, angles, tile)
             start_state(state, initial, recipe, work, tile)
         fill(work.scale, work.scale.size, 1.0)
         together(team)
@@ -201,9 +207,8 @@ def collect_initial(recipe: Recipe, work: Workspace, seed: Any, gradient: Any, t
 @jit
 def differentiate(
     recipe: Recipe,
-    work: Workspace,
-    angles: np.ndarray,  # (samples, angles)
-    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate`, consumed
+    scratch: Scratch,
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes + 3 * slots * lanes) from `evaluate`, consumed
     cotangent: np.ndarray,  # (samples, observables)
     seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
     seeded: bool,
@@ -216,11 +221,11 @@ def differentiate(
 ) -> None:
     """Reverse sweep over tiles first .. last: derivative of sum(cotangent * values) by every angle."""
     simd.atomic_increment(team.started)
-    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    size = (recipe.parts << recipe.row_bits) * scratch.scale.size
     for tile in range(first, last):
         state = states[tile - first]
         seed = seeds[min(tile - first, seeds.shape[0] - 1)]
-        prepare(recipe, work, angles, tile)
+        work = workspace(scratch, state, size)
         simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
             observe(state, seed, recipe, work, cotangent, tile, team)

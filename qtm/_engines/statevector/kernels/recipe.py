@@ -12,8 +12,9 @@ Operations, a line of ``Recipe.ops`` each, in order. All kinds have
 | SLOT | the first of its angles; the others follow |
 | COUNT | how many generators share the operation; of a PHASE, how many masks are in its first table |
 
-ROTATE, up to three commuting generators in one pass. DOUBLE_SUPPORT, one generator whose partner rows are still zero.
-ROTATE_LANES, one generator that pairs lanes of the same row. For generator j they have
+ROTATE, up to three commuting generators in one pass, or one whose mask of rows is 0: it pairs lanes of the same row.
+DOUBLE_SUPPORT, one generator whose partner rows are still zero. ROTATE_LANES, one whose partner lanes are still zero.
+For generator j they have
 
 | column | content |
 | --- | --- |

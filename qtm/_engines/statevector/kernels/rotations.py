@@ -7,7 +7,8 @@ A rotation by a about a generator with masks (x, w) turns every pair of amplitud
 Up to three that commute are done in one pass, the rows of a coset of their masks in registers. The cosines are
 divided out: 2 multiply-adds per pair and part instead of 4, and 6 in reverse (2 on each state, 2 for the sum).
 Rows are numbered without the bits that are lanes; ``lane`` masks say which lanes a generator pairs, and the
-signs over the lanes are in the vectors of tangents and sines.
+signs over the lanes are in the vectors of tangents and sines. A generator that pairs lanes of the same row has an
+operation of its own: there the partner of a row is itself with its lanes swapped.
 
 Passes go tile by tile: a tile is the coset of a row under some 2^TILE_BITS combinations of masks, small enough to
 stay in the cache while several groups of rotations are done on it.
@@ -21,6 +22,15 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from qtm._engines.statevector.kernels.lane_rotations import (
+    LANES_MOVE,
+    LANES_PAIR,
+    LANES_STAY,
+    PARTS,
+    column,
+    columns,
+    share,
+)
 from qtm._engines.statevector.kernels.recipe import (
     BITS,
     COSET_INDEX,
@@ -35,18 +45,11 @@ from qtm._engines.statevector.kernels.recipe import (
 from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
 
 # What is compiled in: whether rows are real or complex, and further choices; a recipe picks one at run time.
-_PARTS = (1, 2)
-_PASS_VARIANTS = tuple(product(range(1, MAX_GENERATORS + 1), _PARTS, (0, 1)))  # generators, parts, whether lanes move
-_FULL_VARIANTS = tuple(product(_PARTS, (0, 1)))  # parts, whether the support doubles
-_LANE_VARIANTS = tuple(product(_PARTS))
-
-
-def _column(e: Emit, op: ir.Value, number: int) -> ir.Value:
-    return e.builder.load(e.builder.gep(op, [e.constant(number)]))
-
-
-def _columns(e: Emit, op: ir.Value, first: int, count: int) -> list:
-    return [_column(e, op, first + j) for j in range(count)]
+_PASS_VARIANTS = (  # generators, parts, what becomes of the lanes
+    *product(range(1, MAX_GENERATORS + 1), PARTS, (LANES_STAY, LANES_MOVE)),
+    *product((1,), PARTS, (LANES_PAIR,)),
+)
+_FULL_VARIANTS = tuple(product(PARTS, (0, 1)))  # parts, whether the support doubles
 
 
 def _pairs(count: int, bit: int) -> list[tuple[int, int]]:
@@ -57,11 +60,11 @@ class _Group:
     """The rotations of one operation: their masks, and the cosets of rows they mix in one tile."""
 
     def __init__(self, e: Emit, op: ir.Value, base: Any, index: ir.Value, count: int, permute: int) -> None:
-        self.e, self.count, self.permute = e, count, permute
-        self.masks, self.signs = _columns(e, op, MASKS, count), _columns(e, op, SIGNS, count)
-        self.lanes, self.base = _columns(e, op, LANES, count), base
-        self.slot, self.cosets = _column(e, op, SLOT), _column(e, op, COSETS)
-        self.index = e.builder.gep(index, [_column(e, op, COSET_INDEX)])
+        self.e, self.count, self.permute, self.within = e, count, permute, permute == LANES_PAIR
+        self.masks, self.signs = columns(e, op, MASKS, count), columns(e, op, SIGNS, count)
+        self.lanes, self.base = columns(e, op, LANES, count), base
+        self.slot, self.cosets = column(e, op, SLOT), column(e, op, COSETS)
+        self.index = e.builder.gep(index, [column(e, op, COSET_INDEX)])
 
     def rows(self, number: ir.Value) -> tuple[list, list]:
         """Rows of a coset (subset s of the generators at position s), and the sign bit of each generator."""
@@ -72,7 +75,7 @@ class _Group:
             # Each generator's signs depend on its own mask alone: the row where all are plus comes first.
             for bit, mask in zip(odd, self.masks, strict=True):
                 row = b.xor(row, b.and_(mask, b.neg(bit)))
-        return self.e.coset(row, self.masks), odd
+        return self.e.coset(row, [] if self.within else self.masks), odd
 
     def aligned(self, rows: Rows, where: list) -> list:
         return [self.turn(rows.load(i), s) for s, i in enumerate(where)]
@@ -102,9 +105,7 @@ def rotate(typing, state, op, tangent, base, index, count, parts, permute):
             for part in range(parts):
                 where = [e.vector_index(r, parts, part) for r in rows]
                 p = group.aligned(state, where)
-                for b in range(count):
-                    for lo, hi in _pairs(count, b):
-                        p[lo], p[hi] = e.fnma(t[b], p[hi], p[lo]), e.fma(t[b], p[lo], p[hi])
+                _turn(e, group, p, t)
                 for s, i in enumerate(where):
                     state.store(group.turn(p[s], s), i)
 
@@ -133,7 +134,11 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
                 p, q = group.aligned(state, where), group.aligned(cotangent, where)
                 before = [h.get() for h in held] or [sums.load(slot) for slot in slots]
                 total = [e.splat(state.type, 0.0)] * count if permute else list(before)
-                for b in reversed(range(count)):
+                if group.within:
+                    _add_sums(e, group, total, p, q)
+                    _turn(e, group, p, t, back=True)
+                    _turn(e, group, q, t, back=True)
+                for b in () if group.within else reversed(range(count)):
                     for lo, hi in _pairs(count, b):
                         total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
                         p[lo], p[hi] = e.fma(t[b], p[hi], p[lo]), e.fnma(t[b], p[lo], p[hi])
@@ -154,8 +159,12 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
 
 
-def _turn(e: Emit, rows: list, t: list, back: bool = False) -> None:
+def _turn(e: Emit, group: _Group, rows: list, t: list, back: bool = False) -> None:
     """Rotate the rows of a coset about every generator, or undo that."""
+    if group.within:
+        swapped = e.swap_lanes(rows[0], group.lanes[0])
+        rows[0] = e.fma(t[0], swapped, rows[0]) if back else e.fnma(t[0], swapped, rows[0])
+        return
     for b in reversed(range(len(t))) if back else range(len(t)):
         for lo, hi in _pairs(len(t), b):
             if back:
@@ -164,8 +173,11 @@ def _turn(e: Emit, rows: list, t: list, back: bool = False) -> None:
                 rows[lo], rows[hi] = e.fnma(t[b], rows[hi], rows[lo]), e.fma(t[b], rows[lo], rows[hi])
 
 
-def _add(e: Emit, target: list, source: list, h: list) -> None:
+def _add(e: Emit, group: _Group, target: list, source: list, h: list) -> None:
     """q0, q1 <- q0 - h p1, q1 + h p0: what turning p by small angles 2 h adds."""
+    if group.within:
+        target[0] = e.fnma(h[0], e.swap_lanes(source[0], group.lanes[0]), target[0])
+        return
     for b in range(len(h)):
         for lo, hi in _pairs(len(h), b):
             target[lo] = e.fnma(h[b], source[hi], target[lo])
@@ -186,9 +198,9 @@ def rotate_tangent(typing, state, tangent, op, tan, half, base, index, count, pa
             for part in range(parts):
                 where = [e.vector_index(r, parts, part) for r in rows]
                 p, d = group.aligned(state, where), group.aligned(tangent, where)
-                _turn(e, p, t)
-                _turn(e, d, t)
-                _add(e, d, p, h)
+                _turn(e, group, p, t)
+                _turn(e, group, d, t)
+                _add(e, group, d, p, h)
                 for s, i in enumerate(where):
                     state.store(group.turn(p[s], s), i)
                     tangent.store(group.turn(d[s], s), i)
@@ -201,8 +213,11 @@ def _signed(e: Emit, values: list, odd: list, permute: int) -> list:
     return [e.mul(v, e.sign(o, v.type)) for v, o in zip(values, odd, strict=True)] if permute else values
 
 
-def _add_sums(e: Emit, total: list, p: list, q: list) -> None:
+def _add_sums(e: Emit, group: _Group, total: list, p: list, q: list) -> None:
     """Add <q|(-iQ)|p> of each generator Q."""
+    if group.within:
+        total[0] = e.fnma(q[0], e.swap_lanes(p[0], group.lanes[0]), total[0])
+        return
     for b in range(len(total)):
         for lo, hi in _pairs(len(total), b):
             total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
@@ -236,16 +251,16 @@ def rotate_tangent_adjoint(
                 where = [e.vector_index(r, parts, part) for r in rows]
                 p, d = group.aligned(state, where), group.aligned(tangent, where)
                 total = [e.splat(state.type, 0.0)] * count
-                _add_sums(e, total, p, group.aligned(dual, where))
-                _add_sums(e, total, d, group.aligned(cotangent, where))
+                _add_sums(e, group, total, p, group.aligned(dual, where))
+                _add_sums(e, group, total, d, group.aligned(cotangent, where))
                 for b in range(count):
                     value = held[b].get()
                     held[b].set(e.fma(total[b], signs[b], value) if permute else e.add(total[b], value))
                 for first, second in ((state, tangent), (cotangent, dual)):
                     p, d = (p, d) if first is state else (group.aligned(first, where), group.aligned(second, where))
-                    _add(e, d, p, h)
-                    _turn(e, p, t, back=True)
-                    _turn(e, d, t, back=True)
+                    _add(e, group, d, p, h)
+                    _turn(e, group, p, t, back=True)
+                    _turn(e, group, d, t, back=True)
                     for s, i in enumerate(where):
                         first.store(group.turn(p[s], s), i)
                         second.store(group.turn(d[s], s), i)
@@ -262,12 +277,6 @@ def rotate_tangent_adjoint(
 # --- One rotation in full (cosine and sine) ---------------------------------------------------------------------
 
 
-def _share(e: Emit, count: Any, member: Any, team: Any) -> Any:
-    """A loop over what falls to ``member`` of a team of threads."""
-    start, stop = (e.builder.sdiv(e.builder.mul(count, e.plus(member, j)), e.constant(team)) for j in (0, 1))
-    return e.loop(stop, start)
-
-
 class _Single:
     """One generator of an operation: pairs of rows."""
 
@@ -276,12 +285,12 @@ class _Single:
         b = e.builder
         mask, sign, pivot, lane = (b.load(b.gep(op, [e.plus(which, first)])) for first in (MASKS, SIGNS, PIVOTS, LANES))
         self.mask, self.sign, self.pivot, self.lane = mask, sign, pivot, lane
-        self.slot = e.plus(_column(e, op, SLOT), which)
-        bits = _column(e, op, BITS)
+        self.slot = e.plus(column(e, op, SLOT), which)
+        bits = column(e, op, BITS)
         self.count = e.power(bits if grow else b.sub(bits, e.constant(1)))
 
     def share(self, member: Any, team: Any) -> Any:
-        return _share(self.e, self.count, member, team)
+        return share(self.e, self.count, member, team)
 
     def rows(self, number: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Both rows of a pair, and the sign bit of the first."""
@@ -369,64 +378,3 @@ def add_generator(typing, target, source, op, which, half, member, team, parts, 
                 target.store(q1 if grow else e.swap_lanes(q1, single.lane), j)
 
     return step(emit, target, source, op, which, half, member, team, parts, grow, variants=_FULL_VARIANTS)
-
-
-# --- A rotation that pairs lanes of the same row ------------------------------------------------------------------
-
-
-@intrinsic(prefer_literal=True)
-def rotate_lanes(typing, state, op, cosine, sine, member, team, parts):
-    """p <- c p - s swap(p) on every row."""
-
-    def emit(e: Emit, state: Rows, op: Any, cosine: Rows, sine: Rows, member: Any, team: Any, parts: int) -> None:
-        slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
-        c, plain = cosine.load(slot), sine.load(slot)
-        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
-            s = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
-            for part in range(parts):
-                i = e.vector_index(loop.index, parts, part)
-                p = state.load(i)
-                state.store(e.fnma(s, e.swap_lanes(p, lane), e.mul(c, p)), i)
-
-    return step(emit, state, op, cosine, sine, member, team, parts, variants=_LANE_VARIANTS)
-
-
-@intrinsic(prefer_literal=True)
-def rotate_lanes_adjoint(typing, state, cotangent, op, cosine, sine, sums, member, team, parts):
-    """Undo `rotate_lanes` on both and add the generator's sum."""
-
-    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, cosine: Rows, sine: Rows, sums: Rows, member: Any,
-             team: Any, parts: int) -> None:  # fmt: skip
-        slot, lane, mask = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
-        c, plain = cosine.load(slot), sine.load(slot)
-        held = e.accumulator(sums.load(slot))
-        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
-            sign = e.sign(e.odd(e.builder.and_(loop.index, mask)), plain.type)
-            s, total = e.mul(plain, sign), e.splat(state.type, 0.0)
-            for part in range(parts):
-                i = e.vector_index(loop.index, parts, part)
-                p, q = state.load(i), cotangent.load(i)
-                swapped = e.swap_lanes(p, lane)
-                total = e.fnma(q, swapped, total)
-                state.store(e.fma(s, swapped, e.mul(c, p)), i)
-                cotangent.store(e.fma(s, e.swap_lanes(q, lane), e.mul(c, q)), i)
-            held.set(e.fma(total, sign, held.get()))
-        sums.store(held.get(), slot)
-
-    return step(emit, state, cotangent, op, cosine, sine, sums, member, team, parts, variants=_LANE_VARIANTS)
-
-
-@intrinsic(prefer_literal=True)
-def add_lane_generator(typing, target, source, op, half, member, team, parts):
-    """q <- q - h swap(p) on every row."""
-
-    def emit(e: Emit, target: Rows, source: Rows, op: Any, half: Rows, member: Any, team: Any, parts: int) -> None:
-        slot, lane, sign = _column(e, op, SLOT), _column(e, op, LANES), _column(e, op, SIGNS)
-        plain = half.load(slot)
-        with _share(e, e.power(_column(e, op, BITS)), member, team) as loop:
-            h = e.mul(plain, e.sign(e.odd(e.builder.and_(loop.index, sign)), plain.type))
-            for part in range(parts):
-                i = e.vector_index(loop.index, parts, part)
-                target.store(e.fnma(h, e.swap_lanes(source.load(i), lane), target.load(i)), i)
-
-    return step(emit, target, source, op, half, member, team, parts, variants=_LANE_VARIANTS)

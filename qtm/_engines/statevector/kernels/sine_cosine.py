@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
+from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, lanes, step
 
 # Minimax polynomials of sine and cosine on [-pi/4, pi/4] (the coefficients of fdlibm's kernels), and pi/2 in
 # three parts, so that the reduced argument is exact to one rounding for any angle a circuit meets.
@@ -81,6 +81,40 @@ def reduced_product(typing, coefficient, angle):
         return builder.fadd(product, error, flags=exact)
 
     return types.float64(types.float64, types.float64), codegen
+
+
+@intrinsic
+def add_terms(typing, target, slot, coefficient, angles, first, column, stride, bound, scale):
+    """target[slot] += coefficient * angles[first + lane * stride, column] on every lane; returns whether it did so.
+
+    It does not where one of these terms exceeds ``bound``. Lanes beyond the last row of ``angles`` repeat that row.
+    There are as many lanes as in the row ``scale``.
+    """
+    count = lanes(str(scale.dtype))
+    numbers = [types.int64, types.float64, angles, types.int64, types.int64, types.int64, types.float64]
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
+        slot, coefficient, array, first, column, stride, bound = values[1:-1]
+        b, e, table = builder, Emit(builder, count), context.make_array(sig.args[3])(context, builder, array)
+        target = Rows(e, sig.args[0], context.make_array(sig.args[0])(context, b, values[0]).data)
+        height, width = cgutils.unpack_tuple(b, table.shape, 2)
+        last, angle = b.sub(height, e.constant(1)), ir.Constant(target.type, ir.Undefined)
+        for lane in range(count):
+            row = e.plus(first, b.mul(stride, e.constant(lane)))
+            row = b.select(b.icmp_signed("<", row, last), row, last)
+            value = b.load(b.gep(table.data, [b.add(b.mul(row, width), column)]))
+            value = value if value.type == ir.DoubleType() else b.fpext(value, ir.DoubleType())
+            angle = b.insert_element(angle, value, ir.Constant(ir.IntType(32), lane))
+        term = e.mul(angle, e.spread(coefficient, target.type))
+        magnitude = e.call(f"llvm.fabs.v{count}f64", term.type, term)
+        # NaN exceeds nothing: it becomes the sum.
+        large = b.bitcast(b.fcmp_ordered(">", magnitude, e.spread(bound, target.type)), ir.IntType(count))
+        small = b.icmp_unsigned("==", large, large.type(0))
+        with b.if_then(small):
+            target.store(e.add(target.load(slot), term), slot)
+        return small
+
+    return types.boolean(target, *numbers, scale), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qtm._engines.statevector.kernels import lane_rotations, rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd, sine_cosine
 from qtm._engines.statevector.kernels.compilation import inlined, jit
+from qtm._engines.statevector.kernels.lane_rotations import LANES_MOVE, LANES_PAIR, LANES_STAY
 from qtm._engines.statevector.kernels.recipe import (
     BITS,
     COUNT,
@@ -26,10 +27,10 @@ from qtm._engines.statevector.kernels.recipe import (
     GROUPS,
     KIND,
     LANES,
+    MASKS,
     PHASE,
     PLACE,
     ROTATE,
-    ROTATE_LANES,
     SECOND_COUNT,
     SECOND_INDEX,
     SLOT,
@@ -46,19 +47,31 @@ LARGE = 64.0  # radians: below, a double leaves an error of 1e-14
 ABORTED = 1 << 62  # arrivals at a barrier: more than any member waits for
 
 
-class Workspace(NamedTuple):
-    """Scratch of one worker; every array starts on a vector boundary."""
+class Scratch(NamedTuple):
+    """Memory of one worker; every array starts on a vector boundary."""
 
     angles: np.ndarray  # (slots * lanes,) float64
-    cosine: np.ndarray  # (slots * lanes,) like the state, and so the others
-    sine: np.ndarray
-    tangent: np.ndarray
-    sums: np.ndarray
+    sums: np.ndarray  # (slots * lanes,) like the state, and so the others
     scale: np.ndarray  # (lanes,): the state is this times what the rows hold
     square: np.ndarray  # (lanes,)
     table: np.ndarray  # (table rows * 2 * lanes,)
     weights: np.ndarray  # (table rows * 2 * lanes,): two copies of each, see `tables`
     factors: np.ndarray  # (masks * lanes,)
+
+
+class Workspace(NamedTuple):
+    """What a sweep over one tile uses: the worker's `Scratch`, and what is kept of the angles behind the state."""
+
+    cosine: np.ndarray  # (slots * lanes,) of half the slots' angles
+    sine: np.ndarray  # the same, and so the tangents
+    tangent: np.ndarray
+    angles: np.ndarray
+    sums: np.ndarray
+    scale: np.ndarray
+    square: np.ndarray
+    table: np.ndarray
+    weights: np.ndarray
+    factors: np.ndarray
 
 
 class Team(NamedTuple):
@@ -86,23 +99,35 @@ def odd_lane(lane: int, mask: int) -> bool:
 
 
 @jit
+def workspace(scratch: Scratch, state: Any, size: int) -> Workspace:
+    """The workspace for a tile: behind the ``size`` numbers of its rows come a scale for each lane, and the angles."""
+    slots, first = scratch.angles.size, size + scratch.scale.size
+    return Workspace(
+        state[first : first + slots], state[first + slots : first + 2 * slots],
+        state[first + 2 * slots : first + 3 * slots], scratch.angles, scratch.sums, scratch.scale, scratch.square,
+        scratch.table, scratch.weights, scratch.factors,
+    )  # fmt: skip
+
+
+@jit
 def prepare(recipe: Recipe, work: Workspace, angles: Any, tile: int) -> None:
     """Slot angles of the tile's samples, their cosines, sines and tangents."""
     lanes, slots = work.scale.size, recipe.slot_offset.size
     start, source, coef, offset = recipe.slot_start, recipe.slot_angle, recipe.slot_coef, recipe.slot_offset
     target, cosine, sine, tangent = work.angles, work.cosine, work.sine, work.tangent
-    for lane in range(lanes if recipe.lane_bits == 0 else 1):
-        sample = min(tile * lanes + lane, angles.shape[0] - 1) if recipe.lane_bits == 0 else tile
-        for slot in range(slots):
-            total = offset[slot]
-            for j in range(start[slot], start[slot + 1]):
-                term = coef[j] * angles[sample, source[j]]
+    first, stride = (tile, 0) if recipe.lane_bits else (tile * lanes, 1)  # lanes are samples, or all of one
+    for slot in range(slots):
+        for lane in range(lanes):
+            target[slot * lanes + lane] = offset[slot]
+        for j in range(start[slot], start[slot + 1]):
+            if sine_cosine.add_terms(target, slot, coef[j], angles, first, source[j], stride, LARGE, work.scale):
+                continue
+            for lane in range(lanes):
+                angle = angles[min(first + lane * stride, angles.shape[0] - 1), source[j]]
+                term = coef[j] * angle
                 # Before it is added to others: a large term would round them, and its own sine, away.
-                total += term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angles[sample, source[j]])
-            target[slot * lanes + lane] = total
-    if recipe.lane_bits:
-        for slot in range(slots):
-            target[slot * lanes : (slot + 1) * lanes] = target[slot * lanes]
+                reduced = term if abs(term) < LARGE else sine_cosine.reduced_product(coef[j], angle)
+                target[slot * lanes + lane] += reduced
     sine_cosine.half_angle_rows(cosine, sine, tangent, target, slots)
     if recipe.lane_bits:
         for slot in range(slots):
@@ -206,17 +231,19 @@ def tile_base(number: int, op: Any, index: Any) -> int:
 
 
 @jit
-def lanes_move(op: Any) -> int:
-    """1 where a generator of an operation pairs lanes, else 0."""
-    return 1 if op[LANES] | op[LANES + 1] | op[LANES + 2] else 0
+def lanes_of(op: Any) -> int:
+    """What becomes of the lanes in an operation."""
+    if op[LANES] | op[LANES + 1] | op[LANES + 2]:
+        return LANES_MOVE if op[MASKS] else LANES_PAIR
+    return LANES_STAY
 
 
 @inlined
 def rotate_one(state: Any, op: Any, which: int, parts: int, work: Workspace, team: Team) -> None:
     """One generator of an operation, cosine and all."""
     cosine, sine, member, size = work.cosine, work.sine, team.member, team.size
-    if op[KIND] == ROTATE_LANES:
-        rotations.rotate_lanes(state, op, cosine, sine, member, size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.rotate_lanes(state, op, cosine, sine, member, size, parts)
     else:
         rotations.rotate_full(state, op, which, cosine, sine, member, size, parts, int(op[KIND] == DOUBLE_SUPPORT))
 
@@ -227,8 +254,8 @@ def rotate_one_adjoint(
 ) -> None:
     """Undo `rotate_one` on state and cotangent, and add the generator's sum."""
     cosine, sine, sums, member, size = work.cosine, work.sine, work.sums, team.member, team.size
-    if op[KIND] == ROTATE_LANES:
-        rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.rotate_lanes_adjoint(state, cotangent, op, cosine, sine, sums, member, size, parts)
     else:
         doubled = int(op[KIND] == DOUBLE_SUPPORT)
         rotations.rotate_full_adjoint(state, cotangent, op, which, cosine, sine, sums, member, size, parts, doubled)
@@ -250,7 +277,7 @@ def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last:
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_move(op))
+            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_of(op))
     simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
@@ -265,7 +292,7 @@ def _pass_reverse(
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            moved = lanes_move(op)
+            moved = lanes_of(op)
             rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 

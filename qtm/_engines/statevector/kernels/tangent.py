@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qtm._engines.statevector.kernels import lane_rotations, rotations, simd
 from qtm._engines.statevector.kernels import lookup_tables as tables
-from qtm._engines.statevector.kernels import rotations, simd
 from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.expectation import add_row, collect, collect_initial, observe, start_state
 from qtm._engines.statevector.kernels.recipe import (
@@ -30,10 +30,10 @@ from qtm._engines.statevector.kernels.recipe import (
     FIRST_INDEX,
     GROUPS,
     KIND,
+    MASKS,
     PHASE,
     PLACE,
     ROTATE,
-    ROTATE_LANES,
     SECOND_COUNT,
     SECOND_INDEX,
     SLOT,
@@ -47,11 +47,12 @@ from qtm._engines.statevector.kernels.recipe import (
     Recipe,
 )
 from qtm._engines.statevector.kernels.sweep import (
+    Scratch,
     Team,
     Workspace,
     build_phases,
     fill,
-    lanes_move,
+    lanes_of,
     odd_lane,
     prepare,
     reduce_weights,
@@ -63,11 +64,12 @@ from qtm._engines.statevector.kernels.sweep import (
     slots_of,
     tile_base,
     together,
+    workspace,
 )
 
 
 class Direction(NamedTuple):
-    """Scratch of one worker beside its `Workspace`."""
+    """Memory of one worker beside its `Scratch`."""
 
     half: np.ndarray  # (slots * lanes,): half the direction of every slot's angle, or minus that to go back
     table: np.ndarray  # (table rows * lanes,): sums of them over the parities of a phase
@@ -114,8 +116,8 @@ def _build_phase_direction(op: Any, along: Direction, lanes: int) -> None:
 
 @inlined
 def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: Any, team: Team) -> None:
-    if op[KIND] == ROTATE_LANES:
-        rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
+    if op[MASKS] == 0:
+        lane_rotations.add_lane_generator(target, source, op, half, team.member, team.size, parts)
     else:
         doubled = int(op[KIND] == DOUBLE_SUPPORT)
         rotations.add_generator(target, source, op, which, half, team.member, team.size, parts, doubled)
@@ -134,7 +136,7 @@ def _pass_forward(
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_move(op))
+            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_of(op))
     simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
 
 
@@ -159,7 +161,7 @@ def _pass_reverse(
             op = ops[number]
             rotations.rotate_tangent_adjoint(
                 state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT], parts,
-                lanes_move(op),
+                lanes_of(op),
             )  # fmt: skip
     simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
 
@@ -316,13 +318,13 @@ def _values(state: Any, tangent: Any, recipe: Recipe, work: Workspace, values: A
 @jit
 def evaluate_tangent(
     recipe: Recipe,
-    work: Workspace,
+    scratch: Scratch,
     along: Direction,
     angles: np.ndarray,  # (samples, angles)
     direction: np.ndarray,  # (samples, angles)
     initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
     initial_tangent: np.ndarray,  # (samples or 1 or 0, amplitudes * parts); no rows: it does not move
-    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes)
+    states: np.ndarray,  # (tiles kept or 1, rows * parts * lanes + lanes + 3 * slots * lanes)
     tangents: np.ndarray,  # the same
     values: np.ndarray,  # (samples, observables), zeros
     first: int,
@@ -332,13 +334,14 @@ def evaluate_tangent(
 ) -> None:
     """Derivatives of expectation values along a direction; the final states and tangents stay in their buffers."""
     simd.atomic_increment(team.started)
-    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    size = (recipe.parts << recipe.row_bits) * scratch.scale.size
     for tile in range(first, last):
         place = min(tile - first, states.shape[0] - 1)
         state, tangent = states[place], tangents[place]
-        prepare(recipe, work, angles, tile)
+        work = workspace(scratch, state, size)
         prepare_direction(recipe, work, along, direction, tile, 0.5)
         if team.member == 0:
+            prepare(recipe, work, angles, tile)
             start_state(state, initial, recipe, work, tile)
             start_state(tangent, initial_tangent, recipe, work, tile)
             if initial_tangent.shape[0] == 0:
@@ -356,11 +359,10 @@ def evaluate_tangent(
 @jit
 def differentiate_tangent(
     recipe: Recipe,
-    work: Workspace,
+    scratch: Scratch,
     along: Direction,
-    angles: np.ndarray,  # (samples, angles)
     direction: np.ndarray,  # (samples, angles)
-    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes) from `evaluate_tangent`, consumed
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes + 3 * slots * lanes) from `evaluate_tangent`, consumed
     tangents: np.ndarray,  # the same
     cotangent: np.ndarray,  # (samples, observables)
     seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
@@ -376,11 +378,11 @@ def differentiate_tangent(
 ) -> None:
     """The derivative along a direction of what `expectation.differentiate` computes."""
     simd.atomic_increment(team.started)
-    size = (recipe.parts << recipe.row_bits) * work.scale.size
+    size = (recipe.parts << recipe.row_bits) * scratch.scale.size
     for tile in range(first, last):
         state, tangent, place = states[tile - first], tangents[tile - first], min(tile - first, seeds.shape[0] - 1)
         seed, seed_tangent = seeds[place], seed_tangents[place]
-        prepare(recipe, work, angles, tile)
+        work = workspace(scratch, state, size)
         prepare_direction(recipe, work, along, direction, tile, -0.5)
         simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
@@ -398,8 +400,9 @@ def differentiate_tangent(
 
 @jit
 def project_tangents(
-    states: np.ndarray,  # (tiles, rows * 2 * lanes + lanes): complex states with their scales
+    states: np.ndarray,  # (tiles, size + lanes or more): complex states with their scales
     tangents: np.ndarray,  # the same: changed
+    size: int,  # numbers of a state
     lane_bits: int,
     total: np.ndarray,  # (lanes,) float64: scratch
 ) -> None:
@@ -407,10 +410,9 @@ def project_tangents(
     lanes = total.size
     for tile in range(states.shape[0]):
         p, d = states[tile], tangents[tile]
-        last = p.size - lanes
         for lane in range(lanes):
             total[lane] = 0.0
-        for row in range(last // (2 * lanes)):
+        for row in range(size // (2 * lanes)):
             re, im = row * 2 * lanes, row * 2 * lanes + lanes
             for lane in range(lanes):
                 total[lane] += p[re + lane] * d[im + lane] - p[im + lane] * d[re + lane]
@@ -420,9 +422,9 @@ def project_tangents(
                 total[0] += total[lane]
             for lane in range(1, lanes):
                 total[lane] = total[0]
-        for row in range(last // (2 * lanes)):
+        for row in range(size // (2 * lanes)):
             re, im = row * 2 * lanes, row * 2 * lanes + lanes
             for lane in range(lanes):
-                factor = total[lane] * p[last + lane] * p[last + lane]
+                factor = total[lane] * p[size + lane] * p[size + lane]
                 d[re + lane] += factor * p[im + lane]
                 d[im + lane] -= factor * p[re + lane]

@@ -17,7 +17,7 @@ _BLOCK = 64  # rows
 
 @jit
 def write_states(
-    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes): rows, then the scale of each lane
+    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes or more): rows, then the scale of each lane
     first: int,  # number of the first tile
     lane_bits: int,
     parts: int,
@@ -30,7 +30,7 @@ def write_states(
     """The states of some tiles into their samples of ``out``."""
     for tile in range(states.shape[0]):
         state = states[tile]
-        rows = (state.size - lanes) // (parts * lanes)
+        rows = place.size // lanes if lane_bits else place.size
         for block in range(0, rows, _BLOCK):
             for lane in range(lanes):
                 sample = first + tile if lane_bits else (first + tile) * lanes + lane
@@ -44,7 +44,7 @@ def _write(
     turn: Any, out: Any, sample: int,
 ) -> None:  # fmt: skip
     """One lane of a block of rows."""
-    whole = turn[min(sample, turn.size - 1)] * state[state.size - lanes + lane]
+    whole = turn[min(sample, turn.size - 1)] * state[rows * parts * lanes + lane]
     target, step, start = out[sample], lanes if lane_bits else 1, lane if lane_bits else 0
     for row in range(block, min(block + _BLOCK, rows)):
         at, amplitude = row * parts * lanes + lane, row * step + start
@@ -72,7 +72,7 @@ def read_seeds(
     """Half the cotangents of the states of some tiles, at the scale of these."""
     for tile in range(states.shape[0]):
         state, seed = states[tile], seeds[tile]
-        rows = (state.size - lanes) // (parts * lanes)
+        rows = place.size // lanes if lane_bits else place.size
         for block in range(0, rows, _BLOCK):
             for lane in range(lanes):
                 sample = first + tile if lane_bits else (first + tile) * lanes + lane
@@ -92,7 +92,7 @@ def _read(
     turn: Any, cotangent: Any, seed: Any, sample: int,
 ) -> float:  # fmt: skip
     """One lane of a block of rows; returns what it adds to the derivative by the turn's angle."""
-    scale, total = state[state.size - lanes + lane], 0.0
+    scale, total = state[rows * parts * lanes + lane], 0.0
     whole = turn[min(sample, turn.size - 1)].conjugate() / (2 * scale)
     source, step, start = cotangent[sample], lanes if lane_bits else 1, lane if lane_bits else 0
     for row in range(block, min(block + _BLOCK, rows)):

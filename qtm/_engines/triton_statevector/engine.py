@@ -1,0 +1,152 @@
+"""State vectors in Triton: on the GPU where the tensors are, in as few launches as their size allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from qtm._circuit.flatten import FlatCircuit
+from qtm._circuit.pauli_program import program_of
+from qtm._engines.engine import VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.options import Options
+from qtm._engines.outputs import Expectation, Output, Probabilities, State
+from qtm._engines.statevector.engine import StateVector, known_cones
+from qtm._engines.triton_statevector import launch
+from qtm._engines.triton_statevector.cone_batch import Target
+from qtm._engines.triton_statevector.outputs import Compiled, compiled
+from qtm._engines.triton_statevector.schedule import MAX_BITS
+from qtm._engines.triton_statevector.sweeps import Traffic
+from qtm._errors import ParameterError, UnsupportedError
+from qtm._locks import fork_safe_lock
+
+# Two states of so many bits fit the registers of a program; with 12, compiled for NVIDIA's H100, some are spilled.
+_TILE_BITS = 11
+_MOST_TILE_BITS = 13
+
+
+@dataclass(frozen=True)
+class TritonStateVector(SimulationMethod):
+    """The exact state vectors of "statevector" in Triton kernels, on a GPU; first derivatives only.
+
+    Tensors on ``cuda`` are computed with where they are, those on the CPU on the current GPU. With the environment
+    variable ``TRITON_INTERPRET=1`` Triton's interpreter runs the kernels on the CPU, slowly, for tests.
+
+    Args:
+        tile_bits: log2 of the amplitudes that a program holds at most. Smaller states take one launch for each sweep,
+            larger ones a launch for each pass over their tiles.
+
+    Raises:
+        ParameterError: ``tile_bits`` is out of range.
+    """
+
+    name: ClassVar[str] = "triton"
+    devices: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
+    gives: ClassVar[Mapping[type, frozenset[str]]] = {
+        Expectation: frozenset({VALUES, VJP}),
+        Probabilities: frozenset({VALUES, VJP}),
+        State: frozenset({VALUES, VJP}),
+    }
+
+    tile_bits: int = _TILE_BITS
+
+    def __post_init__(self) -> None:
+        bits = self.tile_bits
+        if not isinstance(bits, int) or not 1 <= bits <= _MOST_TILE_BITS:
+            raise ParameterError(f"tile_bits is {bits!r}; give an integer from 1 to {_MOST_TILE_BITS}")
+
+    def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
+        """A reason where Triton or a GPU is missing, or what the CPU's state vectors refuse."""
+        if (why := super().refuses(circuit, output, options) or launch.refusal()) is not None:
+            return why
+        if options.executor is not None:
+            return "computes on one device, and takes no executor; leave executor= out"
+        if (why := StateVector().refuses(circuit, output, options)) is not None:
+            return why
+        bits = max(cone.program.num_bits for cone in known_cones(program_of(circuit), output))
+        return None if bits <= MAX_BITS else f"takes states of at most {MAX_BITS} bits, not {bits}"
+
+    def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
+        """That of state vectors on the CPU."""
+        return StateVector().cost(circuit, output, options)
+
+    def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
+        """The engine for one output."""
+        return TritonEngine(self, circuit, output, replace(options, executor=None))
+
+
+class TritonEngine(Engine):
+    """A circuit compiled for the Triton kernels; its tables are made for each device on which it is called."""
+
+    def __init__(self, method: TritonStateVector, circuit: FlatCircuit, output: Output, options: Options) -> None:
+        self.method, self.circuit, self.output, self.options = method, circuit, output, options
+        self._compiled: dict[torch.device, Compiled] = {}
+        self._lock = fork_safe_lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TritonEngine, (self.method, self.circuit, self.output, self.options)
+
+    def _on(self, device: torch.device) -> Compiled:
+        with self._lock:
+            if device not in self._compiled:
+                program = program_of(self.circuit)
+                cones = known_cones(program, self.output)
+                tiles = self.method.tile_bits
+                self._compiled[device] = compiled(
+                    self.circuit, program, cones, self.output, self.options, tiles, device
+                )
+            return self._compiled[device]
+
+    def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
+        """See `Engine.forward`."""
+        device = launch.device_for(angles.device)
+        with torch.no_grad():
+            values, kept = self._on(device).forward(angles.to(device), [p.to(device) for p in prepared], keep)
+        return values.to(angles.device), kept
+
+    def vjp(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        residuals: Any = None,
+        *,
+        by_prepared: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """See `Engine.vjp`."""
+        device = launch.device_for(angles.device)
+        with torch.no_grad():
+            target = Target(angles.to(device), [p.to(device) for p in prepared], by_prepared)
+            by_angles, by_amplitudes = self._on(device).vjp(target, cotangent.to(device), residuals)
+        found = tuple(a.to(angles.device) for a in by_amplitudes) if by_prepared else None
+        return by_angles.to(angles.device), found
+
+    def jvp(self, *arguments: Any, **options: Any) -> Tensor:
+        """Refused: there are first derivatives in reverse only."""
+        raise UnsupportedError(_NO_TANGENTS.format("no derivatives in forward mode (torch.func.jvp, jacfwd)"))
+
+    def second(self, *arguments: Any, **options: Any) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Refused: there are first derivatives only."""
+        raise UnsupportedError(_NO_TANGENTS.format("first derivatives only"))
+
+    def metric_product(self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor) -> Tensor:
+        """Refused."""
+        raise UnsupportedError(_NO_TANGENTS.format("no metric"))
+
+    def plan(self, batch: int) -> Plan:
+        """See `Engine.plan`."""
+        same = StateVector().compile(self.circuit, self.output, self.options).plan(batch)
+        return replace(same, method=self.method.name)
+
+    def traffic(self, batch: int, device: torch.device) -> list[Traffic]:
+        """What a batch moves between a device and its memory, for each group of equal cones."""
+        return [one.sweeps.traffic(batch * len(one.cones)) for one in self._on(device).batches]
+
+
+_NO_TANGENTS = (
+    "the Triton engine, which computes on GPUs, gives {}; move the module and its inputs with .cpu(), and use "
+    "method='statevector'"
+)

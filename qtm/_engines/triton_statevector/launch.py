@@ -1,0 +1,124 @@
+"""Where the kernels run: on a GPU, or on the CPU in Triton's interpreter; and how they are launched there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from qtm import _machine
+from qtm._errors import MissingPackage, OutOfMemory, require
+from qtm._locks import fork_safe_lock
+
+_OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
+MEMORY_SHARE = 0.5  # of the free memory, for states
+_THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
+_WARP = 32
+_MOST_WARPS = 8
+_BLOCK = 256  # elements of a program that maps angles
+# log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
+# barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter the number of programs counts.
+_PROGRAM_BITS = {"cuda": 6, "cpu": 12}
+_INTERPRETER = fork_safe_lock()  # Triton's interpreter is not safe to use from threads
+
+
+def is_interpreted() -> bool:
+    """Whether the kernels run in Triton's interpreter, as the environment variable TRITON_INTERPRET asks."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def refusal() -> str | None:
+    """Why no kernel can run in this process, as the end of a sentence; None if one can."""
+    try:
+        version = require("triton", "gpu").__version__
+    except MissingPackage as error:
+        return f"needs Triton: {error}"
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        return f"needs Triton {_OLDEST[0]}.{_OLDEST[1]} or later, as torch 2.9 brings it, not {version}; upgrade torch"
+    if not is_interpreted() and not torch.cuda.is_available():
+        return (
+            "computes on a GPU, and torch finds none here; use method='statevector', or set TRITON_INTERPRET=1 to try "
+            "it in Triton's slow interpreter"
+        )
+    return None
+
+
+def device_for(device: torch.device) -> torch.device:
+    """Where tensors of a device are computed with: there, or those of the CPU on the current GPU."""
+    if device.type == "cuda" or is_interpreted():
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def kernels() -> ModuleType:
+    """The module of the kernels.
+
+    Raises:
+        MissingPackage: Triton is not installed.
+    """
+    require("triton", "gpu")
+    from qtm._engines.triton_statevector import kernels as found
+
+    return found
+
+
+@contextmanager
+def _ready(device: torch.device) -> Iterator[None]:
+    """The device is the current one, and nobody else uses the interpreter."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+        return
+    with _INTERPRETER:
+        yield
+
+
+def unit_bits(tile_bits: int, device: torch.device) -> int:
+    """log2 of how many tiles a program holds."""
+    return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
+
+
+def launch_tiles(
+    kernel: Any, programs: int, bits: int, device: torch.device, *arguments: Any, **constants: Any
+) -> None:
+    """Run a kernel whose programs hold 2**bits amplitudes each."""
+    warps = min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
+    if programs:
+        with _ready(device):
+            kernel[(programs,)](*arguments, **constants, num_warps=warps)
+
+
+def launch_elements(kernel: Any, elements: int, device: torch.device, *arguments: Any) -> None:
+    """Run a kernel with one thread for each element."""
+    block = _BLOCK if device.type == "cuda" else 1 << _PROGRAM_BITS["cpu"]
+    if elements:
+        with _ready(device):
+            kernel[(-(-elements // block),)](*arguments, BLOCK=block)
+
+
+def budget(device: torch.device, memory: int | None) -> int:
+    """Bytes that states may take, where ``memory`` is what the options allow."""
+    if memory is not None:
+        return memory
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(MEMORY_SHARE * (free + spare))
+    return int(MEMORY_SHARE * _machine.free_memory())
+
+
+def check_fits(what: str, needed: int, available: int) -> None:
+    """Whether something fits the memory.
+
+    Raises:
+        OutOfMemory: it does not; the message says how much it needs.
+    """
+    if needed > available:
+        raise OutOfMemory(
+            f"{what} need {needed / 2**30:.2f} GiB, and {available / 2**30:.2f} GiB may be used on this device; use "
+            "fewer qubits or samples, or float32"
+        )
