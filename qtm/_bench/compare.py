@@ -1,4 +1,4 @@
-"""qtm beside its peers: same circuit, same data, results checked, times taken in turn."""
+"""qtm compared with its peers: same circuit, same data, results checked, times taken in turns."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Row:
 def disagreement(
     ours: tuple[np.ndarray, np.ndarray], theirs: dict[str, Any], dtype: str, tolerance: float | None = None
 ) -> str | None:
-    """What is wrong with a peer's results, or None.
+    """How a peer's results differ from ours, or None if they agree.
 
     Args:
         ours: values (samples, observables) and gradient (weights,).
@@ -99,7 +99,7 @@ def disagreement(
 
 
 class Comparison:
-    """One peer through the sizes of a workload in one precision, in one process."""
+    """Runs one peer through the sizes of a workload, in one precision and one process."""
 
     def __init__(self, name: str, workload: Workload, dtype: str, settings: Settings) -> None:
         self.name, self.workload, self.dtype, self.settings = name, workload, dtype, settings
@@ -107,9 +107,9 @@ class Comparison:
         self._samples, self._note = 0, ""
 
     def run(self, sizes: Sequence[int], done: Callable[[Row], None]) -> dict[str, Any]:
-        """Measure, handing every row to ``done``; what the peer says about itself.
+        """Measure, passing every row to ``done``; returns what the peer reports about itself.
 
-        A peer that is cut off is not tried on what comes after, which is larger.
+        A peer that is cut off is not tried on the sizes that follow, which are larger.
         """
         python = python_of(self.name, self.settings.pythons)
         if python is None:
@@ -241,10 +241,10 @@ def now() -> str:
 def beside(
     name: str, workload: Workload, sizes: Sequence[int], settings: Settings, done: Callable[[Row], None]
 ) -> dict[str, Any]:
-    """Measure one peer against qtm over all sizes, in each precision that was asked for and that it has.
+    """Measure one peer against qtm over all sizes, in every requested precision that it supports.
 
     Returns:
-        What the peer says about itself: its Python and versions.
+        What the peer reports about itself: its Python and versions.
     """
     peer = PEERS[name]
     about: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A training step under Pauli noise, beside the same step without noise and other ways to take it in this process."""
+"""A training step under Pauli noise, compared with the noiseless step and with other methods in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def aer_estimator(pauli: float) -> Any:
 
 
 def rows(case: Case, threads: int, repeats: int) -> Iterator[Row]:
-    """One row for each of the other ways."""
+    """One row for each of the other methods."""
     ours = QtmRunner(case, "double", threads)
     plain = replace(case, pauli=0.0)
     many = replace(plain, batch=TRAJECTORIES * case.batch)
@@ -50,7 +50,7 @@ def rows(case: Case, threads: int, repeats: int) -> Iterator[Row]:
 
 
 def _checked(runner: QtmRunner, ours: QtmRunner) -> QtmRunner:
-    """The runner, if it computes the same."""
+    """The runner, after a check that it computes the same."""
     for mine, other in zip(ours.result(), runner.result(), strict=True):
         if not np.abs(mine - other).max() < _AGREE:
             raise QtmError(f"values or gradients are off by {np.abs(mine - other).max():.1e}")

@@ -1,7 +1,7 @@
-"""Other packages, each in a process (and, if need be, a Python) of its own.
+"""Other packages, each in its own process and, if necessary, its own Python.
 
 The adapters live in `benchmarks/peers` of a checkout and speak JSON over stdin and stdout, as
-`benchmarks/peers/_protocol.py` says; this is the side that asks.
+described in `benchmarks/peers/_protocol.py`; this module is the client.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Peer:
 
     Attributes:
         adapter: File in `benchmarks/peers`, without `peer_` and `.py`.
-        package: What has to be importable.
-        dtypes: Precisions it has, the best one first.
+        package: The module that must be importable.
+        dtypes: Supported precisions, the preferred one first.
         arguments: Options of the adapter.
-        gradient: The method of qtm that it is measured against.
-        compiles: Whether its first call compiles, so that loading a task twice is dear.
-        whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
-        tolerance: How far its results may be off, relative to the largest; by default by dtype.
+        gradient: The gradient method of qtm that it is compared with.
+        compiles: Whether its first call compiles, which makes loading a task twice expensive.
+        whole: Whether a call has a fixed cost (starting processes), so that part of a batch is not representative.
+        tolerance: Largest deviation of its results, relative to the largest result; the default depends on the dtype.
         states: What it simulates: "vector", "mixed" (noise), "mps" (matrix product states), or "gpu" (vectors there).
     """
 
@@ -130,11 +130,11 @@ KERNEL_PEERS: dict[str, Peer] = {
 
 
 class PeerFailed(QtmError):
-    """A peer could not compute something; the message says what it answered."""
+    """A peer could not compute something; the message contains its answer."""
 
 
 class CutOff(PeerFailed):
-    """A peer took longer than the ``seconds`` it was given, or (then None) more memory than there is."""
+    """A peer exceeded its time limit of ``seconds``, or (then None) the available memory."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -153,7 +153,7 @@ def adapters() -> Path:
 
 
 def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS) -> str | None:
-    """The interpreter for a peer: the one that was given, or this one where the package is installed."""
+    """The interpreter for a peer: the one given for it, or this one if it has the package; None otherwise."""
     if name in pythons:
         return pythons[name]
     return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
@@ -196,12 +196,12 @@ class PeerProcess:
     Args:
         name: A key of ``peers``.
         python: The interpreter to run it in.
-        threads: Threads it may use.
-        arguments: More options of the adapter.
-        peers: The table that the peer is in.
+        threads: Number of threads it may use.
+        arguments: Further options of the adapter.
+        peers: The table that contains the peer.
 
     Raises:
-        PeerFailed: it does not start.
+        PeerFailed: the process does not start.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class PeerProcess:
         """Send a job and wait for its answer.
 
         Raises:
-            CutOff: there was none in ``timeout`` seconds, or memory ran out; the process is ended.
+            CutOff: no answer arrived in ``timeout`` seconds, or memory ran out; the process is ended.
             PeerFailed: the answer is an error, or the process died.
         """
         assert self._process.stdin is not None
@@ -264,11 +264,11 @@ class PeerProcess:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise PeerFailed(f"{self.name} has ended: {self._last_words()}") from error
+            raise PeerFailed(f"{self.name} has exited: {self._last_words()}") from error
         return self._answer(timeout)
 
     def close(self) -> None:
-        """End the process and the workers that it started, however busy they are."""
+        """Kill the process and the workers that it started."""
         self._kill()
         self._process.wait()
         self._reader.join()
@@ -293,7 +293,7 @@ class PeerProcess:
     def _answer(self, timeout: float) -> dict[str, Any]:
         line = self._line(timeout)
         if not line:
-            raise PeerFailed(f"{self.name} has ended: {self._last_words()}")
+            raise PeerFailed(f"{self.name} has exited: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerFailed(f"{self.name}: {answer['error']}")
@@ -315,7 +315,7 @@ class PeerProcess:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it printed no message"
 
 
 def parse_assignments(texts: list[str], option: str, peers: Mapping[str, Peer] = PEERS) -> dict[str, str]:
