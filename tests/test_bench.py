@@ -348,7 +348,9 @@ def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.Cap
     assert {"qiskit", "torch", "numba"} <= set(content["versions"])
     assert content["rows"]
     assert all(row["status"] == "ok" and row["qtm_ms"]["low"] <= row["qtm_ms"]["high"] for row in content["rows"])
-    measured = [row for row in content["rows"] if row["peer"] == "qtm"] if name in WORKLOADS and WORKLOADS[name].memory else []
+    measured = (
+        [row for row in content["rows"] if row["peer"] == "qtm"] if name in WORKLOADS and WORKLOADS[name].memory else []
+    )
     assert all(row["qtm_mib"] > 10 for row in measured)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert content["title"][:20] in capsys.readouterr().out
