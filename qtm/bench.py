@@ -151,8 +151,6 @@ def _noisy_rows(workload: Workload, sizes: Sequence[int], settings: Settings, do
     for x in sizes:
         for row in noise.rows(workload.case(x, settings.batch), settings.threads, settings.repeats):
             done(row)
-    if sys.platform != "win32":  # which does not say how much memory a process has taken
-        done(noise.memory_row(max(sizes), settings.batch or workload.batch, settings.threads))
 
 
 def _run_threads(options: argparse.Namespace) -> int:

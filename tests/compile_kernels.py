@@ -1,54 +1,97 @@
-"""Compiles the Triton kernels for a GPU that need not be there: ``python compile_kernels.py cuda 90 32``."""
+"""Compiles what the Triton engine launches for a GPU that need not be there: ``python compile_kernels.py cuda 90 32``.
+
+The engine runs as on a GPU, with Triton's own reading of its arguments, up to the machine code; only the launch is left
+out. Started by `test_triton.py`, in a process without Triton's interpreter.
+"""
 
 from __future__ import annotations
 
 import sys
-from itertools import product
+from collections import Counter
 from typing import Any
 
-from triton import compile as compile_kernel
+import numpy as np
+import torch
+from circuit_cases import random_observables
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import efficient_su2, real_amplitudes
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.driver import driver
 
-from qtm._engines.triton_statevector import kernels
-
-INTEGERS = {"table", "index", "base", "groups", "string_masks", "start", "source"}
-REALS = {"state", "adjoint", "cosine", "sine", "sums", "weights", "gradient", "values", "result"}
-DOUBLES = {"coefficient", "offset"}
-
-
-def types(kernel: Any, real: str, constants: dict[str, Any]) -> dict[str, str]:
-    """The type of every argument."""
-    found = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            found[name] = "constexpr"
-        elif name in REALS or (name == "source" and kernel is kernels.evolve):
-            found[name] = f"*{real}"
-        else:
-            found[name] = "*i32" if name in INTEGERS else "*fp64" if name in DOUBLES else "i32"
-    return found
+from qtm._circuit.observables import coerce_observables
+from qtm._engines.options import Options
+from qtm._engines.simulation import Simulation
+from qtm._engines.triton_statevector import launch
+from qtm._engines.triton_statevector.engine import TritonStateVector
+from qtm.engines import Expectation, Output, Probabilities
 
 
-def build(target: GPUTarget, kernel: Any, real: str, warps: int, **constants: Any) -> None:
-    """Compile one variant, and name it."""
-    source = ASTSource(kernel, types(kernel, real, constants), constexprs=constants)
-    made = compile_kernel(source, target=target, options={"num_warps": warps})
-    assert made.asm["cubin" if target.backend == "cuda" else "hsaco"]
-    sys.stdout.write(f"{kernel.__name__}\n")
+class Driver:
+    """What Triton asks of a GPU before it compiles."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+compiled: Counter[str] = Counter()
+
+
+class Compiling:
+    """A kernel that is compiled for its arguments instead of launched."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int]) -> Any:
+        def run(*arguments: Any, **constants: Any) -> None:
+            made = self.kernel.warmup(*arguments, **constants, grid=grid)
+            code = made.asm["cubin" if driver.active.target.backend == "cuda" else "hsaco"]
+            compiled[self.kernel.__name__] += len(code) > 0
+
+        return run
+
+
+class Kernels:
+    """The kernels as `launch.kernels` gives them."""
+
+    def __getattr__(self, name: str) -> Compiling:
+        from qtm._engines.triton_statevector import kernels
+
+        return Compiling(getattr(kernels, name))
+
+
+def step(made: QuantumCircuit, output: Output, dtype: str, tile_bits: int) -> None:
+    """Values and derivatives of a few samples."""
+    method = TritonStateVector(tile_bits)
+    simulated = Simulation(made, list(made.parameters), output, Options(dtype, 1, method=method))
+    angles, prepared = simulated.arguments(np.zeros((3, made.num_parameters)))
+    values, kept = simulated.engine.forward(angles, prepared, keep=True)
+    simulated.engine.vjp(angles, prepared, torch.zeros_like(values), kept)
 
 
 def main(backend: str, arch: str, warp: str) -> None:
-    """All kernels, of whole states and of tiles, with and without imaginary parts, in both precisions."""
-    target = GPUTarget(backend, int(arch) if arch.isdecimal() else arch, int(warp))
-    for kernel in (kernels.half_angles, kernels.weighted_sums):
-        build(target, kernel, "fp32", 4, BLOCK=256)
-    for real, is_complex, whole in product(("fp32", "fp64"), (True, False), (True, False)):
-        tile = {"TILE_BITS": 4 if whole else 11, "UNIT_BITS": 2 if whole else 0, "COMPLEX": is_complex}
-        warps = 1 if whole else 8
-        build(target, kernels.evolve, real, warps, **tile, ZERO=whole, STORE=not whole)
-        stored = {"LOAD": not whole, "STORE_STATE": not whole, "STORE_ADJOINT": not whole}
-        build(target, kernels.pull_back, real, warps, **tile, **stored)
+    """Whole states and tiles, with and without imaginary parts, in both precisions."""
+    driver.set_active(Driver(GPUTarget(backend, int(arch) if arch.isdecimal() else arch, int(warp))))
+    launch.refusal, launch.device_for, launch.kernels = lambda: None, lambda device: device, Kernels
+    launch._PROGRAM_BITS["cpu"] = launch._PROGRAM_BITS["cuda"]
+    prepared = QuantumCircuit(4)
+    prepared.prepare_state([0.6, 0.8j], 1)
+    for dtype in ("complex64", "complex128"):
+        for made in (efficient_su2(4, reps=1), real_amplitudes(5, reps=1), prepared.compose(efficient_su2(4, reps=1))):
+            values = Expectation(coerce_observables(random_observables(1, made.num_qubits), made.num_qubits))
+            step(made, values, dtype, 11)
+        step(efficient_su2(13, reps=2), Probabilities((0, 1)), dtype, 11)
+        step(real_amplitudes(13, reps=2), Expectation(coerce_observables(["Z" * 13, "X" * 13], 13)), dtype, 11)
+    sys.stdout.write(" ".join(sorted(compiled)))
 
 
 main(*sys.argv[1:])

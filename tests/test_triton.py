@@ -28,6 +28,7 @@ from qtm._engines.statevector import cone_groups
 from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.engine import TritonStateVector
 from qtm._engines.triton_statevector.schedule import MAX_SUMS, schedule
+from qtm._gradients import adjoint
 from qtm._torch.autograd import common_device
 from qtm.circuits import amplitude_encoding
 from qtm.engines import Expectation, Probabilities, State
@@ -238,7 +239,19 @@ def test_circuits_without_rotations_or_qubits():
     found = simulation(made, Expectation(coerce_observables(["IZ", "ZI", "XX"], 2))).values(np.zeros((2, 0)))
     np.testing.assert_allclose(found, [[-1, 1, 0]] * 2)
     np.testing.assert_allclose(simulation(made, State()).values(np.zeros((1, 0))), [[0, 1, 0, 0]])
+    still = simulation(made, Expectation(coerce_observables(["IZ"], 2)))
+    angles, prepared = arguments(still, np.zeros((2, 0)))
+    assert still.engine.vjp(angles, prepared, torch.ones(2, 1, device=DEVICE))[0].shape == (2, 0)
     np.testing.assert_allclose(simulation(QuantumCircuit(0), State()).values(np.zeros((1, 0))), [[1]])
+
+
+def test_observables_without_terms():
+    made = real_amplitudes(2, reps=1)
+    simulated = simulation(made, Expectation(coerce_observables([SparsePauliOp("ZZ", 0.0)], 2)))
+    angles, prepared = arguments(simulated, values(made, 2))
+    found, kept = simulated.engine.forward(angles, prepared, keep=True)
+    assert not found.any() and found.shape == (2, 1)
+    assert not simulated.engine.vjp(angles, prepared, torch.ones_like(found), kept)[0].any()
 
 
 # Schedules
@@ -416,6 +429,24 @@ def test_a_module_on_cuda_takes_the_way_without_numpy(outputs):
     assert method.fused is None and method.simulation.engine.method.name == "triton"
 
 
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it is not on the CPU."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "is nan in sample 1"), (1e20, "beyond 7.04e")])
+def test_angles_on_a_gpu_are_looked_at_there(value, message, monkeypatch):
+    method = settings_of()._method(torch.float64, "cuda")
+    angles = torch.zeros(2, 4, dtype=torch.float64)
+    monkeypatch.setattr(adjoint, "check_angles", lambda *_: pytest.fail("angles came to the CPU"))
+    method._check_angles(angles.as_subclass(Elsewhere))
+    monkeypatch.undo()
+    angles[1, 2] = value
+    with pytest.raises(qtm.ParameterError, match=message):
+        method._check_angles(angles.as_subclass(Elsewhere))
+
+
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "hpu:0"])
 def test_other_devices_are_refused(device):
     with pytest.raises(qtm.DtypeError, match=rf"the weights are on {device}.*; qtm computes on the CPU and on GPUs"):
@@ -503,11 +534,11 @@ def test_options(bits):
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "arch", "warp"), [("cuda", 90, 32), ("hip", "gfx942", 64)])
 def test_kernels_compile_for_gpus(backend, arch, warp, tmp_path):
-    """Down to the machine code of a GPU that is not here; in a process of its own, without the interpreter."""
+    """What the engine launches, down to the machine code of a GPU that is not here; in a process of its own."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     script = Path(__file__).parent / "compile_kernels.py"
     done = subprocess.run(
         [sys.executable, script, backend, str(arch), str(warp)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["half_angles", "weighted_sums", *["evolve", "pull_back"] * 8]
+    assert done.stdout.split() == ["evolve", "half_angles", "pull_back", "weighted_sums"]

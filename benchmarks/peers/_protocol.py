@@ -10,9 +10,11 @@ The first line out is `{"ready": {"peer", "python", "threads", "options", "versi
 * `{"job": "load", "circuit": {...}, "data": FILE.npz, "dtype": "double" or "single", "samples": k}`
   makes a task ready: `{"loaded": true, "seconds": s, "samples": k, "batch": B}`.
 * `{"job": "compile", "mode": MODE}` is the first call, apart from the times that count: `{"seconds": s}`.
-* `{"job": "run", "mode": MODE}` is one repetition: `{"seconds": s, "samples": k, "includes_forward": bool}`.
+* `{"job": "run", "mode": MODE}` is one repetition: `{"seconds": s, "samples": k, "includes_forward": bool}`; a short
+  call is made twice, and the second counts.
 * `{"job": "check"}` is what the peer computes, an error if its modes disagree:
   `{"values": (k, M), "gradient": (K,), "exact_gradient": bool, "samples": k}`.
+* `{"job": "memory"}` is the peak of the process so far: `{"mib": m}`.
 * `{"job": "quit"}`, or the end of the input, ends the process.
 
 What goes wrong is answered as `{"error": "..."}`, and the process waits for the next job.
@@ -20,7 +22,8 @@ What goes wrong is answered as `{"error": "..."}`, and the process waits for the
 MODE is `forward` (values), `combined` (values and gradient) or `backward` (the gradient after a forward pass
 that is not timed; a peer that cannot separate the two times its combined call and says `includes_forward`).
 Seconds are those of all B samples: with `samples` k < B only k are run and the time is multiplied by B / k,
-which is fair only to a peer that takes samples one after the other.
+which is fair only to a peer that takes samples one after the other. A peer that computes the derivatives by some of
+the weights only says so (`measured_weights`, and a `note` in the answer to `load`), and its time is that of all.
 
 `data` holds `inputs` (B, F), `weights` (K,), `cotangent` (B, M) in double precision; in place of the file the
 job may carry the three as nested lists. The gradient is that of `sum(cotangent * values)` by the weights.
@@ -86,6 +89,7 @@ GATES = {
     "ry": (1, True),
     "rz": (1, True),
 }
+SHORT = 0.05  # seconds; a call shorter than this is made once more before the one that counts
 Pauli = tuple[str, int]
 Term = tuple[float, list[Pauli]]
 
@@ -170,6 +174,12 @@ class Runner:
     """A task made ready in a library. Subclasses say how to run it."""
 
     exact_gradient = True
+    measured_weights: list[int] | None = None  # those by which `combined` differentiates; None: all
+    note = ""
+
+    def scaled_seconds(self) -> float | None:
+        """Seconds of a combined call with all weights, where only some are measured."""
+        return None
 
     def forward(self) -> np.ndarray:
         """Values, (samples, M)."""
@@ -291,22 +301,31 @@ class Session:
         self._runner: Runner | None = None
         self._task: Task | None = None
         self._batch = 0
+        self._latest: dict[str, float] = {}  # seconds of the latest call in each mode
 
     def answer(self, job: dict[str, Any]) -> dict[str, Any]:
-        jobs = {"load": self._load, "compile": self._compile, "run": self._run, "check": self._check}
+        jobs = {
+            "load": self._load,
+            "compile": self._compile,
+            "run": self._run,
+            "check": self._check,
+            "memory": self._memory,
+        }
         if job["job"] not in jobs:
             raise ValueError(f"job {job['job']!r} is not one of {sorted(jobs)}")
         return jobs[job["job"]](job)
 
     def _load(self, job: dict[str, Any]) -> dict[str, Any]:
         self._runner = self._task = None  # the old states make room first
+        self._latest = {}
         task = parse(job)
         # The batch the times are for is that of the job, before `samples` cuts it.
         self._batch = len(np.load(job["data"])["inputs"] if "data" in job else job["inputs"])
         start = time.perf_counter()
         self._runner, self._task = self._build(task, self._options), task
         seconds = time.perf_counter() - start
-        return {"loaded": True, "seconds": seconds, "samples": task.samples, "batch": self._batch}
+        note = self._runner.note
+        return {"loaded": True, "seconds": seconds, "samples": task.samples, "batch": self._batch, "note": note}
 
     def _ready(self) -> tuple[Runner, Task]:
         if self._runner is None or self._task is None:
@@ -319,7 +338,11 @@ class Session:
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         runner, task = self._ready()
-        seconds, includes_forward = _time(runner, job["mode"])
+        mode = job["mode"]
+        if self._latest.get(mode, SHORT) < SHORT:  # the wait for the job has put threads and caches to sleep
+            _time(runner, mode)
+        seconds, includes_forward = _time(runner, mode)
+        self._latest[mode] = seconds
         scaled = seconds * self._batch / task.samples
         return {"seconds": scaled, "samples": task.samples, "includes_forward": includes_forward}
 
@@ -334,8 +357,15 @@ class Session:
             "values": values.tolist(),
             "gradient": gradient.tolist(),
             "exact_gradient": runner.exact_gradient,
+            "measured_weights": runner.measured_weights,
             "samples": task.samples,
         }
+
+    def _memory(self, job: dict[str, Any]) -> dict[str, Any]:
+        import resource  # not on every system
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
 
 
 def _agree(what: str, found: np.ndarray, expected: np.ndarray) -> None:
@@ -348,6 +378,8 @@ def _agree(what: str, found: np.ndarray, expected: np.ndarray) -> None:
 def _time(runner: Runner, mode: str) -> tuple[float, bool]:
     """Seconds of one call, and whether they include a forward pass."""
     call, includes_forward = _timed_call(runner, mode)
+    if runner.measured_weights is not None and mode == "combined":
+        return float(runner.scaled_seconds()), includes_forward
     start = time.perf_counter()
     call()
     return time.perf_counter() - start, includes_forward

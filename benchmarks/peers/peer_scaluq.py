@@ -22,14 +22,15 @@ class ScaluqRunner(Runner):
     def __init__(self, task: Task, serial: bool) -> None:
         import scaluq
 
-        space = scaluq.host_serial if serial else scaluq.default
-        self._library = {"double": space.f64, "single": space.f32}[task.dtype]
+        precision = {"double": "f64", "single": "f32"}[task.dtype]
+        self._library = getattr(scaluq.default, precision)  # circuits and Pauli words
+        self._space = getattr(scaluq.host_serial if serial else scaluq.default, precision)  # states and operators
         self._task = task
         self._circuit, self._keys = _circuit(self._library, task)
         self._observables = [self._operator([(1.0, o)]) for o in range(len(task.observables))]
-        self._all = self._library.OperatorBatched(self._observables)
-        self._state = self._library.StateVector(task.num_qubits)
-        self._states = self._library.StateVectorBatched(task.samples, task.num_qubits)
+        self._all = self._space.OperatorBatched(self._observables)
+        self._state = self._space.StateVector(task.num_qubits)
+        self._states = self._space.StateVectorBatched(task.samples, task.num_qubits)
 
     def forward(self) -> np.ndarray:
         angles = self._task.angles()
@@ -54,7 +55,7 @@ class ScaluqRunner(Runner):
     def _operator(self, parts: list[tuple[float, int]]) -> Any:
         """Sum of a factor times an observable."""
         make = self._library.PauliOperator
-        return self._library.Operator([
+        return self._space.Operator([
             make(" ".join(f"{pauli} {qubit}" for pauli, qubit in word), factor * coefficient)
             for factor, o in parts
             for coefficient, word in self._task.observables[o]
@@ -63,7 +64,7 @@ class ScaluqRunner(Runner):
 
 def _circuit(library: Any, task: Task) -> tuple[Any, list[str]]:
     """The circuit and the keys of its angles in order."""
-    circuit, keys = library.Circuit(task.num_qubits) if _takes_qubits(library) else library.Circuit(), []
+    circuit, keys = library.Circuit(), []
     for gate in task.gates:
         if gate.angle is None:
             circuit.add_gate(getattr(library.gate, gate.name.upper())(*gate.qubits))
@@ -71,11 +72,6 @@ def _circuit(library: Any, task: Task) -> tuple[Any, list[str]]:
             keys.append(f"a{gate.angle}")
             circuit.add_param_gate(getattr(library.gate, f"Param{gate.name.upper()}")(*gate.qubits), keys[-1])
     return circuit, keys
-
-
-def _takes_qubits(library: Any) -> bool:
-    """Whether a circuit is made for a number of qubits, as before version 0.2."""
-    return "n_qubits" in (library.Circuit.__init__.__doc__ or "")
 
 
 def build(task: Task, options: argparse.Namespace) -> Runner:

@@ -2,6 +2,9 @@
 
 `--values probabilities` reads observables made of Z from |psi|^2; `words` asks the library's `expectation_ps`
 for one Pauli word at a time, and `lightcone` does so without the gates that the word does not see.
+
+`--step vjp` gives the values and the gradient by the weights; `loss` differentiates the scalar loss of the batch by
+inputs and weights, both arrays of the device, as one writes it in JAX.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from _protocol import Gate, Runner, Task, serve
 
 
 class JaxRunner(Runner):
-    def __init__(self, task: Task, read: str) -> None:
+    def __init__(self, task: Task, read: str, step: str = "vjp") -> None:
         import jax
         import tensorcircuit
 
@@ -29,15 +32,36 @@ class JaxRunner(Runner):
         put = jax.numpy.asarray
         self._forward, self._combined = jax.jit(values), jax.jit(value_and_gradient)
         self._weights = put(task.weights.astype(task.real))
-        self._factors = put(task.input_factors.astype(task.real))
+        self._input_factors = self._factors = put(task.input_factors.astype(task.real))
         self._cotangent = put(task.cotangent.astype(task.real))
+        if step == "loss":
+            self._combined, self._factors = self._loss(task, values), put(task.inputs.astype(task.real))
+
+    def _loss(self, task: Task, values):
+        """The step by a scalar loss: values and the gradient by the weights, that by the inputs being left out."""
+        import jax
+        import jax.numpy as jnp
+
+        def loss(weights, inputs, cotangent):
+            padded = jnp.concatenate([inputs, jnp.ones((task.samples, 1), inputs.dtype)], axis=1)
+            result = values(weights, jnp.asarray(task.scale.astype(task.real)) * padded[:, task.input_of])
+            return jnp.sum(cotangent * result), result
+
+        gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+        def combined(weights, inputs, cotangent):
+            (_, result), by = gradients(weights, inputs, cotangent)
+            jax.block_until_ready(by)
+            return result, by[0]
+
+        return combined
 
     def one_sample(self, task: Task, read: str):
         """Function from weights, (K,), and one sample's factors, (angles,), to its values, (M,)."""
         return _one_sample(task, read)
 
     def forward(self) -> np.ndarray:
-        return np.asarray(self._forward(self._weights, self._factors))
+        return np.asarray(self._forward(self._weights, self._input_factors))
 
     def combined(self) -> tuple[np.ndarray, np.ndarray]:
         values, gradient = self._combined(self._weights, self._factors, self._cotangent)
@@ -85,10 +109,11 @@ def _expectation(circuit, terms, lightcone: bool):
 
 
 def build(task: Task, options: argparse.Namespace) -> Runner:
-    return JaxRunner(task, options.values)
+    return JaxRunner(task, options.values, options.step)
 
 
 if __name__ == "__main__":
     values = {"choices": ["probabilities", "words", "lightcone"], "default": "probabilities"}
+    steps = {"choices": ["vjp", "loss"], "default": "vjp"}
     packages = ("tensorcircuit-ng", "jax", "jaxlib", "numpy")
-    serve("tensorcircuit-ng", packages, build, {"--values": values})
+    serve("tensorcircuit-ng", packages, build, {"--values": values, "--step": steps})

@@ -1,4 +1,4 @@
-"""qtm beside its peers: same circuit, same data, results checked, times taken in turn."""
+"""qtm compared with its peers: same circuit, same data, results checked, times taken in turns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qtm._bench.peers import PEERS, CutOff, Peer, PeerFailed, PeerProcess, python_of
+from qtm._bench.process_memory import peak_mib
 from qtm._bench.timing import alternate
 from qtm._bench.workloads import Case, QtmRunner, Workload
 
@@ -57,8 +58,9 @@ class Row:
     samples: int | None = None
     repeats: int = 0
     compile_s: float | None = None
+    qtm_mib: float | None = None  # peak memory of a process of its own
+    peer_mib: float | None = None
     measured: str = ""
-    memory_mib: float | None = None  # the largest resident memory of a process that takes the step
 
     @property
     def ratio(self) -> float | None:
@@ -73,7 +75,7 @@ class Row:
 def disagreement(
     ours: tuple[np.ndarray, np.ndarray], theirs: dict[str, Any], dtype: str, tolerance: float | None = None
 ) -> str | None:
-    """What is wrong with a peer's results, or None.
+    """How a peer's results differ from ours, or None if they agree.
 
     Args:
         ours: values (samples, observables) and gradient (weights,).
@@ -88,6 +90,8 @@ def disagreement(
             continue
         if other.shape != mine.shape:
             return f"{name} have shape {other.shape}, not {mine.shape}"
+        if name == "gradient" and theirs.get("measured_weights") is not None:
+            mine, other = mine[theirs["measured_weights"]], other[theirs["measured_weights"]]
         off = float(np.abs(other - mine).max(initial=0.0))
         if not off <= allowed * max(float(np.abs(mine).max(initial=0.0)), 1.0):  # also where it is NaN
             return f"{name} are off by {off:.1e}"
@@ -95,17 +99,17 @@ def disagreement(
 
 
 class Comparison:
-    """One peer through the sizes of a workload in one precision, in one process."""
+    """Runs one peer through the sizes of a workload, in one precision and one process."""
 
     def __init__(self, name: str, workload: Workload, dtype: str, settings: Settings) -> None:
         self.name, self.workload, self.dtype, self.settings = name, workload, dtype, settings
         self.peer: Peer = PEERS[name]
-        self._samples = 0
+        self._samples, self._note = 0, ""
 
     def run(self, sizes: Sequence[int], done: Callable[[Row], None]) -> dict[str, Any]:
-        """Measure, handing every row to ``done``; what the peer says about itself.
+        """Measure, passing every row to ``done``; returns what the peer reports about itself.
 
-        A peer that is cut off is not tried on what comes after, which is larger.
+        A peer that is cut off is not tried on the sizes that follow, which are larger.
         """
         python = python_of(self.name, self.settings.pythons)
         if python is None:
@@ -192,7 +196,8 @@ class Comparison:
         return self._load(case, max(few, int(case.batch * fraction) // few * few))
 
     def _load(self, case: Case, samples: int) -> int:
-        self._samples = self.process.load(case, self.dtype, samples, self.settings.patience)
+        answer = self.process.load(case, self.dtype, samples, self.settings.patience)
+        self._samples, self._note = int(answer["samples"]), str(answer.get("note", ""))
         return self._samples
 
     def _check(self, case: Case, samples: int) -> str:
@@ -212,7 +217,9 @@ class Comparison:
         row.qtm_ms, row.peer_ms = mine.summary(), theirs.summary()
         row.samples, row.repeats = self._samples, self.settings.repeats
         row.compile_s = first if self.peer.compiles else None
-        notes = []
+        if self.workload.memory:
+            row.peer_mib = float(self.process.ask({"job": "memory"}, self.settings.patience)["mib"])
+        notes = [self._note] if self._note and mode == "combined" else []
         if self._samples < case.batch:
             notes.append(f"timed on {self._samples} of {case.batch} samples and scaled")
         if mode == "backward" and self._ask("run", mode)["includes_forward"]:
@@ -234,10 +241,10 @@ def now() -> str:
 def beside(
     name: str, workload: Workload, sizes: Sequence[int], settings: Settings, done: Callable[[Row], None]
 ) -> dict[str, Any]:
-    """Measure one peer against qtm over all sizes, in each precision that was asked for and that it has.
+    """Measure one peer against qtm over all sizes, in every requested precision that it supports.
 
     Returns:
-        What the peer says about itself: its Python and versions.
+        What the peer reports about itself: its Python and versions.
     """
     peer = PEERS[name]
     about: dict[str, Any] = {}
@@ -254,7 +261,10 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
             for dtype in settings.dtypes:
                 ours = QtmRunner(case, dtype, settings.threads, gradient, device=settings.device)
                 for mode in workload.modes:
-                    done(_own_row(case, ours, mode, dtype, gradient, settings))
+                    row = _own_row(case, ours, mode, dtype, gradient, settings)
+                    if workload.memory and row.status == "ok":
+                        row.qtm_mib = peak_mib(workload.memory, x, case.batch, settings.threads)
+                    done(row)
 
 
 def _own_row(case: Case, ours: QtmRunner, mode: str, dtype: str, gradient: str, settings: Settings) -> Row:

@@ -166,7 +166,7 @@ class _Problem:
         circuit = ANSATZE[self.ansatz].circuit(self.num_qubits)
         method = ("matrix_product_state", {**options, "tolerance": 1.0})
         energies = [xxz(self.num_qubits)]
-        return QuantumModule(circuit, list(circuit.parameters), None, observables=energies, method=method).double()
+        return QuantumModule(circuit, list(circuit.parameters), [], observables=energies, method=method).double()
 
     def _start(self, seed: int) -> tuple[Tensor, tuple[float, ...]]:
         """Weights to start from, (weights,), and the errors on the small ring on the way to them."""

@@ -1,4 +1,4 @@
-"""Kernel matrices of samples with themselves, beside the kernels of other packages."""
+"""Symmetric kernel matrices, compared with the kernels of other packages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def alone(qubits: Sequence[int], samples: Sequence[int], settings: Settings, don
 
 
 def beside(peer: str, qubits: Sequence[int], samples: Sequence[int], settings: Settings, done: Done) -> dict[str, Any]:
-    """Time qtm and a peer in turn; what the peer says about itself.
+    """Time qtm and a peer in turns; returns what the peer reports about itself.
 
     A peer whose calls take longer than the limit is timed on fewer samples, and its time extrapolated: states cost in
     proportion to N, pairs to N^2.
@@ -113,13 +113,13 @@ def _measure(row: Row, process: PeerProcess, one: Case, settings: Settings) -> N
 
 
 def _seconds(process: PeerProcess, num_qubits: int, samples: int, settings: Settings) -> float:
-    """Seconds of one matrix of so many samples."""
+    """Seconds for the matrix of this many samples."""
     process.load(case(num_qubits, samples), "double", None, settings.patience)
     return float(process.ask({"job": "run", "mode": "forward"}, settings.patience)["seconds"])
 
 
 def _affordable(seconds: float, samples: int, limit: float) -> int:
-    """Samples whose matrix takes at most ``limit`` seconds, where that of a few takes ``seconds``; an even number."""
+    """An even number of samples whose matrix takes at most ``limit`` seconds, if that of a few takes ``seconds``."""
     most = int(_FEW * math.sqrt(limit / max(seconds, 1e-9)))
     return samples if most >= samples else max(most // 2 * 2, _FEW)
 

@@ -1,12 +1,12 @@
-"""How close qtm comes to what the machine can do: `qtm bench core`.
+"""How close qtm comes to the peak of the machine: `qtm bench core`.
 
 Arithmetic is counted in real multiply-adds, in two ways. *Nominal* is the plain algorithm: one pass for every run
 of one-qubit gates between entangling gates, 16 multiply-adds a pair of amplitudes forward and 44 in reverse.
-*Executed* is what qtm's kernels do instead, 4 and 12 a pair and rotation, and 8 and 16 an amplitude and phase.
+*Executed* is the work of qtm's kernels: 4 and 12 per pair and rotation, 8 and 16 per amplitude and phase.
 Nominal work per second may exceed the peak of the machine, because much of it is saved; executed work cannot.
 
-What runs on one thread is timed in processor time, and of a burst of short calls the best one counts: these
-figures are about the code, not about who else uses the machine. Two threads need both cores to themselves.
+Single-threaded code is timed in processor time, and the best of a burst of short calls counts: these figures
+describe the code, not the load of the machine. With two threads, the cores should be otherwise idle.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _COMPLEX = {"double": "complex128", "single": "complex64"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure and its goal; ``ratio`` is at least 1 where the goal is reached."""
+    """A measured figure and its goal; ``ratio`` is at least 1 if the goal is reached."""
 
     what: str
     figure: float
@@ -57,7 +57,7 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Goal and figure as one number, 1 or more where the goal is reached."""
+        """Goal and figure as one number, at least 1 if the goal is reached."""
         return self.figure / self.goal if self.more_is_better else self.goal / max(self.figure, 1e-12)
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _fig1_case(qubits: int, batch: int = 48) -> Case:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: all of the table, or (``quick``) a little of everything."""
+    """Sizes to measure: those of the whole table, or (``quick``) a little of everything."""
 
     kernels: tuple[int, ...] = (8, 9, 10, 11, 12, 14, 16)
     threads: tuple[int, ...] = (10, 12, 14, 16)
@@ -205,7 +205,7 @@ def two_threads(sizes: Sizes, repeats: int) -> Iterator[Figure]:
 
 
 def one_sample(sizes: Sizes, repeats: int) -> Iterator[Figure]:
-    """What a single sample of four qubits takes."""
+    """Time of a single sample of four qubits."""
     ours = QtmRunner(_fig1_case(4, 1), "double", 0)
     calls = (ours.forward, 40.0, "forward, no_grad"), (ours.combined, 150.0, "forward and backward")
     for call, goal, name in calls:
@@ -232,13 +232,13 @@ def one_state(sizes: Sizes, repeats: int) -> Iterator[Figure]:
 
 
 def imports(sizes: Sizes, repeats: int) -> Iterator[Figure]:
-    """What qtm adds to the time that importing torch and qiskit takes."""
+    """Time that importing qtm adds to importing torch and qiskit."""
     seconds = [float(_python(_IMPORT)) for _ in range(sizes.imports)]
     yield Figure("import qtm, after torch and qiskit", statistics.median(seconds), 0.3, "s", False)
 
 
 def compilation(sizes: Sizes, repeats: int) -> Iterator[Figure]:
-    """All kernels compiled into an empty cache, less what the same calls take when they are found there."""
+    """Time to compile all kernels into an empty cache: the calls with an empty cache less those with a full one."""
     with tempfile.TemporaryDirectory() as folder:
         (first, lines), (again, _) = (_python(_COMPILE, NUMBA_CACHE_DIR=folder).split() for _ in range(2))
     yield Figure(
@@ -259,7 +259,7 @@ PARTS: tuple[Callable[[Sizes, int], Iterator[Figure]], ...] = (
 
 
 def measure(sizes: Sizes, repeats: int) -> Iterator[Figure]:
-    """All figures, one after the other."""
+    """Measure all figures, one after the other."""
     torch.set_num_threads(1)  # the angles of these batches are not worth a second one
     for part in PARTS:
         yield from part(sizes, repeats)
@@ -314,7 +314,7 @@ if status.exists():
 
 
 def _python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a new interpreter."""
     command = [sys.executable, "-c", code]
     path = os.pathsep.join(p for p in sys.path if p)
     result = subprocess.run(

@@ -1,9 +1,7 @@
-"""A training step under Pauli noise, beside the same step without noise and other ways to take it in this process."""
+"""A training step under Pauli noise, compared with the noiseless step and with other methods in this process."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,23 +19,6 @@ from qtm.noise import local_pauli_noise
 _AER_QUBITS = 4
 TRAJECTORIES = 64
 _AGREE = 1e-8
-_MEASURE_MEMORY = """
-import sys
-from resource import RUSAGE_SELF, getrusage
-from qtm._bench.workloads import WORKLOADS, QtmRunner
-
-def peak():
-    size = getrusage(RUSAGE_SELF).ru_maxrss
-    return size / 2**(20 if sys.platform == "darwin" else 10)
-
-qubits, batch, threads = map(int, sys.argv[1:])
-QtmRunner(WORKLOADS["noise"].case(2, batch), "double", threads).combined()  # loads what every step needs
-before = peak()
-runner = QtmRunner(WORKLOADS["noise"].case(qubits, batch), "double", threads)
-for _ in range(2):
-    runner.combined()
-print(before, peak())
-"""
 
 
 def aer_estimator(pauli: float) -> Any:
@@ -47,7 +28,7 @@ def aer_estimator(pauli: float) -> Any:
 
 
 def rows(case: Case, threads: int, repeats: int) -> Iterator[Row]:
-    """One row for each of the other ways."""
+    """One row for each of the other methods."""
     ours = QtmRunner(case, "double", threads)
     plain = replace(case, pauli=0.0)
     many = replace(plain, batch=TRAJECTORIES * case.batch)
@@ -68,25 +49,8 @@ def rows(case: Case, threads: int, repeats: int) -> Iterator[Row]:
         yield row
 
 
-def memory_row(qubits: int, batch: int, threads: int) -> Row:
-    """The largest resident memory of a fresh process that takes steps of a size.
-
-    Raises:
-        QtmError: the process failed.
-    """
-    command = [sys.executable, "-c", _MEASURE_MEMORY, str(qubits), str(batch), str(threads)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise QtmError(f"the process that measures memory failed: {answer.stderr.strip().splitlines()[-1:]}")
-    before, after = map(float, answer.stdout.split()[-2:])
-    row = Row(qubits, "combined", "qtm, memory", "double", "reverse", batch, threads, measured=now())
-    row.memory_mib = after
-    row.note = f"{after:,.0f} MiB in all, {before:,.0f} of them before the first step"
-    return row
-
-
 def _checked(runner: QtmRunner, ours: QtmRunner) -> QtmRunner:
-    """The runner, if it computes the same."""
+    """The runner, after a check that it computes the same."""
     for mine, other in zip(ours.result(), runner.result(), strict=True):
         if not np.abs(mine - other).max() < _AGREE:
             raise QtmError(f"values or gradients are off by {np.abs(mine - other).max():.1e}")

@@ -1,7 +1,7 @@
-"""Other packages, each in a process (and, if need be, a Python) of its own.
+"""Other packages, each in its own process and, if necessary, its own Python.
 
 The adapters live in `benchmarks/peers` of a checkout and speak JSON over stdin and stdout, as
-`benchmarks/peers/_protocol.py` says; this is the side that asks.
+described in `benchmarks/peers/_protocol.py`; this module is the client.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Peer:
 
     Attributes:
         adapter: File in `benchmarks/peers`, without `peer_` and `.py`.
-        package: What has to be importable.
-        dtypes: Precisions it has, the best one first.
+        package: The module that must be importable.
+        dtypes: Supported precisions, the preferred one first.
         arguments: Options of the adapter.
-        gradient: The method of qtm that it is measured against.
-        compiles: Whether its first call compiles, so that loading a task twice is dear.
-        whole: Whether a call has a cost of its own (starting processes), so that a part of a batch tells little.
-        tolerance: How far its results may be off, relative to the largest; by default by dtype.
+        gradient: The gradient method of qtm that it is compared with.
+        compiles: Whether its first call compiles, which makes loading a task twice expensive.
+        whole: Whether a call has a fixed cost (starting processes), so that part of a batch is not representative.
+        tolerance: Largest deviation of its results, relative to the largest result; the default depends on the dtype.
         states: What it simulates: "vector", "mixed" (noise), "mps" (matrix product states), or "gpu" (vectors there).
     """
 
@@ -88,6 +88,10 @@ PEERS: dict[str, Peer] = {
     "tensorcircuit-lightcone": Peer(
         "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--values", "lightcone"), compiles=True,
     ),
+    # The same program in another form: a scalar loss, differentiated by inputs and weights.
+    "tensorcircuit-loss": Peer(
+        "tensorcircuit", "tensorcircuit", _BOTH, arguments=("--step", "loss"), compiles=True,
+    ),
     "quimb": Peer("quimb", "quimb", _BOTH, compiles=True),
     "qulacs": Peer("qulacs", "qulacs"),
     "lightning": Peer("lightning", "pennylane_lightning", _BOTH),
@@ -96,6 +100,8 @@ PEERS: dict[str, Peer] = {
     "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
     "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
     "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
+    "tensorcircuit-mps": Peer("tensorcircuit_mps", "tensorcircuit", compiles=True, states="mps", tolerance=1e-6),
+    "aer-mps": Peer("aer_mps", "qiskit_aer", states="mps", tolerance=1e-6),
     "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),
     "torchquantum": Peer("torchquantum", "torchquantum", ("single",)),
@@ -109,6 +115,9 @@ PEERS: dict[str, Peer] = {
     ),
     "tensorcircuit-gpu": Peer("tensorcircuit", "jax_cuda12_plugin", _BOTH, compiles=True, states="gpu"),
     "torchquantum-gpu": Peer("torchquantum", "torchquantum", ("single",), ("--device", "cuda"), states="gpu"),
+    "scaluq": Peer("scaluq", "scaluq", _BOTH),
+    "pyqtorch": Peer("pyqtorch", "pyqtorch", _BOTH),
+    "squlearn": Peer("squlearn", "squlearn"),
 }  # fmt: skip
 
 # For kernel matrices, in place of values and gradients.
@@ -121,11 +130,11 @@ KERNEL_PEERS: dict[str, Peer] = {
 
 
 class PeerFailed(QtmError):
-    """A peer could not compute something; the message says what it answered."""
+    """A peer could not compute something; the message contains its answer."""
 
 
 class CutOff(PeerFailed):
-    """A peer took longer than the ``seconds`` it was given, or (then None) more memory than there is."""
+    """A peer exceeded its time limit of ``seconds``, or (then None) the available memory."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -144,7 +153,7 @@ def adapters() -> Path:
 
 
 def python_of(name: str, pythons: dict[str, str], peers: Mapping[str, Peer] = PEERS) -> str | None:
-    """The interpreter for a peer: the one that was given, or this one where the package is installed."""
+    """The interpreter for a peer: the one given for it, or this one if it has the package; None otherwise."""
     if name in pythons:
         return pythons[name]
     return sys.executable if importlib.util.find_spec(peers[name].package) is not None else None
@@ -187,12 +196,12 @@ class PeerProcess:
     Args:
         name: A key of ``peers``.
         python: The interpreter to run it in.
-        threads: Threads it may use.
-        arguments: More options of the adapter.
-        peers: The table that the peer is in.
+        threads: Number of threads it may use.
+        arguments: Further options of the adapter.
+        peers: The table that contains the peer.
 
     Raises:
-        PeerFailed: it does not start.
+        PeerFailed: the process does not start.
     """
 
     def __init__(
@@ -234,20 +243,20 @@ class PeerProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> int:
-        """Make a case ready; how many of its samples will be run."""
+    def load(self, case: Case, dtype: str, samples: int | None, timeout: float) -> dict[str, Any]:
+        """Make a case ready; the answer says how many of its ``samples`` will be run."""
         data = case.data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "data.npz"
             np.savez(path, inputs=data.inputs, weights=data.weights, cotangent=data.cotangent)
             job = {"job": "load", "circuit": describe(case), "dtype": dtype, "data": str(path)}
-            return int(self.ask(job | {"samples": samples}, timeout)["samples"])
+            return self.ask(job | {"samples": samples}, timeout)
 
     def ask(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a job and wait for its answer.
 
         Raises:
-            CutOff: there was none in ``timeout`` seconds, or memory ran out; the process is ended.
+            CutOff: no answer arrived in ``timeout`` seconds, or memory ran out; the process is ended.
             PeerFailed: the answer is an error, or the process died.
         """
         assert self._process.stdin is not None
@@ -255,11 +264,11 @@ class PeerProcess:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise PeerFailed(f"{self.name} has ended: {self._last_words()}") from error
+            raise PeerFailed(f"{self.name} has exited: {self._last_words()}") from error
         return self._answer(timeout)
 
     def close(self) -> None:
-        """End the process and the workers that it started, however busy they are."""
+        """Kill the process and the workers that it started."""
         self._kill()
         self._process.wait()
         self._reader.join()
@@ -284,7 +293,7 @@ class PeerProcess:
     def _answer(self, timeout: float) -> dict[str, Any]:
         line = self._line(timeout)
         if not line:
-            raise PeerFailed(f"{self.name} has ended: {self._last_words()}")
+            raise PeerFailed(f"{self.name} has exited: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerFailed(f"{self.name}: {answer['error']}")
@@ -306,7 +315,7 @@ class PeerProcess:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it printed no message"
 
 
 def parse_assignments(texts: list[str], option: str, peers: Mapping[str, Peer] = PEERS) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a JSON file that says where and how it was measured, and a table to look at."""
+"""The results of a benchmark: a JSON file that records where and how it was measured, and a table to read."""
 
 from __future__ import annotations
 
@@ -69,23 +69,25 @@ def commit() -> str | None:
 
 
 class Report:
-    """The result of one benchmark, saved row by row.
+    """The results of one benchmark, saved row by row.
 
     Args:
         benchmark: Its name.
         path: A JSON file, or None to keep it in memory. Rows that the file holds already stay unless they are
             measured again, so that a long benchmark can be run in parts.
-        head: What holds for all rows: title, axis, commands, threads.
+        head: What applies to all rows: title, axis, commands, threads.
 
     Raises:
-        ParameterError: the file holds another benchmark.
+        ParameterError: the file contains another benchmark.
     """
 
     def __init__(self, benchmark: str, path: Path | None, head: dict[str, Any]) -> None:
         self.path = path
         before = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
         if before and before.get("benchmark") != benchmark:
-            raise ParameterError(f"{path} holds {before.get('benchmark')!r}, not {benchmark!r}; name another file")
+            raise ParameterError(
+                f"{path} contains results of {before.get('benchmark')!r}, not of {benchmark!r}; use another file"
+            )
         self.commit = commit()
         self.content: dict[str, Any] = {
             "benchmark": benchmark,
@@ -121,13 +123,13 @@ class Report:
         self.save()
 
     def about(self, peer: str, words: dict[str, Any]) -> None:
-        """Keep what a peer says about itself."""
+        """Record what a peer reports about itself."""
         if words:
             self.content["peers"][peer] = {key: words[key] for key in ("python", "threads", "versions")}
             self.save()
 
     def save(self) -> None:
-        """Write the file, whole."""
+        """Write the whole file atomically."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,14 +160,14 @@ def _exponent(value: float) -> int:
 
 
 def peer_time(row: dict[str, Any]) -> str:
-    """The peer's milliseconds, ">" a bound where it was cut off, or why there are none."""
+    """The peer's milliseconds, ">" a bound if it was cut off, or why there are none."""
     if row["peer_ms"] is None:
         return str(row["status"]) if row["peer"].partition(",")[0] != "qtm" else ""
     return ("> " if row["status"] == "cut off" else "") + number(row["peer_ms"]["median"])
 
 
 def ratio(row: dict[str, Any]) -> str:
-    """How many times longer the peer takes; ">" at least that where it was cut off."""
+    """How many times longer the peer takes; ">" at least that if it was cut off."""
     return "" if row["ratio"] is None else ("> " if row["status"] == "cut off" else "") + number(row["ratio"]) + "x"
 
 
@@ -182,6 +184,8 @@ def spread(summary: dict[str, float] | None) -> str:
 def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison, for `show`."""
     header = [content["axis"], "batch", "mode", "against", "precision", "qtm ms", "", "peer ms", "", "ratio", "note"]
+    with_memory = any(_mib(row) for row in content["rows"])
+    header[-1:] = ["MiB", "note"] if with_memory else ["note"]
     table = []
     for row in content["rows"]:
         mine = row["qtm_ms"]
@@ -189,14 +193,15 @@ def comparison_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]
             str(row["x"]), str(row["batch"]),
             row["mode"] + ("" if row["gradient"] == "reverse" else f", {row['gradient']}"),
             "" if row["peer"] == "qtm" else row["peer"], row["dtype"],
-            number(mine["median"]) if mine else "" if row.get("memory_mib") else row["status"], spread(mine),
-            peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row), row["note"],
+            number(mine["median"]) if mine else row["status"], spread(mine),
+            peer_time(row), spread(row["peer_ms"]) if row["status"] == "ok" else "", ratio(row),
+            *([_mib(row)] if with_memory else []), row["note"],
         ])  # fmt: skip
     return header, table
 
 
 def training_lines(content: dict[str, Any]) -> list[str]:
-    """What came of the trainings, one line each; medians over seeds."""
+    """The results of the trainings, one line each; medians over seeds."""
     lines = []
     for what in dict.fromkeys(row["what"] for row in content["trainings"]):
         rows = [row for row in content["trainings"] if row["what"] == what]
@@ -211,6 +216,11 @@ def training_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _mib(row: dict[str, Any]) -> str:
+    """Peak memory of the package that the row is about."""
+    return number(row.get("qtm_mib") or row.get("peer_mib"))
+
+
 def ground_state_lines(content: dict[str, Any]) -> list[str]:
     """How the trainings of Fig. 9 ended, one line for all starts of a kind."""
     lines = []
@@ -218,9 +228,9 @@ def ground_state_lines(content: dict[str, Any]) -> list[str]:
         rows = [row for row in content["trainings"] if row["what"] == what]
         last = [row["errors"][-1] for row in rows]
         checked = [row["checked_error"] for row in rows if row.get("checked_error") is not None]
-        again = f", {statistics.median(checked):.2%} with more bonds" if checked else ""
+        again = f", checked with larger bonds {statistics.median(checked):.2%}" if checked else ""
         lines.append(
-            f"{what}: median error of {len(rows)} starts {statistics.median(last):.2%} "
+            f"{what}: median error of {len(rows)} start{'s' * (len(rows) > 1)} {statistics.median(last):.2%} "
             f"({min(last):.2%} to {max(last):.2%}){again}, "
             f"{number(1e3 * statistics.median(row['step_seconds'] for row in rows))} ms a step and start"
         )

@@ -1,4 +1,4 @@
-"""Second derivatives, products with the metric and states, beside the gradient of expectation values."""
+"""Second derivatives, products with the metric, and states, compared with the gradient of expectation values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLE = "Hessian-vector products, metric-vector products and states, in gradient
 
 
 def rows(case: Case, dtype: str, threads: int, repeats: int) -> Iterator[Row]:
-    """One row for each: its time stands where that of a peer stands, beside the time of a gradient."""
+    """One row for each, with its time in place of a peer's, beside the time of a gradient."""
     gradient = QtmRunner(case, dtype, threads)
     for name, call in _calls(case, dtype, threads, gradient).items():
         own, other = alternate([partial(gradient.timed, "combined"), partial(clock, call)], repeats)

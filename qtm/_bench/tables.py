@@ -1,6 +1,6 @@
 """The tables of the documents, generated from `benchmarks/results/*.json` and never typed.
 
-A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, NAME being a key of `TABLES`.
+A table is placed between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, where NAME is a key of `TABLES`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def core(measured: Results) -> str:
 
 
 def comparison(measured: Results, benchmark: str, mode: str) -> str:
-    """Milliseconds by package and size, and how many times qtm's they are; what has to be said about them below."""
+    """Milliseconds by package and size, with their ratios to qtm's, and notes below the table."""
     content = measured[benchmark]
     rows = [row for row in content["rows"] if row["mode"] == mode]
     sizes = sorted({row["x"] for row in rows})
@@ -118,7 +118,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What rows say about themselves, each thing once, with the sizes that it holds for."""
+    """Notes of the rows, each once, with the sizes that it applies to."""
     said: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         if row["note"]:
@@ -147,7 +147,7 @@ def threads(measured: Results) -> str:
 
 
 def with_training(measured: Results, benchmark: str) -> str:
-    """A comparison of steps, and what came of the trainings."""
+    """A comparison of steps, and the results of the trainings."""
     lines = "".join(f"* {line}.\n" for line in training_lines(measured[benchmark]))
     return comparison(measured, benchmark, "combined") + "\n" + lines
 
@@ -187,7 +187,7 @@ def headline(measured: Results) -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that is to be reached everywhere in a set of rows; the worst of them is shown."""
+    """A ratio that every row of a set should reach; the worst row is shown."""
 
     what: str
     least: float
@@ -239,7 +239,7 @@ GOALS = (
 
 
 def goals(measured: Results) -> str:
-    """What was to be reached beside other packages, and what was."""
+    """Goals in comparison with other packages, and whether they were reached."""
     return markdown(("what", "goal", "measured", ""), [*(g.line(measured) for g in GOALS), *_times(measured)])
 
 
@@ -281,7 +281,7 @@ def _limit(what: str, most: float, found: float | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A line of the table that helps to choose: a row of a benchmark, and what it stands for."""
+    """A line of the table that helps to choose a method: a row of a benchmark and its description."""
 
     case: str
     method: str

@@ -1,4 +1,4 @@
-"""Times of calls that are made in turn, A B A B, so that a busy moment of the machine hits all of them."""
+"""Times of calls that take turns, A B B A, so that a busy moment of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-# A call shorter than this is timed several times in each of its turns, for about as long as this, behind a few that
-# wake the caches and the threads.
+# A call shorter than this is timed several times in each of its turns, for about as long as this, after a few calls
+# that wake the caches and the threads.
 SHORT = 0.05
 LEAST, MOST = 5, 50
-# Threads of the one before may wait in a busy loop for more work: let them go to sleep.
+# Threads of the previous contestant may still wait for work in a busy loop: let them go to sleep.
 PAUSE = 0.1
 
 
@@ -41,7 +41,7 @@ def clock(call: Callable[[], object], now: Callable[[], float] = time.perf_count
 
 
 def turn(timed: Callable[[], float], expected: float, of_burst: Callable = statistics.median) -> float:
-    """Seconds of one turn: a single call, or one figure of a few calls where they are short.
+    """Seconds of one turn: of a single call or, for short calls, a statistic of a few of them.
 
     Args:
         timed: makes the call and returns how many seconds count.
@@ -63,7 +63,7 @@ def alternate(
     pause: float = PAUSE,
     of_burst: Callable = statistics.median,
 ) -> list[Times]:
-    """Times of all contestants, who take turns; every other round goes backwards.
+    """Times of all contestants, which take turns; every other round runs backwards.
 
     Args:
         contestants: each makes its call and returns how many seconds count.

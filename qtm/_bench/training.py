@@ -28,17 +28,17 @@ LEARNING_RATE, EPOCHS = 0.001, 250
 
 
 def load_mnist(folder: Path) -> Digits:
-    """MNIST, 28 x 28 resampled to 10 x 10, from where torchvision once put it; nothing is downloaded.
+    """MNIST, resampled from 28 x 28 to 10 x 10, from a folder where torchvision has stored it; nothing is downloaded.
 
     Raises:
         MissingPackage: torchvision is not installed.
-        OSError: the folder does not hold the data set.
+        OSError: the folder does not contain the data set.
     """
     dataset = require("torchvision", "bench").datasets.MNIST
     try:
         parts = [dataset(str(folder), train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
-        raise OSError(f"{folder} does not hold MNIST as torchvision stores it ({error})") from error
+        raise OSError(f"{folder} does not contain MNIST as stored by torchvision ({error})") from error
     tensors: list[Tensor] = []
     for part in parts:
         images = part.data[:, None].float() / 255
@@ -48,7 +48,7 @@ def load_mnist(folder: Path) -> Digits:
 
 @dataclass(frozen=True)
 class Training:
-    """How a training went; times are medians in seconds."""
+    """The result of a training; times are medians in seconds."""
 
     steps: int
     step_seconds: float
@@ -87,7 +87,7 @@ def _accuracy(module: QuantumModule, images: Tensor, labels: Tensor) -> float:
 
 
 def digits_or_mnist(folder: Path | None) -> tuple[str, Digits]:
-    """Name and images of the data set: MNIST where a folder is given, else the digits of scikit-learn."""
+    """Name and images of the data set: MNIST if a folder is given, otherwise scikit-learn's digits."""
     return ("digits", load_digits(0)) if folder is None else ("MNIST", load_mnist(folder))
 
 
@@ -102,7 +102,7 @@ RATES = {"one rate, 0.05": (0.05, 0.05), "separate rates, 0.01 and 0.1": (0.01, 
 
 @dataclass(frozen=True)
 class Learning:
-    """How a policy learned: environment steps and episodes until it was solved (or given up)."""
+    """How a policy learned: environment steps and episodes until the task was solved or the training stopped."""
 
     solved: bool
     steps: int
@@ -157,8 +157,8 @@ def learn(
         rates: learning rates of the angles and of the scales.
         seed: of the initial angles, the actions and the environment.
         threads: of the module.
-        max_episodes: when to give up.
-        tick: is told the mean reward after every update.
+        max_episodes: stop after this many episodes.
+        tick: called with the mean reward after every update.
     """
     policy, environments = Policy(rates, seed, threads), _environments()
     rewards: list[float] = []
@@ -179,7 +179,7 @@ def learn(
 
 def _environments() -> list[Any]:
     make = require("gymnasium", "bench").make
-    with warnings.catch_warnings():  # it says that there is a newer version; the paper used this one
+    with warnings.catch_warnings():  # about a newer version; the paper used this one
         warnings.simplefilter("ignore")
         return [make(ENVIRONMENT) for _ in range(EPISODES_PER_UPDATE)]
 

@@ -1,4 +1,4 @@
-"""What is measured: the circuits, sizes and data of the papers' figures and tables, and qtm's side of them.
+"""The workloads: circuits, sizes and data of the papers' figures and tables, and how qtm runs them.
 
 [1] N. Meyer et al., Qiskit-Torch-Module: Fast Prototyping of Quantum Neural Networks, arXiv:2404.06314.
 [2] M. Robbiati et al., Qiboml: towards the orchestration of quantum-classical machine learning (2025).
@@ -50,12 +50,12 @@ class Case:
     """One point of a figure: a circuit with observables and a batch.
 
     Attributes:
-        x: Where the case stands on the horizontal axis.
+        x: Its position on the horizontal axis.
         model: The circuit and the roles of its parameters.
-        observables: What is measured.
-        batch: Samples.
+        observables: The observables to measure.
+        batch: Number of samples.
         pauli: Probability of X, of Y and of Z after every gate, on each of its qubits.
-        method: How qtm simulates.
+        method: Simulation method of qtm.
     """
 
     x: int
@@ -67,7 +67,7 @@ class Case:
 
     @cached_property
     def data(self) -> Data:
-        """Seeded data, the same for everyone who computes this case."""
+        """Seeded data, the same for every package that computes this case."""
         rng = np.random.default_rng(self.model.circuit.num_qubits)
         return Data(
             rng.uniform(0, 1, (self.batch, len(self.model.encoding_params))),
@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Workload:
-    """One figure or table: what varies, over which sizes, and which modes and peers belong to it."""
+    """One figure or table: what varies over which sizes, with its modes and peers."""
 
     title: str
     axis: str
@@ -95,6 +95,7 @@ class Workload:
     states: str = "vector"  # of the peers
     stop: float = inf  # seconds: the default of `compare.Settings.stop`
     patience: float = 60.0  # seconds: that of `compare.Settings.patience`
+    memory: str = ""  # the name of the workload, where the peak of a process of its own is measured too
 
     def case(self, x: int, batch: int | None = None, qubits: int | None = None) -> Case:
         """The case at ``x`` of the axis."""
@@ -204,13 +205,13 @@ WORKLOADS: dict[str, Workload] = {
         "A step under noise: 3 layers of RY, RZ and a ring of CX, 1% Pauli noise after every gate, Z on every qubit",
         "qubits", (2, 3, 4, 5, 6, 7, 8, 9, 10), (2, 3), 16, ("combined",),
         lambda x, qubits, batch: (noisy_circuit(x), z_words(x)),
-        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0,
+        pauli=NOISE / 3, states="mixed", stop=3.0, patience=20.0, memory="noise",
     ),
     "mps-step": Workload(
         "A step of a matrix product state, bonds of 32: 3 layers of RY, RZ and a chain of CX, energy of the XXZ chain",
         "qubits", (10, 20, 50, 100, 200), (4, 6), 1, ("combined",),
         lambda x, qubits, batch: (chain_circuit(x), [xxz(x, ring=False)]),
-        method=("matrix_product_state", {"max_bond": 32}), states="mps",
+        method=("matrix_product_state", {"max_bond": 32}), states="mps", memory="mps-step",
     ),
 }  # fmt: skip
 

@@ -209,6 +209,8 @@ def _whole(index: int, pub: Any) -> Piece:
 
 
 def _fill_jobs(pieces: list[Piece], limits: Limits, cost: Cost) -> list[list[Piece]]:
+    if pieces and limits.allow(cost([piece.pub for piece in pieces])):
+        return [pieces]  # the usual case; adding piece by piece takes time quadratic in their number
     jobs: list[list[Piece]] = []
     job: list[Piece] = []
     todo = pieces[::-1]

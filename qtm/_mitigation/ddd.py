@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qiskit.circuit import CircuitInstruction, QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qtm._errors import ParameterError, require
-from qtm._mitigation.folding import append_native, layers, native_gates
+from qtm._mitigation.folding import append_native, layers, native_gates, standard_gates
 from qtm._mitigation.method import Memoryless, Mitigated, Steps, values, with_circuit
 
 RULES = ("xx", "yy", "xyxy")
@@ -47,7 +46,7 @@ class Decoupling(Memoryless):
         for qubit in {q for layer in grid for item in layer for q in item.qubits}:
             for start, length in _windows(grid, qubit):
                 pulses.update({(start + i, qubit): name for i, name in enumerate(self._sequence(length))})
-        gates, basis = get_standard_gate_name_mapping(), native_gates(circuit)
+        gates, basis = standard_gates(), native_gates(circuit)
         result = circuit.copy_empty_like()
         for i, layer in enumerate(grid):
             for item in layer:

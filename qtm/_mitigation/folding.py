@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from qiskit import transpile
@@ -123,9 +123,15 @@ def _fold_back(target: QuantumCircuit, gates: Sequence[CircuitInstruction], sour
     target.barrier(qubits)
 
 
+@cache
+def standard_gates() -> dict[str, Gate]:
+    """Qiskit's standard gates by name; Qiskit builds all of them at every call."""
+    return get_standard_gate_name_mapping()
+
+
 def native_gates(circuit: QuantumCircuit) -> frozenset[str]:
     """Names of the standard gates in a circuit, which its device is known to support."""
-    return frozenset(circuit.count_ops()) & frozenset(get_standard_gate_name_mapping()) - _SILENT
+    return frozenset(circuit.count_ops()) & frozenset(standard_gates()) - _SILENT
 
 
 def append_native(target: QuantumCircuit, gate: Gate, qubits: Sequence[Qubit], basis: frozenset[str]) -> None:
@@ -138,14 +144,14 @@ def append_native(target: QuantumCircuit, gate: Gate, qubits: Sequence[Qubit], b
 
 
 def _translated(gate: Gate, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:
-    if gate.params or gate.name not in get_standard_gate_name_mapping():
+    if gate.params or gate.name not in standard_gates():
         return _translate(gate, basis)
     return _translate_constant(gate.name, basis)
 
 
 @lru_cache(maxsize=4096)
 def _translate_constant(name: str, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:
-    return _translate(get_standard_gate_name_mapping()[name], basis)
+    return _translate(standard_gates()[name], basis)
 
 
 def _translate(gate: Gate, basis: frozenset[str]) -> tuple[tuple[Gate, tuple[int, ...]], ...]:

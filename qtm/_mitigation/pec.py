@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit.circuit import QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import PTM, SuperOp
 
 from qtm._errors import CircuitError, ParameterError, require
-from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.folding import append_native, native_gates, standard_gates
 from qtm._mitigation.method import Drawing, Floats, Mitigated, Steps, linear_combination, stacked, with_circuit
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class ErrorCancellation(Drawing):
 
     def _inverse(self, name: str, qubits: tuple[int, ...]) -> Quasi | None:
         if isinstance(self.noise, (int, float, Mapping)):
-            known = get_standard_gate_name_mapping().get(name)
+            known = standard_gates().get(name)
             level = self.noise.get(name, 0) if isinstance(self.noise, Mapping) else self.noise
             if not level or known is None or name in ("measure", "reset", "delay"):
                 return None
@@ -163,7 +162,7 @@ def _patterns(
 
 def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
     # Only a circuit for a device is in native gates, and an X written as one of its gates has the noise of that gate.
-    gates, basis = get_standard_gate_name_mapping(), None if circuit.layout is None else native_gates(circuit)
+    gates, basis = standard_gates(), None if circuit.layout is None else native_gates(circuit)
     inserted = dict(zip(noisy, pattern, strict=True))
     result = circuit.copy_empty_like()
     for position, item in enumerate(circuit.data):
@@ -209,7 +208,7 @@ def _model_channels(noise: NoiseModel | BackendV2) -> dict[Any, Quasi]:
         if error["type"] != "qerror":
             continue
         inverse = _pauli_inverse(SuperOp(aer.QuantumError.from_dict(error)))
-        for name in set(error["operations"]) & set(get_standard_gate_name_mapping()) - {"reset", "measure"}:
+        for name in set(error["operations"]) & set(standard_gates()) - {"reset", "measure"}:
             qubits = error.get("gate_qubits") or [None]
             channels.update({(name, q if q is None else tuple(q)): inverse for q in qubits})
     return channels

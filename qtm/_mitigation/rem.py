@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
-from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives import PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 
 from qtm._errors import ObservableError, ParameterError, QtmError
-from qtm._mitigation.folding import append_native, native_gates
+from qtm._mitigation.folding import append_native, native_gates, standard_gates
 from qtm._mitigation.method import Floats, Mitigated, Steps, values
 from qtm._primitives.job_usage import precision_of
 
@@ -82,7 +81,7 @@ def flipped(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumCircuit:
     """X on these qubits, on the register and in the native gates of ``circuit``."""
     ones = QuantumCircuit(circuit.num_qubits)
     for qubit in qubits:
-        append_native(ones, get_standard_gate_name_mapping()["x"], [ones.qubits[qubit]], native_gates(circuit))
+        append_native(ones, standard_gates()["x"], [ones.qubits[qubit]], native_gates(circuit))
     return ones
 
 

@@ -59,9 +59,10 @@ class Usage:
 def precision_of(shots: int) -> float:
     """Return the precision for which Qiskit's primitives take this number of shots.
 
-    They round ``1 / precision**2`` up, which is one too many for 1000 and 4000, say, if it is exact to the last bit.
+    They round ``1 / precision**2`` up; for 1000 and 4000, say, rounding errors make that one shot too many.
     """
-    return float(shots**-0.5 * (1 + 1e-12))
+    precision = float(shots**-0.5)
+    return precision if math.ceil(1 / precision**2) == shots else precision * (1 + 1e-12)
 
 
 def simulated_usage(circuits: int, noise: float) -> Usage:

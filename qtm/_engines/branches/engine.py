@@ -31,8 +31,8 @@ class Branches(SimulationMethod):
     """Averages over ``count`` sampled branches of a dynamic circuit for every sample.
 
     A trajectory draws the outcome of every measurement and reset with its probability at the parameters at hand, and
-    goes on with the projected state: 2**n amplitudes for n qubits, however many measurements there are. The other exact
-    methods simulate measurements by deferred measurement, which takes one more qubit for each of them.
+    goes on with the projected state: 2**n amplitudes for n qubits, however many measurements there are. Exact methods
+    defer measurements, which takes one more qubit for each of them.
 
     Values and derivatives are unbiased; their standard deviation falls with the square root of ``count``. With the
     unnormalised state K_m |0> of the outcomes m, <O> = sum_m f_m with f_m = <0| K_m' O K_m |0>, and outcomes are drawn
@@ -40,7 +40,7 @@ class Branches(SimulationMethod):
     the derivative of the branch's own value, plus that value times the score, the derivative of log p_m (the
     score-function or REINFORCE estimator). The mean value of a sample's other trajectories is subtracted from the value
     before it multiplies the score: a baseline that lowers the variance, and is unbiased too (Kool, van Hoof and Welling
-    2019, leave-one-out). Derivatives of values that were drawn with a fixed seed differ from these: outcomes jump.
+    2019, leave-one-out). With a fixed seed, finite differences of values differ from these derivatives: outcomes jump.
 
     Attributes:
         count: trajectories for every sample. Those with the same outcomes are simulated once.
@@ -63,7 +63,7 @@ class Branches(SimulationMethod):
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """A reason where there is noise or an executor, or where there are more qubits than any memory holds."""
         if not isinstance(output, Expectation):
-            return f"gives expectation values only, no {type(output).__name__.lower()}; leave method= out"
+            return f"gives no {type(output).__name__}, only expectation values; leave method= out"
         why = super().refuses(circuit, output, options)
         if why is not None:
             return why
@@ -153,7 +153,7 @@ class BranchEngine(Engine):
         baseline = self._baseline(drawn.values)
         by_angles = np.zeros(angles.shape, np.float64)
         by_amplitudes = [torch.zeros_like(p) for p in prepared]
-        for part in self._parts(len(angles)):
+        for part in self._parts(len(angles), self._saved):
             walk = self._walk(angles, prepared, part, drawn.uniform[:, part], keep=True)
             own = weights[part // self.count]  # (trajectories, observables)
             walk.differentiate(own, -(own * baseline[part]).sum(1), by_angles, by_amplitudes)
@@ -162,12 +162,12 @@ class BranchEngine(Engine):
 
     def plan(self, batch: int) -> Plan:
         """What a batch takes, if no two trajectories share a branch."""
-        n, size = self.circuit.num_qubits, 2.0**self.circuit.num_qubits
-        cost = self.method.cost(self.circuit, self.output, self.options)
-        memory = (_ALIVE + self._saved) * size * 2 * real_dtype(self.options.dtype).itemsize
+        n, cost = self.circuit.num_qubits, self.method.cost(self.circuit, self.output, self.options)
+        state = 2.0 * real_dtype(self.options.dtype).itemsize * 2.0**n
+        memory = (_ALIVE + self._saved) * state * self._together(batch, self._saved)
         note = f"averages over {self.count} sampled branches for each sample: unbiased, not exact"
         return Plan(
-            Branches.name, ((float(n), self.count),), memory * self._together(batch), batch * cost.multiply_adds,
+            Branches.name, ((float(n), self.count),), memory, batch * cost.multiply_adds,
             (note,) if self.measurements else (),
         )  # fmt: skip
 
@@ -181,7 +181,7 @@ class BranchEngine(Engine):
         total = len(angles) * self.count
         uniform = np.random.default_rng(seed).random((self.measurements, total))
         values = np.zeros((total, len(self.constants)))
-        for part in self._parts(len(angles)):
+        for part in self._parts(len(angles), 0):
             values[part] = self._walk(angles, prepared, part, uniform[:, part]).values()
         return Residuals(uniform, values)
 
@@ -202,13 +202,13 @@ class BranchEngine(Engine):
         own = values.reshape(-1, self.count, values.shape[1])
         return ((own.sum(1, keepdims=True) - own) / (self.count - 1)).reshape(values.shape)
 
-    def _parts(self, batch: int) -> list[np.ndarray]:
-        """The numbers of trajectories whose states fit the memory together."""
+    def _parts(self, batch: int, saved: int) -> list[np.ndarray]:
+        """The numbers of trajectories whose states fit the memory together, ``saved`` of each beside those alive."""
         total = batch * self.count
-        return np.array_split(np.arange(total), -(-total // self._together(batch))) if total else []
+        return np.array_split(np.arange(total), -(-total // self._together(batch, saved))) if total else []
 
-    def _together(self, batch: int) -> int:
-        needed = (_ALIVE + self._saved) * (2 * real_dtype(self.options.dtype).itemsize << self.circuit.num_qubits)
+    def _together(self, batch: int, saved: int) -> int:
+        needed = (_ALIVE + saved) * (2 * real_dtype(self.options.dtype).itemsize << self.circuit.num_qubits)
         return rows_that_fit("the states of one trajectory", batch * self.count, needed, self.options.memory)
 
 

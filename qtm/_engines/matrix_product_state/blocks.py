@@ -12,7 +12,7 @@ from qtm._engines.matrix_product_state.gate_columns import BlockTable
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """The matrices of all blocks for a batch of angles, and what their derivatives need.
+    """The matrices of all blocks for a batch of angles, and the residuals of their derivatives.
 
     Attributes:
         blocks: (batch, blocks, terms, 2, 2); terms, 2 or 4, is the index of the bond that opens, closes or passes.
@@ -42,7 +42,7 @@ class BlockMatrices:
         indices = (table.term_rotation, table.term_angle, table.factor_slots, table.pair_slots)
         rotation, angle, factor_slots, pair_slots = (torch.as_tensor(array, device=device) for array in indices)
         self.term_rotation, self.term_angle = rotation, angle
-        none = len(table.offsets)  # the entry of `Matrices.cos` and `sin` that stands for no rotation
+        none = len(table.offsets)  # the entry of `Matrices.cos` and `sin` for blocks without a rotation
         self.factor_slots = torch.where(factor_slots < 0, none, factor_slots)
         self.pair_slots = torch.where(pair_slots < 0, none, pair_slots)
         self.weighted = (pair_slots[:, 0] >= 0)[:, None]

@@ -14,7 +14,7 @@ Tensors = list[Tensor]
 
 
 def shift_right(tensors: Tensors, site: int) -> None:
-    """Make ``site`` left-orthonormal; the rest goes to its right neighbour."""
+    """Make ``site`` left-orthonormal; its right neighbour absorbs the remainder."""
     a = tensors[site]
     q, r = torch.linalg.qr(a.flatten(1, 2))
     tensors[site] = q.unflatten(1, a.shape[1:3])
@@ -22,7 +22,7 @@ def shift_right(tensors: Tensors, site: int) -> None:
 
 
 def shift_left(tensors: Tensors, site: int) -> None:
-    """Make ``site`` right-orthonormal; the rest goes to its left neighbour."""
+    """Make ``site`` right-orthonormal; its left neighbour absorbs the remainder."""
     a = tensors[site]
     q, r = torch.linalg.qr(a.flatten(2).mH)
     tensors[site] = q.mH.unflatten(2, a.shape[2:])
@@ -40,11 +40,11 @@ def move_center(tensors: Tensors, center: int, to: int) -> None:
 def truncate(
     tensors: Tensors, first: int, last: int, bound: int, max_bond: int | None, cutoff: float, *, leftward: bool
 ) -> tuple[int, Tensor]:
-    """Truncate the bonds between two sites, what lies outside being orthonormal towards them.
+    """Truncate the bonds between two sites; all sites outside must be orthonormal towards them.
 
-    One sweep of QR decompositions, then one of singular value decompositions back, or of QR again where a bond is at
-    most ``bound`` by then. Keeps at most ``max_bond`` singular values, and none below ``cutoff`` times the largest of
-    its bond (in every sample).
+    A sweep of QR decompositions, then a sweep of singular value decompositions back; bonds that are at most ``bound``
+    by then take QR again. Keeps at most ``max_bond`` singular values per bond, and discards those below ``cutoff``
+    times the largest one in every sample.
 
     Returns:
         The new orthogonality center, and the discarded weight (batch,): the sum over the bonds of the squares of the
@@ -63,7 +63,7 @@ def truncate(
 
 
 def _split(tensors: Tensors, site: int, bound: int, max_bond: int | None, cutoff: float, *, leftward: bool) -> Tensor:
-    """Truncate the bond on one side of the center ``site``, move the center over it; the discarded weight."""
+    """Truncate a bond of the center ``site`` and move the center across it; returns the discarded weight."""
     a = tensors[site]
     matrix = a.flatten(2) if leftward else a.flatten(1, 2)
     if min(matrix.shape[1:]) <= bound:

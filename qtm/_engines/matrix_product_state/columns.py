@@ -19,7 +19,7 @@ Tensors = list[Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What `pull_back` needs of a stack of sites: its blocks, and the tensors before each block."""
+    """Residuals of a stack of sites for `pull_back`: its blocks, and the tensors before each block."""
 
     group: ColumnGroup
     members: tuple[int, ...]  # positions in the group
@@ -54,7 +54,7 @@ def apply_adjoint(segment: Segment, blocks: Tensor, tensors: Sequence[Tensor]) -
 
 
 def pull_back(traces: Sequence[Trace], blocks: Tensor, gradients: Sequence[Tensor], by_blocks: Tensor) -> Tensors:
-    """Gradients by the tensors after a segment to those before it; those by the blocks are added to ``by_blocks``.
+    """Pull gradients back through a segment to the tensors before it; those by the blocks go to ``by_blocks``.
 
     A gradient G of a real number S by a tensor A means dS = Re sum(conj(G) dA).
     """
@@ -81,7 +81,7 @@ def _expanded(tensors: Sequence[Tensor], batch: int) -> Tensors:
 def _stacks(
     segment: Segment, tensors: Sequence[Tensor], batch: int
 ) -> Iterator[tuple[ColumnGroup, tuple[int, ...], Tensor]]:
-    """Stacks of the sites that have one sequence of blocks and one shape."""
+    """Stacks of sites with the same sequence of blocks and the same shape."""
     for group in segment.groups:
         by_shape: dict[torch.Size, list[int]] = {}
         for m, site in enumerate(group.sites):
@@ -97,7 +97,7 @@ def _unstack(result: Tensors, group: ColumnGroup, members: Sequence[int], stack:
 
 
 def _pick(blocks: Tensor, rows: object, kind: str) -> Tensor:
-    """The matrices of one block of every site, below each other: (batch, sites, terms * 2, 2)."""
+    """The matrices of one block of every site, stacked vertically: (batch, sites, terms * 2, 2)."""
     return blocks[:, rows][:, :, : _terms(kind)].flatten(2, 3)  # type: ignore[index]
 
 

@@ -39,7 +39,7 @@ class _Evolution:
         initial: the initial chain before any truncation.
         entering: the site tensors before each segment; the first are those of ``initial`` unless it was truncated.
         final: the chain at the end.
-        truncated: whether the initial chain, and what each segment gave, was truncated, (1 + segments,).
+        truncated: whether the initial chain and the chain after each segment were truncated, (1 + segments,).
     """
 
     matrices: Matrices
@@ -51,7 +51,7 @@ class _Evolution:
 
 @dataclass(frozen=True, slots=True)
 class _Residuals:
-    """What a derivative needs of a forward pass."""
+    """Residuals of a forward pass, from which derivatives are computed."""
 
     evolution: _Evolution
     output: Tensor
@@ -68,7 +68,7 @@ class Truncation:
 
 
 class MatrixProductStateEngine(Engine):
-    """A circuit on matrix product states.
+    """Simulates a circuit with matrix product states.
 
     Attributes:
         discarded_weight: the largest discarded weight of a sample in the latest forward pass.
@@ -184,7 +184,7 @@ class MatrixProductStateEngine(Engine):
         return _Evolution(matrices, initial, entering, chain, tuple(truncated))
 
     def _report(self, chain: Chain) -> None:
-        """Remember what was discarded, and warn if it is too much."""
+        """Record the discarded weight and the bond dimension; warn if the weight exceeds the tolerance."""
         weight = float(chain.discarded.max()) if len(chain.discarded) else 0.0
         self.discarded_weight = weight
         self.bond_dimension = max(bond_dimensions(chain.tensors), default=1)
@@ -230,7 +230,7 @@ class MatrixProductStateEngine(Engine):
         return Chain.start(tensors)
 
     def _by_prepared(self, prepared: Sequence[Tensor], by_initial: Tensors) -> tuple[Tensor, ...]:
-        """Gradients by the prepared amplitudes: the initial chain is linear in each."""
+        """Gradients by the prepared amplitudes, in each of which the initial chain is linear."""
         if not prepared:
             return ()
         with torch.inference_mode(False), torch.enable_grad():
@@ -246,6 +246,6 @@ def _applied(segment: Segment, blocks: Tensor, tensors: Tensors) -> Tensors:
 
 
 def _finite(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles with 0 in samples that have one that is not finite, and which samples are finite (batch,)."""
+    """Angles, set to 0 in samples with a non-finite angle, and a mask of the finite samples (batch,)."""
     finite = torch.isfinite(angles).all(1)
     return torch.where(finite[:, None], angles, 0.0), finite

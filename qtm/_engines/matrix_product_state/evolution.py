@@ -1,4 +1,4 @@
-"""A chain through the segments of a circuit, truncated where its bonds grow past the limit."""
+"""Evolution of a chain through the segments of a circuit, with truncation of bonds that exceed the limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from qtm._engines.matrix_product_state.gate_columns import Segment
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When bonds are truncated, and to what.
+    """When and how bonds are truncated.
 
     Attributes:
         max_bond: the largest dimension to keep; None for no limit.
         bound: truncate once a bond is larger than this.
-        cutoff: singular values below this share of the largest of their bond are discarded.
+        cutoff: singular values smaller than this fraction of the largest one on their bond are discarded.
     """
 
     max_bond: int | None
@@ -41,13 +41,13 @@ class Chain:
 
     @staticmethod
     def start(tensors: Tensors) -> Chain:
-        """A chain whose form is not known."""
+        """A chain that is not known to be in canonical form."""
         return Chain(tensors, None, tensors[0].real.new_zeros(len(tensors[0])))
 
     def truncated(self, limits: Limits, span: tuple[int, int] | None = None) -> Chain:
-        """Truncate the bonds between the two sites of ``span``, of which one is the center; by default, all.
+        """Truncate the bonds between the two sites of ``span``, one of which is the center; by default, all bonds.
 
-        The norm stays what it is.
+        The result is not normalised.
         """
         tensors, (first, last) = list(self.tensors), span or (0, len(self.tensors) - 1)
         leftward = span is None or self.center == first
@@ -55,7 +55,7 @@ class Chain:
         return Chain(tensors, center, self.discarded + lost)
 
     def centered_near(self, span: tuple[int, int]) -> Chain:
-        """With the orthogonality center at the nearer end of ``span``."""
+        """The chain with its orthogonality center moved to the nearer end of ``span``."""
         assert self.center is not None
         to = span[0] if abs(self.center - span[0]) <= abs(self.center - span[1]) else span[1]
         tensors = list(self.tensors)

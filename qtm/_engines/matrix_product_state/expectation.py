@@ -1,7 +1,7 @@
 """Expectation values of a matrix product operator in a matrix product state, their gradients, and O|psi>.
 
-An environment (batch, bra bond, states, ket bond) is the contraction of all that lies on one side of a bond. The
-functions are written for the left; the right is the left of the mirrored chain.
+An environment (batch, bra bond, states, ket bond) is the contraction of everything on one side of a bond. The
+functions compute left environments; a right environment is a left environment of the mirrored chain.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAULIS = np.stack([PAULIS[letter] for letter in "IXYZ"])  # (4, bra qubit, ket 
 
 @dataclass(frozen=True, slots=True)
 class Environments:
-    """Environments that the values need and the gradients use again.
+    """Environments computed for the values and reused by the gradients.
 
     Attributes:
         left: of states 0..r left of every site, (batch, bra bond, states, ket bond).
@@ -43,7 +43,7 @@ class ExpectationNetwork:
         self.paulis = paulis
         real = paulis.real.dtype
         self.constants = torch.as_tensor(mpo.constants, dtype=real, device=device)
-        # (bra qubit, states after, states before, ket qubit), with state 0 going on by identities
+        # (bra qubit, states after, states before, ket qubit), state 0 continues with identities
         self.inner = [self._inner(site.inner, paulis) for site in mpo.sites]
         starts = np.concatenate([[0], np.cumsum([4 * n for n in self.num_states])])
         # Where a string ends: an index (state, letter) into all sites' transitions, its observable and weight.
@@ -93,7 +93,7 @@ class ExpectationNetwork:
     def operators(self, cotangent: Tensor, constant: Tensor | None = None) -> Tensors:
         """Site tensors (batch, bra qubit, states after, states before, ket qubit) of ``sum(cotangent * observables)``.
 
-        The state after the last is "finished". Constants are left out; ``constant`` (batch,) takes their place.
+        One more state, the last, is "finished". Constants are omitted; ``constant`` (batch,) replaces them.
         """
         batch = len(cotangent)
         ends = cotangent.new_zeros(batch, 4 * sum(self.num_states))
@@ -123,7 +123,7 @@ class ExpectationNetwork:
         return entered
 
     def _right(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
-        """Right environments (batch, bra bond, states, ket bond), "finished" being the identity's."""
+        """Right environments (batch, bra bond, states, ket bond); that of "finished" is the identity's."""
         flipped = mirrored(tensors)
         # States before and after change places; "finished" has been computed already.
         last = operators[-1]

@@ -15,7 +15,7 @@ bond opens to the right, closes to the left, or passes through:
 Three rotations of one pair that commute are one gate of bond dimension 4 (`merged_gates`): its kinds end in 4, and
 open, close and pass four times as much.
 
-A segment is what is applied before the bonds are truncated. Circuits whose bonds stay within the limit are one segment.
+A segment is the part of a circuit between two truncations. A circuit whose bonds stay within the limit is one segment.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ColumnGroup:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is applied at once.
+    """The part of a circuit between two truncations.
 
     Attributes:
         groups: the columns.
@@ -97,7 +97,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class BlockTable:
-    """All blocks as arrays; index -1 of a rotation means: none.
+    """All blocks as arrays; a rotation index of -1 means that there is none.
 
     Rotation r has the angle ``offsets[r] + sum(coefficient * angle)`` over ``terms``.
     """
@@ -230,7 +230,7 @@ class _Builder:
         return segment
 
     def has_room(self, segment: int, bond: int, bits: int) -> bool:
-        """A bond takes gates up to the limit, and one gate where it is at the limit already."""
+        """Whether a bond can take another gate: up to the limit, or a single gate if it enters at the limit."""
         entering = self.entering_bits[bond] + sum(counts[bond] for counts in self.crossings[:segment])
         here = self.crossings[segment][bond]
         return here == 0 or min(entering, self.limit_bits) + here + bits <= self.limit_bits

@@ -1,4 +1,4 @@
-"""Prepared amplitudes as site tensors, linear in the amplitudes and so differentiable by them."""
+"""Prepared amplitudes as site tensors, which are linear in the amplitudes and hence differentiable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def initial_bits(num_sites: int, registers: Sequence[Register]) -> tuple[int, ..
 
 
 def initial_chain(num_sites: int, registers: Sequence[Register], prepared: Sequence[Tensor], like: Tensor) -> Tensors:
-    """Site tensors (batch or 1, left, 2, right) of prepared registers, all other sites being 0.
+    """Site tensors (batch or 1, left, 2, right) of prepared registers; all other qubits are in state 0.
 
     Args:
         num_sites: length of the chain.
@@ -57,13 +57,13 @@ def initial_chain(num_sites: int, registers: Sequence[Register], prepared: Seque
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Both bonds of (batch, l, s, r) and (batch, l', s', r') side by side; s or s' is 1."""
+    """Kronecker product over both bonds of (batch, l, s, r) and (batch, l', s', r'); s or s' is 1."""
     product = a[:, :, None, :, :, None] * b[:, None, :, :, None, :]
     return product.flatten(1, 2).flatten(3)
 
 
 def _spread(register: Register, amplitudes: Tensor) -> dict[int, Tensor]:
-    """Tensors of a register by site, with identities where its bond passes by.
+    """Tensors of a register by site, with identities on sites that its bond passes.
 
     The middle site holds all amplitudes; the others are identities between their bonds.
     """

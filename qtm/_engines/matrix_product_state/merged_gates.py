@@ -31,7 +31,7 @@ class Triple:
 
 
 def merged(operations: Iterable[Primitive]) -> Iterator[Primitive | Triple]:
-    """The same operations, in another order only where they have no qubit in common, with triples."""
+    """The same operations with triples merged; only operations on disjoint qubits change their order."""
     waiting: dict[tuple[int, int], list[PauliRotation]] = {}  # by ascending qubits; no two share a qubit
     for operation in operations:
         pair = _pair(operation)

@@ -49,9 +49,9 @@ class MatrixProductState(SimulationMethod):
 
     Args:
         max_bond: the largest bond dimension to keep; None for as many as the circuit needs.
-        cutoff: where a bond is truncated, singular values below this share of its largest are discarded too.
+        cutoff: a bond that is truncated also loses singular values below this fraction of its largest one.
         adjoint_bond: the largest bond dimension of the adjoint state of a derivative; by default three times
-            ``max_bond``, from where on the truncation of the state itself is what is left of the error.
+            ``max_bond``, beyond which the truncation of the state itself dominates the error.
         tolerance: warn (`TruncationWarning`) if the discarded weight of a sample exceeds this.
         initial: the state to start from instead of all zeros; a batch of one.
 

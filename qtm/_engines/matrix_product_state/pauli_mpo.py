@@ -77,11 +77,11 @@ def _on_sites(label: str, site_of: Sequence[int]) -> str:
 
 
 class _Automaton:
-    """The strings that cross a bond: which continuations there are, and with which weights states reach them."""
+    """The strings that cross a bond: their continuations, and the weights with which states reach them."""
 
     def __init__(self, strings: dict[int, list[tuple[str, int, float]]]) -> None:
         self.strings = strings
-        self.columns: list[tuple[str, int]] = []  # what is still to come: letters, observable
+        self.columns: list[tuple[str, int]] = []  # continuations: letters, observable
         self.weights: np.ndarray = np.zeros((1, 0))  # (states, columns)
 
     def sites(self, count: int) -> list[SiteWeights]:
@@ -128,7 +128,7 @@ class _Automaton:
 
 
 def _factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (rows, columns) as a product over as few states as its rank, sparse where that is as good."""
+    """Factor a matrix (rows, columns) with its rank as the number of states; sparse if it has full rank."""
     rows, columns = matrix.shape
     if min(rows, columns) > 1 and max(rows, columns) <= _MAX_DENSE:
         u, s, vh = np.linalg.svd(matrix, full_matrices=False)

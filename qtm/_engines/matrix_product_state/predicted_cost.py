@@ -1,4 +1,4 @@
-"""What a circuit costs as a matrix product state, from the bonds that its gates cross; nothing is compiled."""
+"""Predicted cost of a circuit as a matrix product state, from the bonds that its gates cross, without compiling it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CALL, _CALLS = 3e4, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Bonds and what follows from them, for one sample.
+    """Bond dimensions and the cost that follows from them, for one sample.
 
     Attributes:
         crossings: gates that cross each bond, (qubits - 1,).
-        bonds: dimension that each bond reaches, (qubits - 1,); a float, for it may be beyond any integer of a machine.
+        bonds: dimension that each bond reaches, (qubits - 1,); a float, since it may exceed any machine integer.
         multiply_adds: real ones, of values and derivatives together.
         memory: bytes.
     """
@@ -68,7 +68,7 @@ def predict(
     Args:
         circuit: the circuit.
         output: what is computed.
-        max_bond: the limit of bonds; None for none.
+        max_bond: the largest bond dimension to keep; None for no limit.
         free_bits: log2 of the bond dimension up to which nothing is decomposed.
         start: log2 of the initial bond dimensions beyond those of the circuit's preparations, (qubits - 1,).
         itemsize: bytes of a complex number.
@@ -91,7 +91,7 @@ def predict(
 
 
 def _states(output: Output) -> int:
-    """About how many states the automaton of the observables has at a bond."""
+    """Approximate number of states of the observables' automaton at a bond."""
     if isinstance(output, Probabilities):
         return 2 ** max(0, len(output.qubits) - 1) + 2
     if not isinstance(output, Expectation):

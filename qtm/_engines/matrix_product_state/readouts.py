@@ -1,4 +1,4 @@
-"""What is read off a matrix product state: an output, its gradient by the site tensors, and the state that it defines.
+"""Outputs of a matrix product state, with their gradients by the site tensors and the adjoint states they define.
 
 ``adjoint_state`` gives the chain of lambda, where the derivative of ``sum(cotangent * output)`` along any change d of
 the normalised state is Re <lambda|d>.
@@ -30,7 +30,7 @@ class Readout(ABC):
 
     @abstractmethod
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
-        """The output (batch, outputs), and what `gradients` uses again."""
+        """The output (batch, outputs), and residuals for `gradients`."""
 
     @abstractmethod
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
@@ -66,7 +66,7 @@ class ExpectationReadout(Readout):
 
     def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
         network = self.network(tensors[0])
-        # 2 (O - <O>) psi: the multiple of psi changes no derivative, and truncation has less to keep.
+        # 2 (O - <O>) psi: the multiple of psi changes no derivative, and leaves less to compress.
         mean = (cotangent * (output - network.constants)).sum(1)
         operators = network.operators(2 * cotangent, -2 * mean)
         return operate(operators, tensors) if bond is None else compress_product(operators, tensors, bond)
@@ -139,7 +139,7 @@ class Overlap:
 
 
 class OverlapReadout(Readout):
-    """The overlap with another matrix product state; site q has to be qubit q."""
+    """The overlap with another matrix product state; site q must be qubit q."""
 
     def __init__(self, target: MPS) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""Shots of a matrix product state, site by site.
+"""Sampling of a matrix product state, site by site.
 
 A. Ferris and G. Vidal, Phys. Rev. B 85, 165146 (2012), section II.
 """

@@ -1,4 +1,4 @@
-"""Compression of O|psi> by random sketches: no singular value decomposition, and no bond of the whole product.
+"""Compression of O|psi> by random sketches, without singular value decompositions or the bonds of the full product.
 
 Successive randomized compression: C. Camaño, E. Epperly, J. Tropp, arXiv:2504.06475 (2025). The part of the chain right
 of a bond is sketched by its overlaps with random product states; from left to right, a QR decomposition of what the
@@ -19,7 +19,7 @@ _SEED = 20_250_406  # the same compression every time
 
 
 def compress_product(operators: Sequence[Tensor] | None, tensors: Sequence[Tensor], bond: int) -> Tensors:
-    """O|psi> with bonds of at most ``bond``; left-orthonormal but for the last site.
+    """O|psi> with bonds of at most ``bond``; left-orthonormal except for the last site.
 
     Args:
         operators: site tensors as in `ExpectationNetwork.operators`; None for the identity.
@@ -51,7 +51,7 @@ def _first_state(like: Tensor, rows: int, states: int, state: int) -> Tensor:
 
 
 def _sketches(operators: Sequence[Tensor] | None, tensors: Sequence[Tensor], bond: int) -> Tensors:
-    """Sketches (batch, sketches, states, ket bond) of what lies right of every site."""
+    """Sketches (batch, sketches, states, ket bond) of the part of the chain right of every site."""
     count, like = len(tensors), tensors[0]
     generator = torch.Generator(like.device).manual_seed(_SEED)
     states = 1 if operators is None else operators[-1].shape[2]

@@ -1,4 +1,4 @@
-"""A matrix product state as a value: to read, to compare with, and to start from."""
+"""Matrix product states as values: to inspect, to compare with and to start from."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class MPS:
 
     Args:
         tensors: site tensors (left, 2, right), or (batch, left, 2, right); arrays or tensors, real or complex. The
-            first left and the last right bond have dimension 1. Divided by their norm.
-        discarded_weight: (batch,) weight that truncation discarded on the way here, for information.
+            first left and the last right bond have dimension 1. The state is normalised.
+        discarded_weight: (batch,) weight that truncation has discarded so far, for information.
 
     Raises:
         ShapeError: the shapes do not fit each other.
@@ -80,7 +80,7 @@ class MPS:
         return bond_dimensions(self.tensors)
 
     def overlap(self, other: MPS) -> Tensor:
-        """<self|other>, complex (batch,); a batch of one serves all of the other's."""
+        """<self|other>, complex (batch,); a batch of one is broadcast against the other."""
         if other.num_qubits != self.num_qubits:
             raise ShapeError(f"cannot compute the overlap of states of {self.num_qubits} and {other.num_qubits} qubits")
         return overlap(*_same_dtype(self.tensors, other.tensors))

@@ -20,13 +20,14 @@ import triton.language as tl
 
 
 @triton.jit
-def signs(index, mask):
-    """-1 where an index and the mask share an odd number of bits, 1 elsewhere."""
+def signed(values, index, mask):
+    """Values, negative where an index and the mask share an odd number of bits."""
     bits = index & mask
     bits = bits ^ (bits >> 16)
     bits = bits ^ (bits >> 8)
     bits = bits ^ (bits >> 4)
-    return 1 - 2 * ((0x6996 >> (bits & 15)) & 1)  # bit b of 0x6996 is the parity of b
+    odd = (0x6996 >> (bits & 15)) & 1  # bit b of 0x6996 is the parity of b
+    return tl.where(odd == 0, values, -values)
 
 
 @triton.jit(
@@ -81,7 +82,7 @@ def evolve(
     for k in range(first, last):
         x = tl.load(table + 2 * k)
         c = tl.load(cosine + row * operations + k, mask=live, other=1.0)
-        s = tl.load(sine + row * operations + k, mask=live, other=0.0) * signs(i, tl.load(table + 2 * k + 1))
+        s = signed(tl.load(sine + row * operations + k, mask=live, other=0.0), i, tl.load(table + 2 * k + 1))
         if COMPLEX:
             if x == 0:
                 turned = c * re + s * im
@@ -104,11 +105,11 @@ def evolve(
             else:
                 product = re * tl.gather(im, partner, 0) - im * tl.gather(re, partner, 0)
         for m in range(tl.load(groups + 4 * group + 2), tl.load(groups + 4 * group + 3)):
-            signed = tl.where(live, product * signs(i, tl.load(string_masks + m)), 0.0)
-            total = tl.sum(tl.reshape(signed, (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
+            term = tl.where(live, signed(product, i, tl.load(string_masks + m)), 0.0)
+            total = tl.sum(tl.reshape(term, (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
             tl.store(sums + own * columns + (m - shift), total, mask=own < units)
     if STORE:
-        at = row * ((1 + COMPLEX) * amplitudes) + i
+        at = row * (1 + COMPLEX) * amplitudes + i  # of 64 bits, as the row has
         tl.store(state + at, re, mask=live)
         if COMPLEX:
             tl.store(state + at + amplitudes, im, mask=live)
@@ -161,7 +162,7 @@ def pull_back(
     live = unit < units
     row = unit >> split
     i = tl.load(index + (numbers & ((1 << TILE_BITS) - 1))) ^ tl.load(base + (unit & ((1 << split) - 1)))
-    at = row * ((1 + COMPLEX) * amplitudes) + i
+    at = row * (1 + COMPLEX) * amplitudes + i  # of 64 bits, as the row has
     re = tl.load(state + at, mask=live, other=0.0)
     im = tl.zeros_like(re)
     a_re = tl.zeros_like(re)
@@ -176,7 +177,7 @@ def pull_back(
         factor = tl.zeros_like(re)
         for m in range(tl.load(groups + 4 * group + 2), tl.load(groups + 4 * group + 3)):
             weight = tl.load(weights + row * strings + m, mask=live, other=0.0)
-            factor += weight * signs(i, tl.load(string_masks + m))
+            factor += signed(weight, i, tl.load(string_masks + m))
         partner = numbers ^ tl.load(groups + 4 * group)
         if COMPLEX:
             other_re = tl.gather(re, partner, 0)
@@ -194,12 +195,11 @@ def pull_back(
         k = last - 1 - step
         x = tl.load(table + 2 * k)
         c = tl.load(cosine + row * operations + k, mask=live, other=1.0)
-        s = tl.load(sine + row * operations + k, mask=live, other=0.0)
-        sign = signs(i, tl.load(table + 2 * k + 1))
-        s = s * sign
+        w = tl.load(table + 2 * k + 1)
+        s = signed(tl.load(sine + row * operations + k, mask=live, other=0.0), i, w)
         if COMPLEX:
             if x == 0:
-                slope = (a_re * im - a_im * re) * sign
+                slope = a_re * im - a_im * re
                 turned = c * re - s * im
                 im = c * im + s * re
                 re = turned
@@ -210,7 +210,7 @@ def pull_back(
                 partner = numbers ^ x
                 other_re = tl.gather(re, partner, 0)
                 other_im = tl.gather(im, partner, 0)
-                slope = -(a_re * other_re + a_im * other_im) * sign
+                slope = -(a_re * other_re + a_im * other_im)
                 re = c * re + s * other_re
                 im = c * im + s * other_im
                 a_re = c * a_re + s * tl.gather(a_re, partner, 0)
@@ -218,10 +218,11 @@ def pull_back(
         else:
             partner = numbers ^ x
             other_re = tl.gather(re, partner, 0)
-            slope = -a_re * other_re * sign
+            slope = -a_re * other_re
             re = c * re + s * other_re
             a_re = c * a_re + s * tl.gather(a_re, partner, 0)
-        total = tl.sum(tl.reshape(tl.where(live, slope, 0.0), (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
+        slope = tl.where(live, signed(slope, i, w), 0.0)
+        total = tl.sum(tl.reshape(slope, (1 << UNIT_BITS, 1 << TILE_BITS)), 1)
         tl.store(gradient + own * columns + (k - shift), total, mask=own < units)
     if STORE_STATE:
         tl.store(state + at, re, mask=live)
