@@ -10,6 +10,7 @@ import pytest
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
+from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 
 import qtm
@@ -134,7 +135,7 @@ def test_one_qubit_has_no_entangling_gates() -> None:
 def test_the_exact_simulator_uses_nothing() -> None:
     """Jobs of a kernel: none on the simulator, those of an estimator for a projected kernel."""
     assert QuantumKernel(FEATURES).estimate_usage(5, 3).jobs == 0
-    noisy = QuantumKernel(FEATURES, kind="projected", estimator=qtm.FastEstimator(default_precision=0.1, seed=0))
+    noisy = QuantumKernel(FEATURES, kind="projected", estimator=StatevectorEstimator(default_precision=0.1, seed=0))
     assert noisy.estimate_usage(5, 3).circuits >= 8
 
 
