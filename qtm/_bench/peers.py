@@ -100,7 +100,7 @@ PEERS: dict[str, Peer] = {
     "default-mixed-torch": Peer("default_mixed", "pennylane", arguments=("--interface", "torch"), states="mixed"),
     "tensorcircuit-mixed": Peer("tensorcircuit_mixed", "tensorcircuit", _BOTH, compiles=True, states="mixed"),
     "qulacs-mixed": Peer("qulacs_mixed", "qulacs", states="mixed"),
-    "tensorcircuit-mps": Peer("tensorcircuit_mps", "tensorcircuit", compiles=True, states="mps", tolerance=1e-6),
+    "tensorcircuit-mps": Peer("tensorcircuit_mps", "tensorcircuit", states="mps", tolerance=1e-6),
     "aer-mps": Peer("aer_mps", "qiskit_aer", states="mps", tolerance=1e-6),
     "quimb-mps": Peer("quimb_mps", "quimb", states="mps", tolerance=1e-6),
     "mindquantum": Peer("mindquantum", "mindquantum", _BOTH),

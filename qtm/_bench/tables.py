@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtm._bench.report import goal, number, peer_time, ratio, training_lines
+from qtm._bench.report import goal, ground_state_lines, number, peer_time, ratio, training_lines
 from qtm._errors import ParameterError
 
 DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/methods.md", "docs/performance.md", "docs/reproducing.md")
@@ -152,9 +152,25 @@ def with_training(measured: Results, benchmark: str) -> str:
     return comparison(measured, benchmark, "combined") + "\n" + lines
 
 
+def memory(measured: Results, benchmark: str) -> str:
+    """Peak memory of a process that computes one step, by package and size."""
+    rows = [row for row in measured[benchmark]["rows"] if row.get("qtm_mib") or row.get("peer_mib")]
+    sizes = sorted({row["x"] for row in rows})
+    lines = []
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        found = {row["x"]: number(row.get("qtm_mib") or row.get("peer_mib")) for row in rows if row["peer"] == peer}
+        lines.append([f"**{peer}**" if peer == "qtm" else peer, *(found.get(x, "") for x in sizes)])
+    return markdown(("MiB", *(f"{measured[benchmark]['axis']} {x}" for x in sizes)), lines)
+
+
+def ground_states(measured: Results) -> str:
+    """How the trainings of Fig. 9 ended."""
+    return "".join(f"* {line}.\n" for line in ground_state_lines(measured["mps"])) + _where(measured["mps"])
+
+
 def _where(content: dict[str, Any]) -> str:
     machine, versions = content["machine"], content["versions"]
-    commits = ", ".join(dict.fromkeys(str(row["commit"]) for row in content["rows"]))
+    commits = ", ".join(dict.fromkeys(str(row["commit"]) for row in content["rows"] or content["trainings"]))
     threads_text = f"{content['threads']} threads, " if content["threads"] else ""
     return (
         f"\n{machine['processor']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors, {threads_text}"
@@ -346,5 +362,8 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
     "noise": (("noise",), partial(comparison, benchmark="noise", mode="combined")),
     "vqe": (("vqe",), partial(comparison, benchmark="vqe", mode="combined")),
     "latency": (("latency",), partial(comparison, benchmark="latency", mode="combined")),
+    "mps": (("mps",), ground_states),
+    "mps-step": (("mps-step",), partial(comparison, benchmark="mps-step", mode="combined")),
+    "mps-step-memory": (("mps-step",), partial(memory, benchmark="mps-step")),
     "latency-forward": (("latency",), partial(comparison, benchmark="latency", mode="forward")),
 }
