@@ -151,6 +151,7 @@ def _run_info(options: argparse.Namespace) -> None:
         "processor": _processor(),
         "vectors": f"{8 * simd.VECTOR_BYTES} bits, {simd.lanes('float64')} double or {simd.lanes('float32')} single",
         "threads": f"{available_cores()} (torch uses {torch.get_num_threads()})",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use",
         "free memory": f"{free_memory() / 2**30:.1f} GiB",
         "kernel cache": str(measure.evaluate.stats.cache_path),
     }

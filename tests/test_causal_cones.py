@@ -70,6 +70,7 @@ def test_random_circuits_in_cones(seed):
 
 @pytest.mark.usefixtures("every_cone_alone")
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+@pytest.mark.thinned(2)
 def test_bricks_in_cones(dtype):
     circuit = brick(8, 2)
     simulation = agrees(circuit, [xxz(8, ring=False), SparsePauliOp.from_sparse_list([("Z", [3], 2.0)], 8)])

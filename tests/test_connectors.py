@@ -85,6 +85,7 @@ def data(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 @each_kind
 @each_dtype
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.thinned(5)
 def test_values(package: Any, kind: str, dtype: torch.dtype, tolerance: float, shape: tuple[int, ...]) -> None:
     """1-D, 2-D, N-D and empty inputs; the dtype is that of the weights."""
     layer = TorchConnector(network(package, kind), WEIGHTS).to(dtype)

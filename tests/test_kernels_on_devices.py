@@ -98,6 +98,7 @@ def test_on_a_wide_device_only_the_qubits_in_use_are_simulated() -> None:
     assert found.shape == (3, 3) and (np.diag(found) == 1).all() and np.isfinite(found).all()
 
 
+@pytest.mark.slow
 def test_a_kernel_is_differentiated_on_a_device() -> None:
     def slopes(kernel: QuantumKernel) -> torch.Tensor:
         x = torch.tensor(X[:2], requires_grad=True)

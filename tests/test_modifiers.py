@@ -72,6 +72,7 @@ def test_other_operations_have_their_global_phase(name):
 
 @pytest.mark.parametrize("controls", [1, 2, 4, 5, 6])
 @pytest.mark.parametrize("name", ["x", "h", "rx", "p", "global_phase", "cx"])
+@pytest.mark.thinned(7)
 def test_many_controls(name, controls):
     gate = STANDARD[name]
     gate = gate.base_class(*[0.7 + k for k in range(len(gate.params))])
@@ -109,18 +110,21 @@ def compare(circuit, values, expected) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_integer_powers_of_parameterised_gates():
     done = [compare(*case) for case in modified_circuits(False, 0.6, 150)]
     assert len(done) > 130
     assert all(done)
 
 
+@pytest.mark.slow
 def test_fractional_powers_of_numbers():
     done = [compare(*case) for case in modified_circuits(True, 0.0, 100)]
     assert len(done) > 85
     assert all(done)
 
 
+@pytest.mark.slow
 def test_fractional_powers_of_parameterised_gates_agree_or_are_refused():
     done = [compare(*case) for case in modified_circuits(True, 0.4, 150)]
     assert 60 < sum(done) < len(done)

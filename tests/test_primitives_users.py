@@ -32,6 +32,7 @@ BATCH = np.random.default_rng(8).normal(size=(37, 12))
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("complex128", 1e-12), ("complex64", 2e-6), (np.complex64, 2e-6)])
 @pytest.mark.parametrize("num_threads", [0, 1, 2, 5])
+@pytest.mark.thinned(5)
 def test_dtypes_and_threads(dtype: Any, tolerance: float, num_threads: int) -> None:
     pub = (CIRCUIT, [[o] for o in OPERATORS], BATCH)
     (expected,) = evs(StatevectorEstimator(), pub)

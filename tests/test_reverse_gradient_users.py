@@ -35,6 +35,7 @@ from qtm.gradients import FastReverseEstimatorGradient
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("complex128", 1e-10), ("complex64", 1e-5)])
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
+@pytest.mark.thinned(3)
 def test_dtypes_and_threads(dtype: str, tolerance: float, num_threads: int, rng: np.random.Generator) -> None:
     circuit, values = own_gates(), rng.normal(size=(21, 5))
     found = gradients([circuit] * 21, [[OPERATOR, H2]] * 21, values, dtype=dtype, num_threads=num_threads)

@@ -78,6 +78,7 @@ def test_values_and_derivatives(seed: int, interpret: Interpret | None, given: A
 
 @pytest.mark.parametrize(("interpret", "given", "shape"), INTERPRETS[:5])
 @pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.thinned(5)
 def test_agrees_with_qiskit_machine_learning(
     measured: bool, interpret: Interpret | None, given: Any, shape: tuple[int, ...]
 ) -> None:
@@ -96,6 +97,7 @@ def test_agrees_with_qiskit_machine_learning(
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 3, 2), (0, 2), (3, 0, 2)])
 @pytest.mark.parametrize("input_gradients", [False, True])
 @pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.thinned(5)
 def test_shapes(shape: tuple[int, ...], input_gradients: bool, exact: bool) -> None:
     qnn = SamplerQNN(
         **random_case(1).arguments(),
@@ -186,6 +188,7 @@ def shown(case: Case, bits: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("transpiled", [None, (3, (2, 0, 1)), (5, (4, 2, 3))])
 @pytest.mark.parametrize("by", ["user", "network"])
+@pytest.mark.thinned(7)
 def test_registers_and_layouts(registers: Any, bits: list[int], exact: bool, transpiled: Any, by: str) -> None:
     """The batch averaged (a register not called meas), wrong bits (measured, then transpiled): not here."""
     case = random_case(12)
@@ -237,6 +240,7 @@ def test_loose_bits(registers: bool) -> None:
 # ---------------------------------------------------------------- samplers and gradients
 
 
+@pytest.mark.slow
 def test_shots_in_forward_and_backward() -> None:
     case = random_case(14)
     sampler = FastSampler(default_shots=50_000, seed=3)
@@ -250,6 +254,7 @@ def test_shots_in_forward_and_backward() -> None:
         assert found == pytest.approx(other, abs=0.06) and (found != other).any()
 
 
+@pytest.mark.slow
 def test_a_device() -> None:
     case = random_case(15)
     backend = GenericBackendV2(5, seed=5, noise_info=False)

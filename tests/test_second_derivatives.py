@@ -62,6 +62,7 @@ def number_of(values: torch.Tensor) -> torch.Tensor:
 
 @each_output
 @pytest.mark.parametrize("make", [encoded, amplitude_encoded])
+@pytest.mark.thinned(3)
 def test_gradgradcheck(make, outputs):
     module = make(outputs=outputs)
     run, point = function_of(module), point_of(module)
@@ -176,6 +177,7 @@ def test_large_states_in_threads_and_lanes(batch, threads):
     torch.testing.assert_close(found, (moved[0] - moved[1]) / 2e-4, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_single_precision():
     module = encoded()
     run, (x, w) = function_of(module), point_of(module)

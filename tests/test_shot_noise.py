@@ -34,6 +34,7 @@ def exact_variances(circuit: QuantumCircuit) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.slow
 def test_mean_and_variance_are_those_of_shots(sampling: str) -> None:
     circuit = ansatz(3).assign_parameters(values_of(ansatz(3)))
     estimator = qtm.FastEstimator(shots=SHOTS, sampling=sampling, seed=np.random.default_rng(0))
@@ -65,6 +66,7 @@ def test_observables_of_one_basis_share_their_outcomes() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.slow
 def test_shots_on_noise_with_readout_errors(sampling: str) -> None:
     model = depolarizing_noise(0.01, 0.03)
     model.add_all_qubit_readout_error([[0.95, 0.05], [0.1, 0.9]])

@@ -203,6 +203,7 @@ def test_unusable_data() -> None:
         QuantumRegressor(**{**BRIEF, "learning_rate": 1e30, "epochs": 3}).fit(blobs, groups * 1.0)
 
 
+@pytest.mark.slow
 def test_importing_qtm_does_not_import_scikit_learn() -> None:
     code = (
         "import sys, qtm; assert 'sklearn' not in sys.modules; qtm.QuantumClassifier; assert 'sklearn' in sys.modules"
@@ -210,6 +211,7 @@ def test_importing_qtm_does_not_import_scikit_learn() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['sklearn'] = sys.modules['sklearn.base'] = None\n"

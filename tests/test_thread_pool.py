@@ -95,6 +95,7 @@ def test_those_that_wait_for_a_call_that_fails_are_let_go(bad):
         run_together([partial(work, number) for number in range(3)], gone.set)
 
 
+@pytest.mark.slow
 def test_a_thousand_interrupts_in_a_row():
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -183,6 +184,7 @@ print(well)
 """
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_builds_modules():
     done = subprocess.run(
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=900, check=False
@@ -220,6 +222,7 @@ print(os.waitpid(child, 0)[1])
 """
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_compiles():
     done = subprocess.run(
         [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=900, check=False
@@ -236,16 +239,20 @@ OWN_LOCKS = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_locks_are_those_that_a_child_finds_free(path):
+def test_locks_are_those_that_a_child_finds_free():
     """`functools.cached_property` counts: in Python 3.11 it holds a lock while it computes."""
-    names = {
-        getattr(node, "id", getattr(node, "attr", getattr(node, "name", None)))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    }
-    ours = "cached_property" in names and "from qtm._locks import cached_property" in path.read_text(encoding="utf-8")
-    taken = names & {"Lock", "RLock", "Condition", "Semaphore", *(() if ours else ("cached_property",))}
-    assert not taken or path.relative_to(PACKAGE).as_posix() in OWN_LOCKS, f"use qtm._locks instead of {taken}"
+    others = {}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        names = {
+            getattr(node, "id", getattr(node, "attr", getattr(node, "name", None)))
+            for node in ast.walk(ast.parse(text))
+        }
+        ours = "cached_property" in names and "from qtm._locks import cached_property" in text
+        taken = names & {"Lock", "RLock", "Condition", "Semaphore", *(() if ours else ("cached_property",))}
+        name = path.relative_to(PACKAGE).as_posix()
+        others |= {name: taken} if taken and name not in OWN_LOCKS else {}
+    assert not others, "use qtm._locks instead"
 
 
 def test_a_cached_property_is_computed_once():

@@ -239,7 +239,19 @@ def test_circuits_without_rotations_or_qubits():
     found = simulation(made, Expectation(coerce_observables(["IZ", "ZI", "XX"], 2))).values(np.zeros((2, 0)))
     np.testing.assert_allclose(found, [[-1, 1, 0]] * 2)
     np.testing.assert_allclose(simulation(made, State()).values(np.zeros((1, 0))), [[0, 1, 0, 0]])
+    still = simulation(made, Expectation(coerce_observables(["IZ"], 2)))
+    angles, prepared = arguments(still, np.zeros((2, 0)))
+    assert still.engine.vjp(angles, prepared, torch.ones(2, 1, device=DEVICE))[0].shape == (2, 0)
     np.testing.assert_allclose(simulation(QuantumCircuit(0), State()).values(np.zeros((1, 0))), [[1]])
+
+
+def test_observables_without_terms():
+    made = real_amplitudes(2, reps=1)
+    simulated = simulation(made, Expectation(coerce_observables([SparsePauliOp("ZZ", 0.0)], 2)))
+    angles, prepared = arguments(simulated, values(made, 2))
+    found, kept = simulated.engine.forward(angles, prepared, keep=True)
+    assert not found.any() and found.shape == (2, 1)
+    assert not simulated.engine.vjp(angles, prepared, torch.ones_like(found), kept)[0].any()
 
 
 # Schedules

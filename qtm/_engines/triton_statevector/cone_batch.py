@@ -75,6 +75,11 @@ class ConeBatch:
         self._by_angles = SparseMap(by_angle, device)
         self._start = [_PreparedTensors(circuit, cone, device) for cone in cones if cone.program.prepared]
 
+    def by_sample(self, rows: Tensor) -> Tensor:
+        """Numbers (rows, columns) of all cones of a sample in one row."""
+        count = len(self.cones)
+        return rows.reshape(len(rows) // count, rows.shape[1] * count)
+
     # Forward
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> Iterator[Chunk]:
@@ -119,7 +124,7 @@ class ConeBatch:
             by_cone = complex_states(2 * start).unflatten(0, (-1, len(self.cones)))
             for number, one in enumerate(self._start):
                 one.pull_back(_of_part(target.prepared, chunk.part), by_cone[:, number], chunk.part, into)
-        return self._by_angles.sums(by_rows.reshape(-1, len(self.plan.slots) * len(self.cones)), target.angles.dtype)
+        return self._by_angles.sums(self.by_sample(by_rows), target.angles.dtype)
 
 
 def _of_part(prepared: Sequence[Tensor], part: slice) -> list[Tensor]:

@@ -110,8 +110,7 @@ class _Expectations(Compiled):
         for batch, sums in zip(self.batches, self._sums, strict=True):
             kept.append([])
             for chunk in batch.forward(angles, prepared, keep):
-                own = chunk.strings.reshape(-1, chunk.strings.shape[1] * len(batch.cones))
-                total[chunk.part] += sums.sums(own, angles.dtype)
+                total[chunk.part] += sums.sums(batch.by_sample(chunk.strings), angles.dtype)
                 if keep:
                     kept[-1].append(chunk)
         return total, kept if keep else None
@@ -121,7 +120,7 @@ class _Expectations(Compiled):
     ) -> Tensor:
         batch = self.batches[number]
         weights = cotangent.index_select(1, self._owners[number]) * self._coefficients[number]
-        rows = weights.to(batch.real).reshape(len(chunk.turns.cosine), -1).contiguous()
+        rows = weights.to(batch.real).reshape(chunk.strings.shape).contiguous()
         return batch.reverse(target, chunk, rows, None, into)
 
 
