@@ -51,7 +51,9 @@ def test_info_names_versions_processor_and_cache(capsys: pytest.CaptureFixture[s
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["qtm"] == qtm.__version__
     assert rows["torch"] == torch.__version__
-    assert {"qiskit", "numpy", "numba", "python", "processor", "vectors", "threads", "gpu", "free", "kernel"} <= set(rows)
+    assert {"qiskit", "numpy", "numba", "python", "processor", "vectors", "threads", "gpu", "free", "kernel"} <= set(
+        rows
+    )
     assert int(rows["vectors"].split()[0]) in (128, 256, 512)
     assert Path(rows["kernel"].removeprefix("cache").strip()).parent.is_dir()
 

@@ -1,4 +1,4 @@
-"""A warning, once, where threads of kernels wait for a core."""
+"""Kernels on one thread while several take as long, and what is said about it."""
 
 from __future__ import annotations
 
@@ -10,90 +10,93 @@ import torch
 
 from qtm import QuantumModule
 from qtm._engines.statevector import contention
-from qtm._engines.statevector.contention import CONTENTION, Contention
+from qtm._engines.statevector.contention import Contention
+from qtm._engines.statevector.thread_pool import run_together
 from qtm.circuits import reuploading_circuit
+
+# Seconds of a call on two threads: of the caller's share, of the whole call, and of processors meanwhile.
+Call = tuple[float, float, float]
+PARALLEL: Call = (1e-3, 1.1e-3, 2.1e-3)
+SERIAL: Call = (1e-3, 2e-3, 2e-3)  # the other thread began when the caller was done
+SPINNING: Call = (1e-3, 3e-3, 6e-3)  # a thread of torch had a core all the time
 
 
 @pytest.fixture(autouse=True)
-def _threads_of_torch() -> Iterator[None]:
+def _as_outside_of_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(contention, "_CALLS", 80)
+    monkeypatch.setattr(Contention, "_said", False)
     threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
 
 
-Calls = list[tuple[float, float]]
-
-
-def _warnings(caplog: pytest.LogCaptureFixture, calls: Calls, threads: int = 2) -> tuple[list[str], bool]:
-    """What is said, and whether one thread is held to be faster in the end."""
-    contention = Contention()
-    with caplog.at_level(logging.WARNING, logger="qtm"):
-        for computed, waited in calls:
-            contention.note(threads, computed, waited)
-    return [record.getMessage() for record in caplog.records], contention.is_crowded()
-
-
-@pytest.mark.parametrize(
-    "calls",
-    [
-        [(1e-3, 1e-4)] * 400,  # shares of equal size
-        [(1e-3, 6e-4)] * 400,  # two tiles and three tiles
-        [(1e-5, 4e-5)] * 400,  # waking up
-        [(1e-3, 5e-3), *[(1e-3, 0.0)] * 7] * 50,  # now and then
-    ],
-)
-def test_what_is_no_contention(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
-    assert _warnings(caplog, calls) == ([], False)
-
-
-def test_sixteen_threads_of_which_one_is_late_are_faster_than_one(caplog: pytest.LogCaptureFixture) -> None:
-    assert _warnings(caplog, [(1e-3, 7e-3)] * 400, threads=16) == ([], False)
-
-
-@pytest.mark.parametrize(
-    "calls",
-    [
-        [(1e-3, 1e-3)] * 400,  # one share after the other
-        [(1e-3, 5e-3), (2e-3, 1e-5)] * 200,  # the forward passes of a hybrid model only
-        [*[(1e-3, 0.0)] * 400, *[(1e-3, 2e-3)] * 160],  # later in the life of a process
-    ],
-)
-def test_contention_is_said_once(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    torch.set_num_threads(2)
-    (message,), crowded = _warnings(caplog, calls)
-    assert crowded
-    assert "OMP_WAIT_POLICY=PASSIVE" in message
-    assert "torch.set_num_threads(1)" in message
-
-
-@pytest.mark.parametrize(("threads", "policy"), [(1, "active"), (2, "PASSIVE"), (2, "passive")])
-def test_torch_is_not_blamed(
-    threads: int, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
-    torch.set_num_threads(threads)
-    (message,), _ = _warnings(caplog, [(1e-3, 2e-3)] * 400)
-    assert "num_threads_forward=1" in message
-    assert "OMP" not in message
-
-
-def test_one_thread_is_tried_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(contention, "perf_counter", lambda: clock[0])
+def _noted(calls: list[Call], threads: int = 2) -> Contention:
     found = Contention()
-    for _ in range(80):
-        assert not found.is_crowded()
-        found.note(2, 1e-3, 5e-3)
+    for call in calls:
+        found.note(threads, *call)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("threads", "calls"),
+    [
+        (2, [PARALLEL] * 200),
+        (2, [PARALLEL] * 60 + [SERIAL] * 20),
+        (2, [(1e-3, 1.5e-3, 2e-3)] * 200),  # two tiles and three tiles
+        (2, [PARALLEL, SERIAL] * 100),  # gains in every other call
+        (16, [(1e-3, 8e-3, 16e-3)] * 200),  # one of many is late
+        (2, [SERIAL] * 79),  # too few to judge
+    ],
+)
+def test_several_threads_that_gain_stay(threads: int, calls: list[Call]) -> None:
+    assert not _noted(calls, threads).is_crowded()
+
+
+@pytest.mark.parametrize("calls", [[SERIAL] * 80, [SPINNING] * 80, [PARALLEL] * 800 + [SERIAL] * 80])
+def test_several_threads_that_gain_nothing_become_one(calls: list[Call]) -> None:
+    assert _noted(calls).is_crowded()
+
+
+def test_several_threads_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(contention, "perf_counter", lambda: now[0])
+    found = _noted([SERIAL] * 80)
     assert found.is_crowded()
-    clock[0] = 60.0
+    now[0] = 60.0
     assert not found.is_crowded()
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_crowded_machine_changes_no_number(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("calls", "said"), [([SPINNING] * 400, 1), ([SERIAL] * 400, 0), ([PARALLEL] * 400, 0)])
+def test_spinning_threads_of_torch_are_named_once(
+    calls: list[Call], said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="qtm"):
+        _noted(calls)
+        _noted(calls)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == said
+    assert all("OMP_WAIT_POLICY=PASSIVE" in m and "torch.set_num_threads(1)" in m for m in messages)
+
+
+def test_torch_is_not_named_for_one_thread(caplog: pytest.LogCaptureFixture) -> None:
+    torch.set_num_threads(1)
+    with caplog.at_level(logging.WARNING, logger="qtm"):
+        assert _noted([SPINNING] * 80).is_crowded()
+    assert not caplog.records
+
+
+def test_calls_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([(10.0, 1.0), (11.0, 2.5), (14.0, 6.0)])
+    monkeypatch.setattr("qtm._engines.statevector.thread_pool.clock", lambda: next(times))
+    seen: list[tuple[float, ...]] = []
+    monkeypatch.setattr(Contention, "note", lambda self, *numbers: seen.append(numbers))
+    assert run_together([lambda: 1, lambda: 2], contention=Contention()) == [1, 2]
+    assert seen == [(2, 1.0, 4.0, 5.0)]
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_crowded_machine_changes_no_number(between: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it becomes crowded between a forward pass and its reverse pass."""
     model = reuploading_circuit(8, 2)
     made = QuantumModule(
@@ -103,7 +106,8 @@ def test_a_crowded_machine_changes_no_number(kept: bool, monkeypatch: pytest.Mon
     inputs = torch.rand(96, len(model.encoding_params), dtype=torch.float64, requires_grad=True)
 
     def results(*crowded: bool) -> list[torch.Tensor]:
-        monkeypatch.setattr(CONTENTION, "is_crowded", iter(crowded).__next__)
+        answers = iter(crowded)
+        monkeypatch.setattr(Contention, "is_crowded", lambda self: next(answers))
         made.zero_grad()
         inputs.grad = None
         values = made(inputs)
@@ -111,5 +115,5 @@ def test_a_crowded_machine_changes_no_number(kept: bool, monkeypatch: pytest.Mon
         assert inputs.grad is not None
         return [values.detach(), inputs.grad, *(p.grad for p in made.parameters() if p.grad is not None)]
 
-    for got, expected in zip(results(kept, *[True] * 9), results(*[False] * 9), strict=True):
+    for got, expected in zip(results(not between, *[True] * 9), results(*[False] * 9), strict=True):
         assert torch.equal(got, expected)

@@ -29,7 +29,7 @@ from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.statevector.buffer_pool import POOL, aligned
-from qtm._engines.statevector.contention import CONTENTION
+from qtm._engines.statevector.contention import Contention
 from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED, run_together
 from qtm._errors import OutOfMemory
@@ -123,6 +123,7 @@ class DensityMatrixEngine(Engine):
         self.real = real_dtype(options.dtype)
         self.lanes = simd.lanes(self.real)
         self.threads = _executors.resolve_threads(options.num_threads)
+        self._contention = Contention()
         self.numbers = np.array([plan.numbers.constants], np.float64)  # (1, numbers)
         self.learned = _by_kind(plan.numbers)
         self._size = self.lanes << plan.row_bits  # numbers of one tile's state
@@ -282,7 +283,7 @@ class DensityMatrixEngine(Engine):
         calls = [partial(run, place, work) for place, work in enumerate(works)]
         key = kernel.__name__, self.real
         before, began = sum(kernel.stats.cache_misses.values()), time.perf_counter()
-        run_together(calls)
+        run_together(calls, contention=self._contention)
         if key not in _compiled:
             _compiled.add(key)
             if sum(kernel.stats.cache_misses.values()) > before:
@@ -297,7 +298,7 @@ class DensityMatrixEngine(Engine):
     def _shares(self, batch: int) -> list[tuple[int, int]]:
         tiles = -(-batch // self.lanes)
         worth = tiles * self.lanes * self.schedule.multiply_adds > _WORTH_A_THREAD
-        several = worth and not CONTENTION.is_crowded()
+        several = worth and not self._contention.is_crowded()
         return _executors.deal(tiles, min(self.threads, self._affordable()) if several else 1)
 
     def _bytes(self) -> int:

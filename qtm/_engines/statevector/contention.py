@@ -1,60 +1,75 @@
-"""Keeps kernels from waiting for a core that something else keeps busy.
+"""Keeps kernels on one thread while several take as long.
 
-Between two of its operations PyTorch's OpenMP threads spin for milliseconds. On a machine with no core to spare they
+Between two of its operations PyTorch's OpenMP threads spin for milliseconds. On a machine without a free core they
 take that of a kernel's second thread, which then begins when the first is done, or still later: a step of a hybrid
-model took up to seven times as long on two threads as on one.
+model took up to seven times as long on two threads as on one. Other programs take cores as well, and a thread that
+slept may be woken on the core of its caller.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import ClassVar
 
 import torch
 
 _LOGGER = logging.getLogger("qtm")
-_LEAST_SECONDS = 5e-5  # a shorter delay is a matter of waking up
-_WORTH_IT = 0.85  # several threads that take longer than this share of what one would take are not
-_CALLS, _DELAYED = 80, 20  # a single delay is a matter of chance
+_CALLS = 80  # judged together
+_NO_GAIN = 0.95  # several threads that take more than this share of the time of one are not worth it
+_SPINNING = 1.5  # the process uses more than this many times the processor time of the kernels
 _SECONDS_ALONE = 10.0
 
 
 class Contention:
-    """Whether several threads take as long as one, from how long callers compute and then wait for the others."""
+    """Compares how long calls of one kind take on several threads with how long one thread takes."""
+
+    _said: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._calls = self._delayed = 0
+        self._calls = 0
+        self._elapsed = self._alone = self._used = 0.0  # seconds: of the calls, of one thread for them, of processors
         self._alone_until = 0.0
-        self._said = False
 
-    def note(self, threads: int, computed: float, waited: float) -> None:
-        """One call: seconds of the caller's own share, the largest, and seconds that it waited for the others then."""
+    def note(self, threads: int, computed: float, elapsed: float, used: float) -> None:
+        """One call on several threads.
+
+        Args:
+            threads: how many.
+            computed: seconds that the caller took for its own share, the largest.
+            elapsed: seconds until all threads were done.
+            used: processor time of the process meanwhile, in seconds.
+        """
         self._calls += 1
-        self._delayed += waited > max(_LEAST_SECONDS, (_WORTH_IT * threads - 1) * computed)
+        self._elapsed += elapsed
+        self._alone += threads * computed
+        self._used += used
         if self._calls < _CALLS:
             return
-        if self._delayed >= _DELAYED:
+        if self._elapsed > _NO_GAIN * self._alone:
             self._alone_until = perf_counter() + _SECONDS_ALONE
-            if not self._said:
-                self._said = True
-                _LOGGER.warning(_advice())
-        self._calls = self._delayed = 0
+            if self._used > _SPINNING * self._alone and torch.get_num_threads() > 1:
+                self._blame_torch()
+        self._calls = 0
+        self._elapsed = self._alone = self._used = 0.0
 
     def is_crowded(self) -> bool:
-        """Whether one thread is faster at present; asked again after a while."""
+        """Whether one thread is as fast at present; several are tried again after a while."""
         return perf_counter() < self._alone_until
 
+    @classmethod
+    def _blame_torch(cls) -> None:
+        if cls._said:
+            return
+        cls._said = True
+        _LOGGER.warning(
+            "qtm uses one thread: its others wait for a core, most likely that of PyTorch's %d threads, which spin "
+            "between two operations; set OMP_WAIT_POLICY=PASSIVE in the environment before Python starts, or call "
+            "torch.set_num_threads(1)",
+            torch.get_num_threads(),
+        )
 
-def _advice() -> str:
-    problem = "qtm uses one thread: its others wait for a core that something else keeps busy"
-    passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
-    if passive or torch.get_num_threads() == 1:
-        return f"{problem}, another process for one; free it, or build modules with num_threads_forward=1"
-    return (
-        f"{problem}, most likely PyTorch's {torch.get_num_threads()} threads, which spin between two operations; set "
-        "OMP_WAIT_POLICY=PASSIVE in the environment before Python starts, or call torch.set_num_threads(1)"
-    )
 
-
-CONTENTION = Contention()
+def clock() -> tuple[float, float]:
+    """Wall-clock time and processor time of this process, in seconds."""
+    return perf_counter(), process_time()

@@ -14,7 +14,7 @@ from qtm._engines.announced_kernel import AnnouncedKernel
 from qtm._engines.memory import MEMORY_SHARE
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
-from qtm._engines.statevector.contention import CONTENTION
+from qtm._engines.statevector.contention import Contention
 from qtm._engines.statevector.kernels import expectation, whole_states
 from qtm._engines.statevector.kernels.sweep import TINY, Scratch
 from qtm._engines.statevector.schedule import Schedule
@@ -58,6 +58,7 @@ class Sweeps:
         self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
         self.recipe = plan.recipe
         self.real = real_dtype(dtype)
+        self._contention = Contention()
         self.tiling = Tiling(plan.recipe, self.real, threads)
         self.tiny = TINY[self.real.itemsize]
         self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
@@ -90,7 +91,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort)
+        run_together(calls, parts[0].team.abort, self._contention)
         self.recycle_workspaces(works)
         if keep:
             return summed(values), Kept(self, parts, states)
@@ -126,7 +127,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort)
+        run_together(calls, parts[0].team.abort, self._contention)
         self.recycle_workspaces(works)
         self.recycle(states)
         self.recycle(cotangents)
@@ -135,7 +136,7 @@ class Sweeps:
     def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
         workers = self._affordable_workers()
-        return self.tiling.parts(batch, 1 if workers > 1 and CONTENTION.is_crowded() else workers)
+        return self.tiling.parts(batch, 1 if workers > 1 and self._contention.is_crowded() else workers)
 
     # Whole states, for probabilities
 

@@ -17,13 +17,12 @@ import os
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
-from time import perf_counter
 from typing import Any
 from weakref import ref
 
 import numpy as np
 
-from qtm._engines.statevector.contention import CONTENTION
+from qtm._engines.statevector.contention import Contention, clock
 from qtm._engines.statevector.kernels import simd
 
 # How often a thread looks for work before it sleeps: about two milliseconds on an idle core, where looking and giving
@@ -122,12 +121,17 @@ def _nothing() -> None:
     """Calls that do not wait for each other need not be told that one has failed."""
 
 
-def run_together(calls: Sequence[Callable[[], Any]], abort: Callable[[], None] = _nothing) -> list[Any]:
+def run_together(
+    calls: Sequence[Callable[[], Any]],
+    abort: Callable[[], None] = _nothing,
+    contention: Contention | None = None,
+) -> list[Any]:
     """The results of all calls, in order; the calling thread does the first one.
 
     Args:
         calls: what to do. Once one has begun, so have all, or will without waiting for others to end.
         abort: called when a call fails or the caller is interrupted, so that no other call waits for it.
+        contention: is told how long they took.
     """
     if len(calls) == 1:
         return [calls[0]()]
@@ -139,15 +143,17 @@ def run_together(calls: Sequence[Callable[[], Any]], abort: Callable[[], None] =
             task = _Task(call, abort, worker)
             worker.tasks.put(task)
             tasks.append(task)
-        began = perf_counter()
+        began, used = clock()
         first = calls[0]()
-        ended = perf_counter()
+        computed = clock()[0] - began
     except BaseException:
         abort()
         _wait_for(tasks, seen)
         raise
     _wait_for(tasks, seen)
-    CONTENTION.note(len(calls), ended - began, perf_counter() - ended)
+    if contention is not None:
+        ended, used_at_end = clock()
+        contention.note(len(calls), computed, ended - began, used_at_end - used)
     for task in tasks:
         if task.error is not None:
             raise task.error
