@@ -132,7 +132,7 @@ def values(result: PubResult) -> tuple[Floats, Floats]:
 
 
 def stacked(results: Iterable[PubResult]) -> tuple[Floats, Floats]:
-    """Values and standard errors of results, (results, *shape) each."""
+    """Values and standard errors of results, stacked along a new first axis."""
     pairs = [values(result) for result in results]
     return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
