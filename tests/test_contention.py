@@ -18,6 +18,7 @@ from qtm.circuits import reuploading_circuit
 Call = tuple[float, float, float]
 PARALLEL: Call = (1e-3, 1.1e-3, 2.1e-3)
 SERIAL: Call = (1e-3, 2e-3, 2e-3)  # the other thread began when the caller was done
+TINY: Call = (2e-5, 6e-5, 1.2e-4)  # the threads of qtm spin while they hand over
 SPINNING: Call = (1e-3, 3e-3, 6e-3)  # a thread of torch had a core all the time
 
 
@@ -67,7 +68,9 @@ def test_several_threads_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not found.is_crowded()
 
 
-@pytest.mark.parametrize(("calls", "said"), [([SPINNING] * 400, 1), ([SERIAL] * 400, 0), ([PARALLEL] * 400, 0)])
+@pytest.mark.parametrize(
+    ("calls", "said"), [([SPINNING] * 400, 1), ([SERIAL] * 400, 0), ([PARALLEL] * 400, 0), ([TINY] * 400, 0)]
+)
 def test_spinning_threads_of_torch_are_named_once(
     calls: list[Call], said: int, caplog: pytest.LogCaptureFixture
 ) -> None:

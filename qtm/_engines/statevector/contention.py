@@ -17,7 +17,8 @@ import torch
 _LOGGER = logging.getLogger("qtm")
 _CALLS = 80  # judged together
 _NO_GAIN = 0.95  # several threads that take more than this share of the time of one are not worth it
-_SPINNING = 1.5  # the process uses more than this many times the processor time of the kernels
+# Threads of torch spin if more than so many processors are busy meanwhile; those of qtm do so for shorter shares.
+_SPINNING, _LEAST_SHARE = 1.5, 5e-5
 _SECONDS_ALONE = 10.0
 
 
@@ -28,7 +29,8 @@ class Contention:
 
     def __init__(self) -> None:
         self._calls = 0
-        self._elapsed = self._alone = self._used = 0.0  # seconds: of the calls, of one thread for them, of processors
+        # Seconds: of the calls, of one thread for them, of the callers' shares, of processors.
+        self._elapsed = self._alone = self._shares = self._used = 0.0
         self._alone_until = 0.0
 
     def note(self, threads: int, computed: float, elapsed: float, used: float) -> None:
@@ -43,15 +45,17 @@ class Contention:
         self._calls += 1
         self._elapsed += elapsed
         self._alone += threads * computed
+        self._shares += computed
         self._used += used
         if self._calls < _CALLS:
             return
         if self._elapsed > _NO_GAIN * self._alone:
             self._alone_until = perf_counter() + _SECONDS_ALONE
-            if self._used > _SPINNING * self._alone and torch.get_num_threads() > 1:
+            spinning = self._used > _SPINNING * self._elapsed and self._shares > _LEAST_SHARE * self._calls
+            if spinning and torch.get_num_threads() > 1:
                 self._blame_torch()
         self._calls = 0
-        self._elapsed = self._alone = self._used = 0.0
+        self._elapsed = self._alone = self._shares = self._used = 0.0
 
     def is_crowded(self) -> bool:
         """Whether one thread is as fast at present; several are tried again after a while."""
