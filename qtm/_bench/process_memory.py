@@ -31,9 +31,9 @@ def _main(workload: str, x: str, batch: str, threads: str) -> None:
 
 
 def _own_peak_mib() -> float:
-    if sys.platform == "linux":  # whose ru_maxrss counts the parent, of which this process was a copy at first
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose ru_maxrss counts the parent, of which this process was a copy at first
+        return int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 2**10
     import resource  # not on every system
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
