@@ -192,7 +192,7 @@ def test_parts_that_fit_the_memory_give_the_same(build, monkeypatch: pytest.Monk
     circuit = build()
     weights = values_of(circuit)
     whole = result(simulation(circuit, Branches(10, seed=1)), weights)
-    monkeypatch.setattr(memory, "_SMALL", 0)
+    monkeypatch.setattr(memory, "SMALL", 0)
     size = 16 << circuit.num_qubits
     small = simulation(circuit, Branches(10, seed=1), memory=60 * size)
     engine = small.engine

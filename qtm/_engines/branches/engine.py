@@ -20,9 +20,8 @@ from qtm._engines.engine import VALUES, VJP, Cost, Engine, Plan, SimulationMetho
 from qtm._engines.memory import rows_that_fit
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, State
-from qtm._engines.statevector.engine import StateVector
+from qtm._engines.statevector.engine import FORWARD_AND_REVERSE, StateVector
 
-_FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
 _ALIVE = 4  # states of a trajectory at a time, beside those kept for derivatives
 
 
@@ -79,7 +78,7 @@ class Branches(SimulationMethod):
         rotations = sum(len(step.circuit.operations) for step in steps if isinstance(step, Segment))
         size = 2.0**circuit.num_qubits
         return Cost(
-            self.count * _FORWARD_AND_REVERSE * rotations * size, _ALIVE * size * 2 * real_dtype(options.dtype).itemsize
+            self.count * FORWARD_AND_REVERSE * rotations * size, _ALIVE * size * 2 * real_dtype(options.dtype).itemsize
         )
 
     def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> BranchEngine:

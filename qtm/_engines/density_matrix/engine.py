@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qtm import _executors, _machine
+from qtm import _executors
 from qtm._circuit.channels import CHANNELS
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.batch_shares import DealtEngine
@@ -25,7 +25,7 @@ from qtm._engines.density_matrix.operations import Numbers
 from qtm._engines.density_matrix.schedule import Schedule, Terms, extent, schedule
 from qtm._engines.density_matrix.start import Start
 from qtm._engines.engine import SAMPLES, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
-from qtm._engines.memory import MEMORY_SHARE
+from qtm._engines.memory import SMALL, budget
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.statevector.buffer_pool import POOL, aligned
@@ -37,7 +37,6 @@ from qtm._errors import OutOfMemory
 _LOGGER = logging.getLogger("qtm")
 # Real multiply-adds that are worth a second thread.
 _WORTH_A_THREAD = 2_000_000
-_SMALL = 1 << 24  # bytes that are allocated without asking how much memory is free
 _NOBODY = np.zeros(1, np.int64)
 _compiled: set[tuple[str, Any]] = set()
 
@@ -304,27 +303,23 @@ class DensityMatrixEngine(Engine):
     def _bytes(self) -> int:
         return self._size * self.real.itemsize * (1 + self.schedule.checkpoints)
 
-    def _budget(self) -> int:
-        memory = self.options.memory
-        return memory if memory is not None else int(MEMORY_SHARE * _machine.free_memory())
-
     def _fits(self, tiles: int) -> bool:
         size = tiles * self._bytes()
-        return size < _SMALL or size <= self._budget()
+        return size < SMALL or size <= budget(self.options.memory)
 
     def _affordable(self) -> int:
         """How many workers fit the memory, each with a state, its checkpoints and a cotangent."""
         size = self._bytes() + self._size * self.real.itemsize
-        if size < _SMALL:
+        if size < SMALL:
             return self.threads
-        budget = self._budget()
-        if budget < size:
+        available = budget(self.options.memory)
+        if available < size:
             raise OutOfMemory(
                 f"2**{self.schedule.row_bits} coordinates of {self.lanes} samples and their cotangents need "
-                f"{size / 2**30:.2f} GiB, and {budget / 2**30:.2f} GiB may be used; use fewer qubits, complex64, "
+                f"{size / 2**30:.2f} GiB, and {available / 2**30:.2f} GiB may be used; use fewer qubits, complex64, "
                 'or sample trajectories with method="trajectories"'
             )
-        return budget // size
+        return available // size
 
     def _states(self, tiles: int) -> np.ndarray:
         shape = tiles, self._size

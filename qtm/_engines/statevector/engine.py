@@ -21,7 +21,7 @@ from qtm._engines.statevector.outcomes import OutcomeEngine
 from qtm._engines.statevector.whole_state import StateEngine
 from qtm._kept_memory import KEPT, ByteCache
 
-_FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
+FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
 _STATES = 2  # of a sample that are alive together
 _CONES: ByteCache[tuple[Cone, ...]] = ByteCache(256, KEPT, shared=(FlatCircuit,))
 
@@ -173,7 +173,7 @@ def _arrays_of(tensors: Sequence[Tensor] | None) -> Any:
 
 
 def _multiply_adds(cones: Sequence[Cone]) -> float:
-    return sum(_FORWARD_AND_REVERSE * _rotations(cone.program) * 2.0**cone.program.num_bits for cone in cones)
+    return sum(FORWARD_AND_REVERSE * _rotations(cone.program) * 2.0**cone.program.num_bits for cone in cones)
 
 
 def _bytes(cones: Sequence[Cone], options: Options) -> float:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qtm import _machine
 from qtm._engines.announced_kernel import AnnouncedKernel
-from qtm._engines.memory import MEMORY_SHARE
+from qtm._engines.memory import SMALL, budget
 from qtm._engines.options import real_dtype
 from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.contention import Contention
@@ -22,7 +21,6 @@ from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
 from qtm._errors import OutOfMemory
 
-_SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
 _EVALUATE, _DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
 _WRITE_STATES, _READ_SEEDS = AnnouncedKernel(whole_states.write_states), AnnouncedKernel(whole_states.read_seeds)
 
@@ -230,7 +228,7 @@ class Sweeps:
     def fits(self, batch: int) -> bool:
         """Whether the final states of the batch may be kept."""
         size = self.tiling.tiles(batch) * self.tiling.tile_bytes
-        return size < _SMALL or size <= self._budget()
+        return size < SMALL or size <= budget(self.memory)
 
     def chunks(self, batch: int, start: np.ndarray, copies: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
         """Parts of the batch whose final states fit the memory together, with their initial states.
@@ -238,16 +236,13 @@ class Sweeps:
         ``copies``: how many states of a sample are kept.
         """
         tiles = self.tiling.tiles(batch)
-        if self.memory is not None or tiles * self.tiling.tile_bytes >= _SMALL:
-            budget = self._budget() // copies
-            tiles = max((budget - self.threads * self.tiling.tile_bytes) // self.tiling.tile_bytes, 1)
+        if self.memory is not None or tiles * self.tiling.tile_bytes >= SMALL:
+            available = budget(self.memory) // copies
+            tiles = max((available - self.threads * self.tiling.tile_bytes) // self.tiling.tile_bytes, 1)
         size = max(tiles, 1) * self.tiling.samples_per_tile
         for first in range(0, batch, size):
             part = slice(first, first + size)
             yield part, start if len(start) <= 1 else start[part]
-
-    def _budget(self) -> int:
-        return self.memory if self.memory is not None else int(MEMORY_SHARE * _machine.free_memory())
 
     def _affordable_workers(self) -> int:
         """Workers whose two states each fit the memory.
@@ -255,17 +250,17 @@ class Sweeps:
         Raises:
             OutOfMemory: not even one worker's do.
         """
-        if self.tiling.tile_bytes < _SMALL:
+        if self.tiling.tile_bytes < SMALL:
             return self.threads
-        budget = self._budget()
-        if budget < 2 * self.tiling.tile_bytes:
+        available = budget(self.memory)
+        if available < 2 * self.tiling.tile_bytes:
             narrower = "" if self.real == np.float32 else " or complex64"
             bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes / 2**30
             raise OutOfMemory(
-                f"{bits} qubits need {needed:.2f} GiB for two states, and {budget / 2**30:.2f} GiB may be used; "
+                f"{bits} qubits need {needed:.2f} GiB for two states, and {available / 2**30:.2f} GiB may be used; "
                 f"use fewer qubits{narrower}"
             )
-        return budget // (2 * self.tiling.tile_bytes)
+        return available // (2 * self.tiling.tile_bytes)
 
     def buffer(self, tiles: int) -> np.ndarray:
         """Room for the states of some tiles, their scales, and the cosines, sines and tangents of their angles."""

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from qtm import _machine
+from qtm._engines import memory as host
 from qtm._errors import MissingPackage, OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
 _OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
-MEMORY_SHARE = 0.5  # of the free memory, for states
 _THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
 _WARP = 32
 _MOST_WARPS = 8
@@ -102,13 +101,11 @@ def launch_elements(kernel: Any, elements: int, device: torch.device, *arguments
 
 def budget(device: torch.device, memory: int | None) -> int:
     """Bytes that states may take, where ``memory`` is what the options allow."""
-    if memory is not None:
-        return memory
-    if device.type == "cuda":
+    if memory is None and device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(MEMORY_SHARE * (free + spare))
-    return int(MEMORY_SHARE * _machine.free_memory())
+        return int(host.MEMORY_SHARE * (free + spare))
+    return host.budget(memory)
 
 
 def check_fits(what: str, needed: int, available: int) -> None:
