@@ -14,11 +14,18 @@ from itertools import pairwise
 from qtm._circuit.gf2 import pivots
 from qtm._circuit.pauli_program import Slot
 from qtm._engines.statevector.kernels.recipe import MAX_GENERATORS
+from qtm._engines.statevector.row_basis import SET_BITS
 
 Rotation = tuple[int, int, Slot]  # masks x and w, and the angle; a phase has no x
 
 _LOOK_AHEAD = 64  # rotations that may be passed over in the search for one that fits
 _WORTH_PHASES = 4  # rotations: looking phases up for a whole tile costs as much as three
+_SETS = (1 << SET_BITS) - 1
+
+
+def _raises_rank(masks: Sequence[int], mask: int) -> bool:
+    """Whether the sets of the cache that rows lie in are more with ``mask`` than without."""
+    return len(pivots([m & _SETS for m in (*masks, mask)])) > len(pivots([m & _SETS for m in masks]))
 
 
 @dataclass(slots=True)
@@ -55,13 +62,17 @@ class Span:
                 self.masks.append(1 << bit)
 
     def complement(self, masks: Sequence[int]) -> list[int]:
-        """Masks of the span that with ``masks`` span all of it."""
-        chosen = Span(self.room, 0, [*masks])
-        others = []
-        for mask in self.masks:
-            if chosen.is_new(mask):
-                chosen.masks.append(mask)
-                others.append(mask)
+        """Masks of the span that with ``masks`` span all of it; first those that lead to other sets of the cache.
+
+        A row must not be read while one that was just written waits for the same set: the processor takes both for the
+        same address.
+        """
+        chosen, others = Span(self.room, 0, [*masks]), []
+        for elsewhere in (True, False):
+            for mask in self.masks:
+                if chosen.is_new(mask) and (not elsewhere or _raises_rank(chosen.masks, mask)):
+                    chosen.masks.append(mask)
+                    others.append(mask)
         return others
 
     def split(self, signs: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -78,7 +78,7 @@ class _Builder:
 
     def __init__(self, program: ConeProgram, lane_bits: int) -> None:
         self.lane_bits = lane_bits
-        self.basis = Basis()
+        self.basis = Basis(lane_bits)
         if program.prepared:
             for bit in range(program.num_bits):
                 self.basis.add(1 << bit)
