@@ -3,8 +3,7 @@
 Three things happen here. What no observable can see is dropped (the light cone). The amplitudes are renumbered
 by a linear map over GF(2), so that the support of the state, which starts as |0...0>, is always a prefix of
 the rows: the first rotation about each new mask doubles it, what can be done before the next doubling is, and
-it ends with 2^rank amplitudes, not 2^n. And real rotations are grouped in threes that a kernel does in one pass,
-with eight rows in registers.
+it ends with 2^rank amplitudes, not 2^n. And rotations and phases share passes, see `passes`.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-# Rows of a tile: two states of them fit the second-level cache or, where that holds whole states, the first-level one.
-_TILE_BITS, _SMALL_TILE_BITS = 7, 7
-_SMALL_BITS = 12  # rows of a state of which two fit the second-level cache
+_TILE_BITS = 7  # rows of which two states fit the first-level cache, with the tables of phases
 _EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save
 _GROWTH = MAX_GENERATORS  # bits by which a support grows before what that makes possible is done, three in a pass
 _LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
@@ -100,11 +97,6 @@ class _Builder:
     def row_bits(self) -> int:
         return max(self.bits - self.lane_bits, 0)
 
-    @property
-    def tile_bits(self) -> int:
-        """How many masks may span a tile."""
-        return _SMALL_TILE_BITS if self.row_bits <= _SMALL_BITS else _TILE_BITS
-
     def split(self, mask: int) -> tuple[int, int]:
         """A mask's rows and its lanes."""
         return mask >> self.lane_bits, mask & ((1 << self.lane_bits) - 1)
@@ -146,7 +138,7 @@ class _Builder:
         basis = self.basis
         rest = [(basis.coordinates(i.x) or 0, basis.functional(i.z), i.slot) for i in items]
         while rest:
-            runs, span, rest = next_pass(rest, self.tile_bits, self.lane_bits)
+            runs, span, rest = next_pass(rest, _TILE_BITS, self.lane_bits)
             span.fill(self.row_bits)
             self._pass(runs, span)
 
@@ -167,7 +159,7 @@ class _Builder:
         self.table_rows = max(self.table_rows, row)
         pivot_index = self._store(("pivots", *span.masks), np.array(pivots(span.masks), np.int32))
         for place, step in enumerate(steps):
-            tile = dict(tile_index=pivot_index, tile_bits=len(span.masks), place=place, groups=len(steps))
+            tile = {"tile_index": pivot_index, "tile_bits": len(span.masks), "place": place, "groups": len(steps)}
             if isinstance(step, _Phases):
                 self._emit_phases(step, span, tile)
             else:

@@ -88,7 +88,7 @@ class _TileLookup:
         return b.sext(b.load(b.gep(self.index, [b.add(first, number)])), INT)
 
     def each(self, begin: Any, body: Any, end: Any) -> None:
-        """Emit ``body(row, first)`` for rows that share ``first = begin(entries)``, and then ``end(entries, first)``."""
+        """Emit ``body(row, first)`` for rows that share ``first = begin(entries)``, then ``end(entries, first)``."""
         e, b = self.e, self.e.builder
         offset, alike = column(e, self.op, COSET_INDEX), column(e, self.op, ALIKE)
         with e.loop(column(e, self.op, COSETS)) as loop:

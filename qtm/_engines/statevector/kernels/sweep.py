@@ -29,7 +29,6 @@ from qtm._engines.statevector.kernels.recipe import (
     LANES,
     MASKS,
     PHASE,
-    PLACE,
     ROTATE,
     SECOND_COUNT,
     SECOND_INDEX,
