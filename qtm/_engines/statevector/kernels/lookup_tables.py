@@ -30,6 +30,7 @@ LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
 _TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
 # Parts, whether the imaginary part is meant, which real states do not have, and whether lanes are paired.
 _STRING_VARIANTS = ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
+_OBSERVE_VARIANTS = tuple((fresh, *variant) for fresh in (0, 1) for variant in _STRING_VARIANTS)
 
 
 class _Lookup:
@@ -376,17 +377,22 @@ def weigh_rows_tangent(
 
 @intrinsic(prefer_literal=True)
 def observe_rows(
-    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd, permute
 ):
-    """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
+    """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``.
+
+    With ``fresh``, the target is not read: it counts as 0.
+    """
 
     def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
-             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
-             permute: int) -> None:  # fmt: skip
+             member: Any, team: Any, first: Any, second: Any, base: Any, fresh: int, parts: int,
+             odd: int, permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list, copy: Any) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
-            q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
+            q = [e.splat(state.type, 0.0)] * parts
+            if not fresh:
+                q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
             if odd:
                 q = [e.fnma(f, p[1], q[0]), e.fma(f, p[0], q[1])]
             else:
@@ -396,6 +402,6 @@ def observe_rows(
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
     return step(
-        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute,
-        variants=_STRING_VARIANTS,
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd, permute,
+        variants=_OBSERVE_VARIANTS,
     )  # fmt: skip
