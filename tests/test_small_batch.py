@@ -85,11 +85,32 @@ def test_not_where_others_compute():
     assert engine(method="matrix_product_state").small_batch(4) is None
 
 
-def test_not_where_two_threads_pay_or_memory_is_a_concern():
-    wide = real_amplitudes(9, reps=8)
-    output = Expectation(coerce_observables(["Z" * 9], 9))
-    assert Simulation(wide, list(wide.parameters), output, Options(num_threads=2)).engine.small_batch(300) is None
-    assert engine(circuit=real_amplitudes(16, reps=1), observables=["Z" * 16]).small_batch(64) is None
+def test_not_where_memory_is_a_concern_or_threads_share_a_state():
+    wide = engine(circuit=real_amplitudes(16, reps=1), observables=["Z" * 16])
+    assert wide.small_batch(64) is None
+    output = Expectation(coerce_observables(["Z" * 16], 16))
+    deep = real_amplitudes(16, reps=40)
+    assert Simulation(deep, list(deep.parameters), output, Options(num_threads=2)).engine.small_batch(1) is None
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_shares_of_two_threads(crowded):
+    made = real_amplitudes(9, reps=8)
+    output = Expectation(coerce_observables(["ZIIIIIIII", "X" * 9], 9))
+    shared = Simulation(made, list(made.parameters), output, Options(num_threads=2)).engine
+    small = shared.small_batch(100)
+    assert small._all.is_shared
+    small._sweeps.contention._alone_until = np.inf if crowded else -np.inf
+    angles, cotangent = angles_of(shared, 100), np.random.default_rng(1).normal(size=(100, 2))
+    found, residuals = small.forward(angles, True)
+    by_angles = small.vjp(angles, cotangent, residuals)
+    alone = engine(circuit=made, observables=["ZIIIIIIII", "X" * 9])
+    values, kept = alone.forward(torch.from_numpy(angles), [], keep=True)
+    assert np.array_equal(found, values.numpy())
+    assert np.array_equal(by_angles, alone.vjp(torch.from_numpy(angles), [], torch.from_numpy(cotangent), kept)[0])
+    general = small.general(angles, small.forward(angles, True)[1])
+    again = shared.vjp(torch.from_numpy(angles), [], torch.from_numpy(cotangent), general)[0]
+    assert np.array_equal(by_angles, again)
 
 
 def test_not_for_several_cones_other_outputs_or_prepared_amplitudes():

@@ -56,7 +56,7 @@ class Sweeps:
         self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
         self.recipe = plan.recipe
         self.real = real_dtype(dtype)
-        self._contention = Contention()
+        self.contention = Contention()
         self.tiling = Tiling(plan.recipe, self.real, threads)
         self.tiny = TINY[self.real.itemsize]
         self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
@@ -89,7 +89,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort, self._contention)
+        run_together(calls, parts[0].team.abort, self.contention)
         self.recycle_workspaces(works)
         if keep:
             return summed(values), Kept(self, parts, states)
@@ -125,7 +125,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort, self._contention)
+        run_together(calls, parts[0].team.abort, self.contention)
         self.recycle_workspaces(works)
         self.recycle(states)
         self.recycle(cotangents)
@@ -134,7 +134,7 @@ class Sweeps:
     def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
         workers = self._affordable_workers()
-        return self.tiling.parts(batch, 1 if workers > 1 and self._contention.is_crowded() else workers)
+        return self.tiling.parts(batch, 1 if workers > 1 and self.contention.is_crowded() else workers)
 
     # Whole states, for probabilities
 
