@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import Counter
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from qtm._bench import timing
 from qtm._engines.statevector import contention
 from qtm._engines.statevector.cone_engine import ConeEngine as Engine
 
@@ -20,6 +22,9 @@ if not torch.cuda.is_available():  # the kernels for GPUs run in Triton's interp
 
 SEED = 20250
 contention._CALLS = 10**9  # tests share their cores, and several threads stay several
+timing.PAUSE = 0.0  # no test looks at a time
+# Without a GPU, `torch.manual_seed` keeps a stack trace of each call for the moment at which CUDA starts.
+seed_torch = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +32,7 @@ def _fixed_seeds() -> None:
     """Tests that draw from a global generator draw the same numbers in any order of tests."""
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 (code under test may use the global generator)
-    torch.manual_seed(SEED)
+    seed_torch(SEED)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +60,18 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Engine, "vjp", vjp)
     return seen
+
+
+def pytest_configure() -> None:
+    """Collection makes a million objects that stay; looking for garbage among them finds none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor does each search for garbage during the tests look at them, so that one takes no second but milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

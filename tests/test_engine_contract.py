@@ -85,6 +85,7 @@ def slopes() -> np.ndarray:
     return differences(lambda a: exact.engine.forward(torch.from_numpy(a), [])[0].numpy(), at)
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -95,6 +96,7 @@ def test_expectation_values(method, dtype, batch):
     np.testing.assert_allclose(found, expected.reshape(batch, 3), atol=TOLERANCE[dtype])
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -113,6 +115,7 @@ def test_vjp_by_angles(method, dtype, batch):
     np.testing.assert_allclose(gradient[:1], expected, atol=max(1e-7, 10 * TOLERANCE[dtype]))
 
 
+@pytest.mark.thinned(3)
 @each_method
 @pytest.mark.parametrize("seed", range(8))
 def test_random_circuits(method, seed):
@@ -180,6 +183,7 @@ def statevectors(made: QuantumCircuit, at: np.ndarray) -> np.ndarray:
     return np.array(rows, complex).reshape(len(at), 2**made.num_qubits)
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -210,6 +214,7 @@ def test_states(method, dtype, batch):
     np.testing.assert_allclose(gradient, expected, atol=max(1e-7, 20 * TOLERANCE[dtype]))
 
 
+@pytest.mark.thinned(3)
 @each_method
 @pytest.mark.parametrize("seed", range(8))
 def test_states_of_random_circuits(method, seed):

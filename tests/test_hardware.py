@@ -33,6 +33,7 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(_jobs, "SETTLE_SECONDS", 0.0)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("estimator", ["executor", "v2"])
 @pytest.mark.parametrize("mode", ["session", "batch", "job"])
 def test_values_on_a_simulator_agree_with_statevector(estimator, mode):
@@ -51,6 +52,7 @@ def test_values_on_a_fake_device_are_near_and_noisy():
     assert np.abs(data.evs - exact(POINTS)).max() < 0.15
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ():
     def values():
         with hardware.connect(MANILA, shots=256, seed_simulator=9, seed_transpiler=1, options=UNMITIGATED) as device:

@@ -134,6 +134,7 @@ def test_a_state_of_another_mitigation_is_refused(tmp_path: Path) -> None:
             mitigated(estimator, ("zne",))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
 def test_a_restored_state_continues_where_it_was_saved(stack: tuple[str, ...]) -> None:
     """On any estimator: save the state with a checkpoint of your own."""

@@ -122,6 +122,7 @@ def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> 
     np.testing.assert_allclose(found, wanted, atol=1e-10)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("build", CASES)
 def test_probabilities_of_bits_with_readout_errors(build: Callable[[], QuantumCircuit]) -> None:
     """A bit that is read wrong also decides wrong."""

@@ -162,7 +162,7 @@ def test_a_fit_finds_the_strengths_behind_exact_values() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "bit array"])
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 def test_a_fit_finds_the_strengths_behind_counts(form: str) -> None:
     shots = 40_000
     circuits = [c.measure_all(inplace=False) for c in calibration()]
