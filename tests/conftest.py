@@ -71,6 +71,7 @@ def pytest_collection_finish() -> None:
     """Nor does each search for garbage during the tests look at them, so that one takes no second but milliseconds."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     gc.enable()
 
 

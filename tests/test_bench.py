@@ -335,7 +335,7 @@ QUICK_RUNS = [
 
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(20)
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"

@@ -26,6 +26,7 @@ def energy(circuit: QuantumCircuit, values: np.ndarray) -> float:
     return float(state.expectation_value(xxz(circuit.num_qubits)).real)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("num_qubits", [4, 6, 8, 10])
 def test_the_ground_state_energy_is_that_of_diagonalisation(num_qubits: int) -> None:
     lowest = np.linalg.eigvalsh(xxz(num_qubits).to_matrix(sparse=False))[0]

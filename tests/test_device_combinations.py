@@ -41,7 +41,7 @@ def rounded(usage: Usage) -> Usage:
 
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
 @pytest.mark.parametrize("dry", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(7)
 def test_the_forecast_of_a_training_is_what_it_uses(stack: tuple[str, ...], dry: bool) -> None:
     """Three steps with every mitigation, from the first: calibrations once, random circuits in order."""
     circuit = ansatz()
@@ -132,6 +132,7 @@ def test_the_wall_clock_of_a_session_ends_a_run(tmp_path: Path, monkeypatch: pyt
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_local_run_counts_a_lost_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget that holds exactly the run is enough for the run that was interrupted, too."""
     journal, circuit = tmp_path / "run.journal", ansatz()
@@ -156,6 +157,7 @@ def test_a_resumed_local_run_counts_a_lost_job_once(tmp_path: Path, monkeypatch:
 # Runs that are found again ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_found_from_another_machine_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its id without the journal, by the path with it; jobs of the estimator and the sampler, and no others."""
     service, journal = MockService(tmp_path / "service"), tmp_path / "run.journal"

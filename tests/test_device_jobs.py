@@ -138,6 +138,7 @@ def test_a_run_that_fails_midway_keeps_what_was_paid_for(service, tmp_path):
     assert len(service.submitted()) == 4
 
 
+@pytest.mark.slow
 def test_after_closing_the_usage_can_be_read_and_nothing_submitted(service):
     with on_mock(service) as device:
         pub = pub_for(device, POINTS)
@@ -188,6 +189,7 @@ def test_an_unfetched_job_is_fetched_by_its_id(service, tmp_path):
     assert f"job {job_id}" in service.asked and len(service.submitted()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_repeat_itself_gets_an_error(service, tmp_path, caplog):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal) as device:

@@ -95,6 +95,7 @@ def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ() -> None:
     assert (first[0] != first[1]).any()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_answered_from_the_journal(tmp_path: Path) -> None:
     service, path = MockService(tmp_path / "service"), tmp_path / "run.journal"
 

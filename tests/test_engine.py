@@ -172,6 +172,7 @@ def test_states_beyond_the_budget_are_not_kept(case):
     assert roomy.values(case.values, keep=False)[1] is None
 
 
+@pytest.mark.thinned(3)
 def test_probabilities(any_case, config):
     options, error = config
     simulation = any_case.simulation(observables=False, **options)

@@ -165,6 +165,7 @@ def note_sent(primitive: Any, sent: list[Any]) -> None:
     primitive._send = noted
 
 
+@pytest.mark.slow
 def test_a_sampler_takes_rzz_of_any_angle() -> None:
     """Folded angles give the same probabilities, also in two registers and with a parameter in the phase alone."""
     angles = ParameterVector("a", 3)

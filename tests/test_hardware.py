@@ -212,6 +212,7 @@ def test_a_budget_of_executions_stops_before_the_submission():
         assert device.usage.executions == 1600 and device.usage.jobs == 2
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_counts_what_the_service_charged(service):
     with on_mock(service, max_seconds=6.0) as device:
         pub = pub_for(device, POINTS)

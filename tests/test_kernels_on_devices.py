@@ -95,6 +95,7 @@ def test_readout_mitigation_removes_the_readout_error_from_a_kernel() -> None:
     assert (1 - mitigated).mean() < 0.7 * (1 - raw).mean()
 
 
+@pytest.mark.slow
 def test_on_a_wide_device_only_the_qubits_in_use_are_simulated() -> None:
     with hardware.connect("fake_torino", **(SETTINGS | {"shots": 500})) as device:
         found = kernel_on(device).evaluate(X)

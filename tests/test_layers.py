@@ -85,6 +85,14 @@ def unit_of(module: tuple[str, ...]) -> str:
     return module[1] if len(module) > 1 else "__init__"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_trees_are_kept() -> Iterator[None]:
+    """They are most of what a search for garbage would look at in all later tests."""
+    yield
+    tree_of.cache_clear()
+    calls_of.cache_clear()
+
+
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

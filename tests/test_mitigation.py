@@ -43,6 +43,7 @@ def test_every_method_has_a_row() -> None:
     assert set(ROWS) == set(MITIGATION_METHODS)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     options, pubs = ROWS[method]
@@ -101,7 +102,7 @@ HALVED = [
 
 
 @pytest.mark.parametrize(("method", "options", "noise"), HALVED)
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(7)
 def test_the_error_on_fake_manila_is_at_least_halved(method: str, options: dict[str, Any], noise: Any) -> None:
     circuit = real_amplitudes(4, reps=2, entanglement="linear")
     isa = transpile(circuit, BACKEND, optimization_level=1, seed_transpiler=1)

@@ -99,7 +99,7 @@ def test_factories_find_the_value_without_noise(options: dict[str, Any], curve: 
 
 
 @pytest.mark.parametrize(("options", "curve"), CURVES)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(6)
 def test_errors_are_propagated(options: dict[str, Any], curve: Any) -> None:
     circuit = QuantumCircuit(2)
     for _ in range(4):
@@ -310,7 +310,7 @@ def test_a_training_with_shots_and_noise_is_mitigated() -> None:
         {"ry": 0.06, "cx": 0.06},
     ],
 )
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 def test_pauli_noise_is_cancelled_up_to_sampling(noise: Any) -> None:
     circuit = QuantumCircuit(2)
     circuit.ry(0.7, 0)

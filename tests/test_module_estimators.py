@@ -439,6 +439,7 @@ def test_values_that_are_not_finite_are_not_sent():
     assert estimator.jobs == []
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("gradient", ["param-shift", ("spsa", {"seed": 1})])
 def test_modules_on_estimators_copy_and_pickle(gradient):
     model = module(StatevectorEstimator(), gradient, pass_manager=scattered())

@@ -111,7 +111,7 @@ def observables(circuit: QuantumCircuit) -> list[SparsePauliOp]:
 
 
 @pytest.mark.parametrize("build", CASES)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(9)
 def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     """Errors of conditional gates strike where the condition holds, and nowhere else."""
     circuit = build()

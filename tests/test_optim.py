@@ -285,7 +285,7 @@ def test_samples_of_the_metric_average_to_it() -> None:
     torch.testing.assert_close(total / 600, metric_tensor(module), atol=0.1, rtol=0)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("sampled", [False, True])
 def test_it_learns_from_values_alone(sampled: bool) -> None:
     circuit = real_amplitudes(2, reps=1)

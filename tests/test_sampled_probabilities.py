@@ -94,6 +94,7 @@ def test_spsa_copies_and_pickles() -> None:
         assert other(INPUTS).shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_a_module_follows_a_recalibration(caplog: Any) -> None:
     with hardware.connect("fake_manila", shots=100, seed_simulator=1) as device:
         made = module(sampler=device.sampler, pass_manager=device.pass_manager, gradient="auto")

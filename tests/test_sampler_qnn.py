@@ -114,6 +114,7 @@ def test_shapes(shape: tuple[int, ...], input_gradients: bool, exact: bool) -> N
     assert by_x.shape == (*lead, 2, 4, 2) if input_gradients else by_x is None
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("exact", [True, False])
 def test_no_inputs_no_weights_or_neither(exact: bool) -> None:
     case = random_case(3)

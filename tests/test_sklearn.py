@@ -150,6 +150,7 @@ def test_noise_and_estimators() -> None:
     assert "param-shift" in repr(exact.network_.quantum)
 
 
+@pytest.mark.slow
 def test_regression_scales_targets_back() -> None:
     x = np.linspace(-1.5, 1.5, 60)[:, None]
     target = 1000 + 50 * np.sin(2 * x[:, 0])
