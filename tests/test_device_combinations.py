@@ -91,6 +91,7 @@ def test_the_budget_of_a_forecast_is_enough_and_one_execution_less_is_not() -> N
 # Sessions and budgets ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_wall_clock_of_a_session_ends_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is billed while it waits: its seconds count before each submission, and after a resume."""
     import qiskit_ibm_runtime

@@ -46,6 +46,7 @@ def test_values_on_a_simulator_agree_with_statevector(estimator, mode):
         assert device.usage.jobs == 1
 
 
+@pytest.mark.slow
 def test_values_on_a_fake_device_are_near_and_noisy():
     with hardware.connect("fake_manila", shots=4096, seed_simulator=3, seed_transpiler=1) as device:
         data = device.estimator.run([pub_for(device, POINTS)]).result()[0].data

@@ -43,7 +43,7 @@ def test_every_method_has_a_row() -> None:
     assert set(ROWS) == set(MITIGATION_METHODS)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     options, pubs = ROWS[method]
