@@ -130,8 +130,8 @@ def test_a_state_of_another_mitigation_is_refused(tmp_path: Path) -> None:
         mitigated(device.estimator, ("rem", "cdr"))
     with hardware.resume(tmp_path / "run.journal", service=service) as device:
         estimator = mitigated(device.estimator, ("rem",))
-        with pytest.raises(QtmError, match="number 1 was 'cdr' and is now 'zne'"):
-            mitigated(estimator, ("zne",))
+        with pytest.raises(QtmError, match="number 1 was 'cdr' and is now 'real-time-cdr'"):
+            mitigated(estimator, ("real-time-cdr",))
 
 
 @pytest.mark.thinned(3)
