@@ -322,6 +322,7 @@ class Deadly(Executor):
         return self.pool.submit(*((die, function) if self.calls == self.victim else (function,)), *args)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("victim", [1, 2, 4, 5, 8])  # 1 .. 4 are forward, 5 .. 8 backward
 def test_a_worker_that_dies_is_an_error(victim):
     executor = Deadly(victim)
