@@ -96,6 +96,27 @@ def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
     torch.testing.assert_close(again, gradient, atol=10 * TOLERANCE[dtype], rtol=0)
 
 
+@each_dtype
+@pytest.mark.parametrize("make", [efficient_su2, real_amplitudes])
+@pytest.mark.parametrize("tile_bits", [6, 7])
+def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, tile_bits, make, dtype):
+    """In the interpreter a program holds many tiles; on a GPU it is one, and what is the same for all is a scalar."""
+    monkeypatch.setitem(launch._PROGRAM_BITS, "cpu", launch._PROGRAM_BITS["cuda"])
+    made = make(7, reps=1)
+    at = values(made, 2)
+    simulated = simulation(made, expectation(made, 8), dtype, tile_bits)
+    angles, prepared = arguments(simulated, at)
+    found, kept = simulated.engine.forward(angles, prepared, keep=True)
+    cotangent = torch.ones_like(found)
+    reference = on_cpu(made, expectation(made, 8))
+    np.testing.assert_allclose(found.cpu(), reference.values(at), atol=TOLERANCE[dtype])
+    gradient, _ = simulated.engine.vjp(angles, prepared, cotangent, kept)
+    slope = reference.engine.vjp(angles.cpu(), [p.cpu() for p in prepared], cotangent.cpu())[0]
+    np.testing.assert_allclose(gradient.cpu(), slope, atol=10 * TOLERANCE[dtype])
+    (batch,) = next(iter(simulated.engine._compiled.values())).batches
+    assert batch.sweeps.unit_bits == 0
+
+
 def test_derivatives_agree_with_finite_differences():
     made = random_circuit(2, 5, 16, UNITARY)
     simulated = simulation(made, expectation(made), tile_bits=3)
@@ -283,14 +304,34 @@ def test_passes_of_tiles_measure_few_strings_at_a_time():
     plan = schedule(program_of(made, output), 4)
     counts = [one.last_string - one.first_string for one in plan.passes]
     assert sum(counts) == 200 and max(counts) <= MAX_SUMS < 199
+    assert any(one.last == one.first for one in plan.passes)  # these leave the states where they are
     simulated, at = simulation(made, output, tile_bits=4), values(made, 1)
     np.testing.assert_allclose(simulated.values(at), on_cpu(made, output).values(at), atol=1e-9)
     angles, prepared = arguments(simulated, at)
     cotangent = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
     slope = on_cpu(made, output).engine.vjp(angles.cpu(), [], cotangent)[0]
-    torch.testing.assert_close(
-        simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE))[0].cpu(), slope, atol=1e-8, rtol=0
-    )
+    _, kept = simulated.engine.forward(angles, prepared, keep=True)
+    found = simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE), kept)[0]
+    torch.testing.assert_close(found.cpu(), slope, atol=1e-8, rtol=0)
+    moved = simulated.engine.traffic(1, DEVICE)[0]
+    assert moved.forward < moved.both < (7 * len(plan.passes) - 4) * 2**plan.num_bits * 16
+
+
+def test_sign_tables_give_parities_of_amplitudes():
+    """What a kernel makes of a row is the parity of an amplitude and the mask."""
+    n = 8
+    output = Expectation(coerce_observables([ising(n)], n))
+    plan = schedule(program_of(efficient_su2(n, reps=2), output), 7)
+    operations, strings, low_bits = plan.operation_table(5), plan.string_table(5), 5
+    for one in plan.passes:
+        index, bases, places = plan.tile_index(one), plan.tile_bases(one), np.arange(128)
+        amplitudes = index[None] ^ bases[:, None]
+        rows = [*operations[one.first : one.last], *strings[one.first_string : one.last_string]]
+        for _, local, mask, word in rows:
+            low = np.bitwise_count(places & 31 & local) & 1
+            high = int(word) >> (places >> low_bits) & 1
+            by_base = np.bitwise_count(bases & mask)[:, None] & 1
+            np.testing.assert_array_equal(low ^ high ^ by_base, np.bitwise_count(amplitudes & mask) & 1)
 
 
 # Modules
