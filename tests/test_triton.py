@@ -386,6 +386,17 @@ def test_training_steps_agree_with_the_cpu():
     torch.testing.assert_close(made.variational.cpu(), other.variational, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
+def test_a_compiled_module_has_one_graph():
+    made = module().double()
+    inputs = torch.rand(2, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    found = []
+    for call in (made, torch.compile(made, backend="aot_eager", fullgraph=True)):
+        values = call(inputs)
+        found.append((values, *torch.autograd.grad(values.square().sum(), (inputs, made.variational))))
+    torch.testing.assert_close(*found, atol=1e-12, rtol=0)
+
+
 def test_autocast_is_left_alone():
     made = module()
     inputs = torch.rand(2, 3, device=DEVICE)
@@ -476,16 +487,43 @@ class Elsewhere(torch.Tensor):
     is_cpu = False
 
 
-@pytest.mark.parametrize(("value", "message"), [(float("nan"), "is nan in sample 1"), (1e20, "beyond 7.04e")])
-def test_angles_on_a_gpu_are_looked_at_there(value, message, monkeypatch):
+MEANINGLESS = [(float("nan"), "is nan in sample 1"), (float("inf"), "is inf in sample 1"), (1e20, "beyond 7.04e")]
+
+
+@pytest.mark.parametrize(("value", "message"), MEANINGLESS)
+@pytest.mark.parametrize("has_nan", [True, False])
+def test_a_cpu_waits_for_angles_of_a_gpu_only_where_it_must(value, message, has_nan, monkeypatch):
+    """An engine that gives NaN is not checked outside of anomaly mode; others are, there."""
     method = settings_of()._method(torch.float64, "cuda")
     angles = torch.zeros(2, 4, dtype=torch.float64)
     monkeypatch.setattr(adjoint, "check_angles", lambda *_: pytest.fail("angles came to the CPU"))
     method._check_angles(angles.as_subclass(Elsewhere))
-    monkeypatch.undo()
     angles[1, 2] = value
-    with pytest.raises(qtm.ParameterError, match=message):
+    method._check_angles(angles.as_subclass(Elsewhere))
+    monkeypatch.undo()
+    monkeypatch.setattr(method.simulation.engine, "gives_nan", has_nan)
+    with torch.autograd.set_detect_anomaly(has_nan), pytest.raises(qtm.ParameterError, match=message):
         method._check_angles(angles.as_subclass(Elsewhere))
+
+
+@pytest.mark.parametrize("value", [value for value, _ in MEANINGLESS])
+@pytest.mark.parametrize("output", [Expectation(coerce_observables(["ZZ"], 2)), Probabilities((0, 1)), State()])
+def test_angles_that_mean_nothing_give_nan(output, value):
+    """In the sample with such an angle, also where only the phase of the state depends on it."""
+    made = QuantumCircuit(2)
+    made.rz(ParameterVector("p", 1)[0], 0)
+    made = made.compose(real_amplitudes(2, reps=1))
+    simulated = simulation(made, output)
+    engine, number = simulated.engine, list(made.parameters)
+    for parameter in number if isinstance(output, State) else number[1:]:
+        angles, prepared = arguments(simulated, np.full((2, 5), 0.3))
+        given = torch.full((5,), 0.3, dtype=torch.float64)
+        given[number.index(parameter)] = value
+        angles[1] = simulated.angles.torch(None, given, 1)[0].to(DEVICE)
+        found, kept = engine.forward(angles, prepared, keep=True)
+        assert not found[0].isnan().any() and found[1].isnan().all()
+        slope, _ = engine.vjp(angles, prepared, torch.ones_like(found), kept)
+        assert not slope[0].isnan().any() and slope[1].isnan().any()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "hpu:0"])

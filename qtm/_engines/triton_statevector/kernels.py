@@ -9,8 +9,8 @@ those of half the angle:
     about i X^x Z^w:  p_i <- c p_i - (-1)^popcount(i & w) s p_{i ^ x}
     about Z^w:        p_i <- (c - i (-1)^popcount(i & w) s) p_i
 
-The machine code for NVIDIA's compute capability 9.0 (Triton 3.7.1, complex64, tiles of 2^11 amplitudes, 256 threads of 8
-amplitudes each) was counted, with ``benchmarks/count_kernels.py``; it was not timed:
+The machine code for NVIDIA's compute capability 9.0 (Triton 3.7.1, complex64, tiles of 2^11 amplitudes, 256 threads of
+8 amplitudes each) was counted, with ``benchmarks/count_kernels.py``; it was not timed:
 
     for each amplitude               `evolve`                   `pull_back`
     memory, a pass                   16 bytes                   32 bytes
@@ -22,9 +22,9 @@ amplitudes each) was counted, with ``benchmarks/count_kernels.py``; it was not t
 
 No register is spilled, warps read 128 neighbouring bytes, and exchanges have no bank conflicts: partners of 32
 neighbours are 32 neighbours. An H200 moves 4.8e12 bytes and executes 33.5e12 instructions of threads in a second (67
-TFLOP/s). So an amplitude takes at least 3.3 ps for the traffic of a pass of `evolve`, and 0.57 ps for a rotation: from 6
-rotations a pass on, instructions are the limit, not memory. Passes of circuits with 22 qubits hold 20 to 60 operations
-and reach at most a fifth of the bandwidth, but a pass for every operation would take 3.3 ps for each.
+TFLOP/s). So an amplitude takes at least 3.3 ps for the traffic of a pass of `evolve`, and 0.57 ps for a rotation: from
+6 rotations a pass on, instructions are the limit, not memory. Passes of circuits with 22 qubits hold 20 to 60
+operations and reach at most a fifth of the bandwidth, but a pass for every operation would take 3.3 ps for each.
 
 Imported where Triton is at hand only. With the environment variable ``TRITON_INTERPRET=1``, set before, Triton's
 interpreter runs these kernels on the CPU, with NumPy.
@@ -311,7 +311,7 @@ def pull_back(
             tl.store(adjoint + at + amplitudes, a_im, mask=live)
 
 
-@triton.jit(do_not_specialize=["samples", "angles", "columns", "longest"])
+@triton.jit(do_not_specialize=["samples", "angles", "columns", "longest", "largest"])
 def half_angles(
     values,  # (samples, angles)
     start,  # (columns + 1,)
@@ -324,9 +324,10 @@ def half_angles(
     angles,
     columns,
     longest,  # terms of the longest column
+    largest,  # angle in radians
     BLOCK: tl.constexpr,
 ):
-    """Cosine and sine of half of each offset plus its terms.
+    """Cosine and sine of half of each offset plus its terms, NaN where an angle is not finite or beyond the largest.
 
     Sine and cosine are taken of every term: a sum with a large angle would lose the digits of the others.
     """
@@ -341,8 +342,9 @@ def half_angles(
         term = begin + step
         inside = term < end
         angle = tl.load(
-            values + (number // columns) * angles + tl.load(source + term, mask=inside, other=0), mask=inside
+            values + (number // columns) * angles + tl.load(source + term, mask=inside, other=0), mask=inside, other=0.0
         )
+        angle = tl.where(tl.abs(angle) <= largest, angle, float("nan"))
         half = tl.where(inside, angle.to(tl.float64) * tl.load(coefficient + term, mask=inside, other=0.0), 0.0)
         term_c = tl.cos(half)
         term_s = tl.sin(half)
