@@ -214,7 +214,7 @@ class QuantumModule(CircuitModule):
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
-            ParameterError: a value is NaN or infinite.
+            ParameterError: a value is NaN or infinite; with state vectors on a GPU the outputs are NaN instead.
             DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """

@@ -86,6 +86,9 @@ class Engine(ABC):
     """A circuit compiled for one output. Reusable, thread-safe, and picklable."""
 
     output: Output
+    gives_nan: bool = (
+        False  # whether outputs of angles beyond `LARGEST_ANGLE` are NaN, so that a GPU need not check them
+    )
 
     @abstractmethod
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:

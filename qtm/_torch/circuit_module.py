@@ -42,8 +42,7 @@ class CircuitModule(nn.Module):
         """The same, traceable: one operator if torch is compiling."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
-        on_cpu = sets[0].is_cpu  # the operators are for the CPU
-        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0 or not on_cpu:
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
             return torch.compiler.disable(self._values_at)(inputs, sets)
         # Imported here: defining an operator takes time, and most processes compile nothing.
         from qtm._torch.operators import outputs
