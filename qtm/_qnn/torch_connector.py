@@ -134,7 +134,8 @@ class TorchConnector(nn.Module):
         """
         inputs, lead = self._inputs(input_data)
         if not self._sparse:
-            return self._outputs(inputs, self.weight).reshape(*lead, *self._neural_network.output_shape)
+            values, shape = self._outputs(inputs, self.weight), (*lead, *self._neural_network.output_shape)
+            return values if values.shape == shape else values.reshape(shape)
         weights = _SparseGradient.apply(self.weight)
         inputs = _SparseGradient.apply(inputs) if inputs.requires_grad and inputs.is_leaf else inputs
         return self._outputs(inputs, weights).reshape(*lead, *self._neural_network.output_shape).to_sparse()
@@ -148,11 +149,14 @@ class TorchConnector(nn.Module):
         return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
-        here = flat.to("cpu", weights.dtype if weights.numel() or not flat.is_floating_point() else flat.dtype)
+        by = inputs.requires_grad, weights.requires_grad
+        if inputs.ndim != 2:
+            inputs = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
+        if inputs.is_cpu and weights.is_cpu and inputs.dtype is weights.dtype:  # nothing to convert: the usual case
+            return expectation_values(self._method(dtype_of([weights], inputs)), inputs, [weights], len(inputs), by)
+        here = inputs.to("cpu", weights.dtype if weights.numel() or not inputs.is_floating_point() else inputs.dtype)
         fixed = weights.to("cpu", here.dtype)
         method = self._method(dtype_of([fixed], here))
-        by = inputs.requires_grad, weights.requires_grad
         return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
