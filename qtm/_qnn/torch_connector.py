@@ -114,16 +114,7 @@ class TorchConnector(nn.Module):
     @property
     def execution(self) -> str:
         """How outputs are computed: "fast" by qtm's simulator, "network" by the network's own methods."""
-        if self._forced is not None:
-            return self._forced
-        if not _is_ideal(self._neural_network):
-            return "network"
-        try:
-            self._simulated()
-        except QtmError as error:
-            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
-            return "network"
-        return "fast"
+        return "network" if self._chosen() is None else "fast"
 
     def forward(self, input_data: Any = None) -> Tensor:
         """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; no argument if there are no inputs.
@@ -160,9 +151,22 @@ class TorchConnector(nn.Module):
         return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
-        if self.execution == "fast":
-            return self._simulated().exact_method(complex_name(dtype))
-        return ExternalNetwork(self._neural_network)
+        simulated = self._chosen()
+        return (
+            ExternalNetwork(self._neural_network) if simulated is None else simulated.exact_method(complex_name(dtype))
+        )
+
+    def _chosen(self) -> QuantumNetwork | None:
+        """The network to simulate; None where the user's own methods compute."""
+        if self._forced == "fast":
+            return self._simulated()
+        if self._forced == "network" or not _is_ideal(self._neural_network):
+            return None
+        try:
+            return self._simulated()
+        except QtmError as error:
+            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
+            return None
 
     def _simulated(self) -> QuantumNetwork:
         """The equivalent network of qtm, which can be simulated."""
