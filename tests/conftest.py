@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -92,12 +92,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
-    """A test that asks for a package that this Python cannot have is skipped: mitiq stops at Python 3.12."""
+    """A test that asks for mitiq is skipped where there is none: it stops at Python 3.12."""
     try:
         return (yield)
     except MissingPackage as error:
         missing = getattr(error.__cause__, "name", None) or ""
-        if not missing or find_spec(missing.partition(".")[0]) is not None:
+        if missing.partition(".")[0] != "mitiq" or sys.version_info < (3, 13):
             raise
         pytest.skip(str(error))
 

@@ -207,7 +207,7 @@ from qtm._engines.statevector import sweeps, tiling
 tiling.WORTH_A_TEAM = 0
 ansatz = real_amplitudes(8, reps=2)
 module = QuantumModule(ansatz, None, ansatz.parameters, seed_init=0, num_threads_forward=2, num_threads_backward=2)
-expected, kernel = module(), sweeps._EVALUATE
+expected, kernel = module(), sweeps.EVALUATE
 
 def interrupted(kind, *args):
     if threading.current_thread() is threading.main_thread():
@@ -219,12 +219,12 @@ class Interrupted:
     def for_kind(self, *kind):
         return partial(interrupted, kind)
 
-sweeps._EVALUATE = Interrupted()
+sweeps.EVALUATE = Interrupted()
 try:
     module()
 except KeyboardInterrupt:
     print("interrupted", end=" ")
-sweeps._EVALUATE = kernel
+sweeps.EVALUATE = kernel
 print(bool((module() == expected).all()))
 """
 

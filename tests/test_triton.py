@@ -97,6 +97,27 @@ def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
     torch.testing.assert_close(again, gradient, atol=10 * TOLERANCE[dtype], rtol=0)
 
 
+@each_dtype
+@pytest.mark.parametrize("make", [efficient_su2, real_amplitudes])
+@pytest.mark.parametrize("tile_bits", [6, 7])
+def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, tile_bits, make, dtype):
+    """In the interpreter a program holds many tiles; on a GPU it is one, and what is the same for all is a scalar."""
+    monkeypatch.setitem(launch._PROGRAM_BITS, "cpu", launch._PROGRAM_BITS["cuda"])
+    made = make(7, reps=1)
+    at = values(made, 2)
+    simulated = simulation(made, expectation(made, 8), dtype, tile_bits)
+    angles, prepared = arguments(simulated, at)
+    found, kept = simulated.engine.forward(angles, prepared, keep=True)
+    cotangent = torch.ones_like(found)
+    reference = on_cpu(made, expectation(made, 8))
+    np.testing.assert_allclose(found.cpu(), reference.values(at), atol=TOLERANCE[dtype])
+    gradient, _ = simulated.engine.vjp(angles, prepared, cotangent, kept)
+    slope = reference.engine.vjp(angles.cpu(), [p.cpu() for p in prepared], cotangent.cpu())[0]
+    np.testing.assert_allclose(gradient.cpu(), slope, atol=10 * TOLERANCE[dtype])
+    (batch,) = next(iter(simulated.engine._compiled.values())).batches
+    assert batch.sweeps.unit_bits == 0
+
+
 def test_derivatives_agree_with_finite_differences():
     made = random_circuit(2, 5, 16, UNITARY)
     simulated = simulation(made, expectation(made), tile_bits=3)
@@ -290,14 +311,34 @@ def test_passes_of_tiles_measure_few_strings_at_a_time():
     plan = schedule(program_of(made, output), 4)
     counts = [one.last_string - one.first_string for one in plan.passes]
     assert sum(counts) == 200 and max(counts) <= MAX_SUMS < 199
+    assert any(one.last == one.first for one in plan.passes)  # these leave the states where they are
     simulated, at = simulation(made, output, tile_bits=4), values(made, 1)
     np.testing.assert_allclose(simulated.values(at), on_cpu(made, output).values(at), atol=1e-9)
     angles, prepared = arguments(simulated, at)
     cotangent = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
     slope = on_cpu(made, output).engine.vjp(angles.cpu(), [], cotangent)[0]
-    torch.testing.assert_close(
-        simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE))[0].cpu(), slope, atol=1e-8, rtol=0
-    )
+    _, kept = simulated.engine.forward(angles, prepared, keep=True)
+    found = simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE), kept)[0]
+    torch.testing.assert_close(found.cpu(), slope, atol=1e-8, rtol=0)
+    moved = simulated.engine.traffic(1, DEVICE)[0]
+    assert moved.forward < moved.both < (7 * len(plan.passes) - 4) * 2**plan.num_bits * 16
+
+
+def test_sign_tables_give_parities_of_amplitudes():
+    """What a kernel makes of a row is the parity of an amplitude and the mask."""
+    n = 8
+    output = Expectation(coerce_observables([ising(n)], n))
+    plan = schedule(program_of(efficient_su2(n, reps=2), output), 7)
+    operations, strings, low_bits = plan.operation_table(5), plan.string_table(5), 5
+    for one in plan.passes:
+        index, bases, places = plan.tile_index(one), plan.tile_bases(one), np.arange(128)
+        amplitudes = index[None] ^ bases[:, None]
+        rows = [*operations[one.first : one.last], *strings[one.first_string : one.last_string]]
+        for _, local, mask, word in rows:
+            low = np.bitwise_count(places & 31 & local) & 1
+            high = int(word) >> (places >> low_bits) & 1
+            by_base = np.bitwise_count(bases & mask)[:, None] & 1
+            np.testing.assert_array_equal(low ^ high ^ by_base, np.bitwise_count(amplitudes & mask) & 1)
 
 
 # Modules
@@ -352,6 +393,17 @@ def test_training_steps_agree_with_the_cpu():
             one(inputs.to(one.variational.device)).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(made.variational.cpu(), other.variational, atol=1e-9, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_module_has_one_graph():
+    made = module().double()
+    inputs = torch.rand(2, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    found = []
+    for call in (made, torch.compile(made, backend="aot_eager", fullgraph=True)):
+        values = call(inputs)
+        found.append((values, *torch.autograd.grad(values.square().sum(), (inputs, made.variational))))
+    torch.testing.assert_close(*found, atol=1e-12, rtol=0)
 
 
 def test_autocast_is_left_alone():
@@ -444,16 +496,43 @@ class Elsewhere(torch.Tensor):
     is_cpu = False
 
 
-@pytest.mark.parametrize(("value", "message"), [(float("nan"), "is nan in sample 1"), (1e20, "beyond 7.04e")])
-def test_angles_on_a_gpu_are_looked_at_there(value, message, monkeypatch):
+MEANINGLESS = [(float("nan"), "is nan in sample 1"), (float("inf"), "is inf in sample 1"), (1e20, "beyond 7.04e")]
+
+
+@pytest.mark.parametrize(("value", "message"), MEANINGLESS)
+@pytest.mark.parametrize("has_nan", [True, False])
+def test_a_cpu_waits_for_angles_of_a_gpu_only_where_it_must(value, message, has_nan, monkeypatch):
+    """An engine that gives NaN is not checked outside of anomaly mode; others are, there."""
     method = settings_of()._method(torch.float64, "cuda")
     angles = torch.zeros(2, 4, dtype=torch.float64)
     monkeypatch.setattr(adjoint, "check_angles", lambda *_: pytest.fail("angles came to the CPU"))
     method._check_angles(angles.as_subclass(Elsewhere))
-    monkeypatch.undo()
     angles[1, 2] = value
-    with pytest.raises(qtm.ParameterError, match=message):
+    method._check_angles(angles.as_subclass(Elsewhere))
+    monkeypatch.undo()
+    monkeypatch.setattr(method.simulation.engine, "gives_nan", has_nan)
+    with torch.autograd.set_detect_anomaly(has_nan), pytest.raises(qtm.ParameterError, match=message):
         method._check_angles(angles.as_subclass(Elsewhere))
+
+
+@pytest.mark.parametrize("value", [value for value, _ in MEANINGLESS])
+@pytest.mark.parametrize("output", [Expectation(coerce_observables(["ZZ"], 2)), Probabilities((0, 1)), State()])
+def test_angles_that_mean_nothing_give_nan(output, value):
+    """In the sample with such an angle, also where only the phase of the state depends on it."""
+    made = QuantumCircuit(2)
+    made.rz(ParameterVector("p", 1)[0], 0)
+    made = made.compose(real_amplitudes(2, reps=1))
+    simulated = simulation(made, output)
+    engine, number = simulated.engine, list(made.parameters)
+    for parameter in number if isinstance(output, State) else number[1:]:
+        angles, prepared = arguments(simulated, np.full((2, 5), 0.3))
+        given = torch.full((5,), 0.3, dtype=torch.float64)
+        given[number.index(parameter)] = value
+        angles[1] = simulated.angles.torch(None, given, 1)[0].to(DEVICE)
+        found, kept = engine.forward(angles, prepared, keep=True)
+        assert not found[0].isnan().any() and found[1].isnan().all()
+        slope, _ = engine.vjp(angles, prepared, torch.ones_like(found), kept)
+        assert not slope[0].isnan().any() and slope[1].isnan().any()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "hpu:0"])

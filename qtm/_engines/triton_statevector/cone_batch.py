@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qtm._circuit.causal_cone import Cone
+from qtm._circuit.expressions import LARGEST_ANGLE
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.options import Options
 from qtm._engines.statevector.prepared_rows import PreparedRows
@@ -96,6 +97,7 @@ class ConeBatch:
         launch.launch_elements(
             launch.kernels().half_angles, rows * slots, self.device, angles.contiguous(), *self._half_angles,
             cosine, sine, len(angles), angles.shape[1], slots * len(self.cones), self._longest,
+            LARGEST_ANGLE,
         )  # fmt: skip
         return Turns(cosine, sine)
 

@@ -81,6 +81,8 @@ class TritonStateVector(SimulationMethod):
 class TritonEngine(Engine):
     """A circuit compiled for the Triton kernels; its tables are made for each device on which it is called."""
 
+    gives_nan = True
+
     def __init__(self, method: TritonStateVector, circuit: FlatCircuit, output: Output, options: Options) -> None:
         self.method, self.circuit, self.output, self.options = method, circuit, output, options
         self._compiled: dict[torch.device, Compiled] = {}

@@ -81,14 +81,22 @@ def unit_bits(tile_bits: int, device: torch.device) -> int:
     return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
 
 
+def thread_bits(bits: int) -> int:
+    """log2 of the threads of a program that holds 2**bits amplitudes, or of those that have one."""
+    return min(_warps(bits).bit_length() + _WARP.bit_length() - 2, bits)
+
+
+def _warps(bits: int) -> int:
+    return min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
+
+
 def launch_tiles(
     kernel: Any, programs: int, bits: int, device: torch.device, *arguments: Any, **constants: Any
 ) -> None:
     """Run a kernel whose programs hold 2**bits amplitudes each."""
-    warps = min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
     if programs:
         with _ready(device):
-            kernel[(programs,)](*arguments, **constants, num_warps=warps)
+            kernel[(programs,)](*arguments, **constants, num_warps=_warps(bits))
 
 
 def launch_elements(kernel: Any, elements: int, device: torch.device, *arguments: Any) -> None:
