@@ -59,6 +59,9 @@ class Sweeps:
         self.unit_bits = launch.unit_bits(plan.tile_bits, device)
         self.row_bytes = self.parts * self.amplitudes * real.itemsize
         self.thread_bits = launch.thread_bits(plan.tile_bits + self.unit_bits)
+        sums = MAX_SUMS * self.tiles if self.tiles > 1 else len(plan.slots) + len(plan.string_masks)
+        # Of a row: the state, the adjoint state, and sums by tile; those of a pass, and the totals.
+        self.working_bytes = 2 * self.row_bytes + 2 * sums * real.itemsize
         self._operations, self._groups = self._table(plan.operation_table(self.thread_bits)), self._table(plan.groups)
         self._masks = self._table(plan.string_table(self.thread_bits))
         self._empty = torch.zeros(1, dtype=real, device=device)
