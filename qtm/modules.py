@@ -224,7 +224,7 @@ class QuantumModule(CircuitModule):
                 inputs = inputs.detach()
         elif self.input_size:
             raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-        own: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        own = self._own_sets()
         if self.trained_noise is not None:
             own.append(self.trained_noise.values().to(own[0].dtype))
         inputs, sets = same_dtype(inputs, own)
@@ -242,7 +242,7 @@ class QuantumModule(CircuitModule):
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
         else:
-            values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
+            values = expectation_values(method, inputs, sets, inputs.shape[0], (inputs.requires_grad, *by_sets))
         return values if self._is_real else _with_phase(method, values, inputs, sets)
 
     def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:

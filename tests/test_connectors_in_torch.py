@@ -95,6 +95,7 @@ def test_create_graph_gives_second_derivatives() -> None:
     assert layer.weight.grad.abs().max() > 1e-3  # through the weights, too
 
 
+@pytest.mark.slow
 def test_create_graph_is_refused_where_the_network_computes() -> None:
     layer = TorchConnector(network(peer, "default"), WEIGHTS, execution="network")
     x = torch.randn(3, 2, requires_grad=True)
@@ -106,7 +107,7 @@ def test_create_graph_is_refused_where_the_network_computes() -> None:
 @each_package
 @pytest.mark.parametrize("execution", ["fast", "network"])
 @pytest.mark.parametrize("kind", ["observables", "pairs"])
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 def test_torch_func(package: Any, kind: str, execution: str) -> None:
     layer = TorchConnector(network(package, kind), WEIGHTS, execution=execution).double()
     weights = layer.weight.detach()

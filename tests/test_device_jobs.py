@@ -54,7 +54,7 @@ PASSING = [ConnectionResetError("reset"), requests.ConnectionError("gone"), http
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("moment", ["submit", "answer", "result", "jobs"])
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(10)
 def test_transient_failures_are_retried_and_nothing_is_submitted_twice(service, fault, moment):
     service.faults = {moment: [fault], "answer": [fault]}  # the answer that is lost: the job was accepted
     with on_mock(service) as device:
@@ -101,6 +101,7 @@ def test_a_failed_job_is_named_and_a_resumed_run_submits_it_anew(service, tmp_pa
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -118,6 +119,7 @@ def test_unusable_results_are_refused_by_job_id(service, spoil, message):
             job.result()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_midway_keeps_what_was_paid_for(service, tmp_path):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal, max_circuits_per_job=2) as device:
@@ -136,6 +138,7 @@ def test_a_run_that_fails_midway_keeps_what_was_paid_for(service, tmp_path):
     assert len(service.submitted()) == 4
 
 
+@pytest.mark.slow
 def test_after_closing_the_usage_can_be_read_and_nothing_submitted(service):
     with on_mock(service) as device:
         pub = pub_for(device, POINTS)
@@ -186,6 +189,7 @@ def test_an_unfetched_job_is_fetched_by_its_id(service, tmp_path):
     assert f"job {job_id}" in service.asked and len(service.submitted()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_repeat_itself_gets_an_error(service, tmp_path, caplog):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal) as device:

@@ -169,6 +169,7 @@ def test_a_session_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None
     assert opened[0]["max_time"] == 91
 
 
+@pytest.mark.slow
 def test_the_remaining_time_of_the_plan_is_compared_before_the_first_job(tmp_path: Any) -> None:
     service = MockService(tmp_path / "service")
     circuit = ansatz()
@@ -192,6 +193,7 @@ def test_the_remaining_time_of_the_plan_is_compared_before_the_first_job(tmp_pat
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_the_budget(tmp_path: Any) -> None:
     service = MockService(tmp_path / "service")
     circuit = ansatz()
@@ -233,6 +235,7 @@ def test_the_wall_clock_of_a_session_counts(tmp_path: Any, monkeypatch: pytest.M
         assert device.usage.seconds == 44.0 and isa is not None
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for(tmp_path: Any, caplog: Any) -> None:
     service = MockService(tmp_path / "service")
     message = "You have reached the limit of 3 pending jobs. Please wait for a job to complete"
@@ -319,6 +322,7 @@ def test_recalibrating_reaches_modules_and_mitigation(monkeypatch: pytest.Monkey
 OPTIONS: dict[str, dict[str, Any]] = {"pec": {"noise": 0.05, "num_samples": 5}}
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 @pytest.mark.parametrize("twice", [False, True])
 def test_the_forecast_is_what_is_run(method: str, twice: bool) -> None:

@@ -73,6 +73,7 @@ def test_a_dry_run_samples_the_state_itself(name: str) -> None:
     np.testing.assert_allclose(frequencies(result), probabilities(), atol=5 / np.sqrt(SHOTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["executor", "v2"])
 def test_a_wide_device_is_sampled_with_its_noise(kind: str) -> None:
     settings: dict[str, Any] = {"estimator": kind, "shots": SHOTS, "seed_simulator": 3, "seed_transpiler": 1}
@@ -82,6 +83,7 @@ def test_a_wide_device_is_sampled_with_its_noise(kind: str) -> None:
     assert 5 / np.sqrt(SHOTS) < error < 0.25
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ() -> None:
     def shots() -> list[np.ndarray]:
         with hardware.connect("aer", shots=200, seed_simulator=9, seed_transpiler=1) as device:
@@ -93,6 +95,7 @@ def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ() -> None:
     assert (first[0] != first[1]).any()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_answered_from_the_journal(tmp_path: Path) -> None:
     service, path = MockService(tmp_path / "service"), tmp_path / "run.journal"
 

@@ -55,6 +55,7 @@ def test_plain_torch_computes_the_same(name, monkeypatch):
     assert [(row.status, row.note) for row in rows] == [("ok", "")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(launch.refusal() is not None, reason=f"method 'triton' {launch.refusal()}")
 @pytest.mark.parametrize(
     ("constants", "statuses"),

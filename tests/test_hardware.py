@@ -33,6 +33,7 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(_jobs, "SETTLE_SECONDS", 0.0)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("estimator", ["executor", "v2"])
 @pytest.mark.parametrize("mode", ["session", "batch", "job"])
 def test_values_on_a_simulator_agree_with_statevector(estimator, mode):
@@ -45,12 +46,14 @@ def test_values_on_a_simulator_agree_with_statevector(estimator, mode):
         assert device.usage.jobs == 1
 
 
+@pytest.mark.slow
 def test_values_on_a_fake_device_are_near_and_noisy():
     with hardware.connect("fake_manila", shots=4096, seed_simulator=3, seed_transpiler=1) as device:
         data = device.estimator.run([pub_for(device, POINTS)]).result()[0].data
     assert np.abs(data.evs - exact(POINTS)).max() < 0.15
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ():
     def values():
         with hardware.connect(MANILA, shots=256, seed_simulator=9, seed_transpiler=1, options=UNMITIGATED) as device:
@@ -210,6 +213,7 @@ def test_a_budget_of_executions_stops_before_the_submission():
         assert device.usage.executions == 1600 and device.usage.jobs == 2
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_counts_what_the_service_charged(service):
     with on_mock(service, max_seconds=6.0) as device:
         pub = pub_for(device, POINTS)

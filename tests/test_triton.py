@@ -76,6 +76,7 @@ def ising(n: int) -> SparsePauliOp:
 # Values and derivatives
 
 
+@pytest.mark.thinned(11)
 @each_dtype
 @pytest.mark.parametrize(("n", "tile_bits"), [(5, 3), (6, 2), (7, 5), (8, 6), (8, 11)])
 def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
@@ -127,6 +128,7 @@ def test_derivatives_agree_with_finite_differences():
     np.testing.assert_allclose(gradient, np.einsum("bm,bmk->bk", cotangent, slopes), atol=1e-7)
 
 
+@pytest.mark.thinned(4)
 @each_dtype
 @pytest.mark.parametrize("tile_bits", [3, 11])
 def test_real_states_have_one_part(tile_bits, dtype):
@@ -147,6 +149,7 @@ def test_real_states_have_one_part(tile_bits, dtype):
     assert not batch.plan.is_complex and batch.sweeps.parts == 1
 
 
+@pytest.mark.thinned(8)
 @each_dtype
 @pytest.mark.parametrize("tile_bits", [3, 11])
 @pytest.mark.parametrize("batch", [1, 3])
@@ -179,6 +182,7 @@ def states_of(made, at) -> np.ndarray:
     return np.array([Statevector(made.assign_parameters(dict(zip(parameters, row, strict=True)))).data for row in at])
 
 
+@pytest.mark.thinned(4)
 @each_dtype
 @pytest.mark.parametrize("make", [lambda: random_circuit(3, 5, 14, UNITARY), lambda: real_amplitudes(4, reps=1)])
 def test_states_and_probabilities_in_tiles(make, dtype):
@@ -203,6 +207,7 @@ def test_outcomes_that_no_amplitude_reaches():
     np.testing.assert_allclose(simulation(made, Probabilities((0, 1, 2))).values(at), wanted, atol=1e-12)
 
 
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("tile_bits", [2, 11])
 @pytest.mark.parametrize("output", [Probabilities((1, 2)), State(), None], ids=["probabilities", "state", "values"])
 def test_derivatives_by_prepared_amplitudes(output, tile_bits):
@@ -228,6 +233,7 @@ def test_derivatives_by_prepared_amplitudes(output, tile_bits):
         torch.testing.assert_close(one.cpu(), other, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_where_memory_is_short():
     made = efficient_su2(4, reps=1)
     output = expectation(made)
@@ -296,6 +302,7 @@ def test_schedules_keep_every_rotation_within_its_tiles(tile_bits):
     assert plan.passes[-1].last == len(plan.slots) and plan.passes[-1].last_string == 15
 
 
+@pytest.mark.slow
 def test_passes_of_tiles_measure_few_strings_at_a_time():
     n = 8
     made = efficient_su2(n, reps=1)
@@ -345,6 +352,7 @@ def module(**settings) -> qtm.QuantumModule:
     return made.to(DEVICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["expectation", "probabilities", "state"])
 def test_gradcheck_by_inputs_and_weights(outputs):
     made = module(outputs=outputs).double()
@@ -372,6 +380,7 @@ def test_gradients_by_inputs_that_are_amplitudes():
         torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_steps_agree_with_the_cpu():
     made, other = module().double(), module().double()
     other._settings = made._settings.__class__(**{**made._settings.__dict__, "method": "statevector"})

@@ -32,6 +32,12 @@ class CircuitModule(nn.Module):
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs (batch, outputs) of inputs (batch, inputs), if any, and of the parameter sets."""
 
+    def _own_sets(self) -> list[Tensor]:
+        """The parameter sets, in order."""
+        # Not by attribute, whose look-up in a module takes half a microsecond; a parametrized set is an attribute only.
+        registered: Any = self._parameters
+        return [registered[name] if name in registered else getattr(self, name) for name in self._sets.names]
+
     def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The same, traceable: one operator if torch is compiling."""
         if not torch.compiler.is_compiling():
