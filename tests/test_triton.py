@@ -441,6 +441,41 @@ def test_derivatives_that_there_are_not(compute, message):
         compute(module(), torch.rand(2, 3, device=DEVICE, requires_grad=True))
 
 
+def divided(outputs: str) -> tuple[QuantumCircuit, dict]:
+    """Amplitudes of two qubits as inputs, cones of five and two parameter sets."""
+    encoding, made = amplitude_encoding(4), QuantumCircuit(5)
+    first, second = ParameterVector("a", 5), ParameterVector("b", 4)
+    made.compose(encoding.circuit, [0, 1], inplace=True)
+    for q in range(5):
+        made.ry(first[q], q)
+    for q in range(4):
+        made.rzz(second[q], q, q + 1)
+    names = ["IIIZX", "XIIII", "IZZII", "ZIXIY"]
+    settings = {"observables": names} if outputs == "expectation" else {"outputs": (outputs, {"qubits": [3, 0]})}
+    settings |= {"variational_params_names": ["one", "two"], "seed_init": 0}
+    return made, {"encoding_params": encoding.encoding_params, "variational_params": [first, second], **settings}
+
+
+@each_dtype
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("outputs", ["expectation", "probabilities"])
+def test_amplitudes_cones_batches_and_parameter_sets(outputs, batch, dtype, monkeypatch):
+    """All at once, against the CPU."""
+    monkeypatch.setattr(cone_groups, "_WORTH_MERGING", 0.0)
+    made, settings = divided(outputs)
+    real = torch.float32 if dtype == "complex64" else torch.float64
+    found = []
+    for method in (("triton", {"tile_bits": 2}), "statevector"):
+        place = torch.device("cpu") if method == "statevector" else DEVICE
+        layer = qtm.QuantumModule(made, method=method, **settings).to(place, real)
+        inputs = torch.linspace(0.1, 1.0, 4 * batch, dtype=real).reshape(batch, 4).to(place).requires_grad_()
+        values = layer(inputs)
+        slopes = torch.autograd.grad(values.square().sum(), [inputs, *layer.parameters()])
+        found.append([values.detach().cpu(), *(slope.cpu() for slope in slopes)])
+    assert len(found[0]) == 4 and found[0][0].dtype == real
+    torch.testing.assert_close(*found, atol=20 * TOLERANCE[dtype], rtol=0)
+
+
 # Devices, without a GPU
 
 
