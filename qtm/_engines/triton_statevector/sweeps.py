@@ -102,7 +102,7 @@ class Sweeps:
         self, number: int, one: Pass, source: Tensor | None, state: Tensor, turns: Turns, strings: Tensor, stored: bool
     ) -> None:
         rows, width = len(strings), one.last_string - one.first_string
-        sums = strings if self.tiles == 1 else strings.new_zeros(rows, self.tiles, width)
+        sums = strings if self.tiles == 1 else strings.new_empty(rows, self.tiles, width)
         stride = 0 if source is None or len(source) == 1 else self.parts * self.amplitudes
         states = (self._empty if source is None else source, state)
         self._launch(
@@ -110,7 +110,7 @@ class Sweeps:
             ZERO=source is None, STORE=stored,
         )  # fmt: skip
         if self.tiles > 1 and width:
-            strings[:, one.first_string : one.last_string] = sums.sum(1)
+            torch.sum(sums, 1, out=strings[:, one.first_string : one.last_string])
 
     def reverse(
         self, turns: Turns, state: Tensor, weights: Tensor | None, adjoint: Tensor | None, by_start: bool
@@ -120,7 +120,7 @@ class Sweeps:
         The adjoint state is that of ``weights`` (rows, strings), or given. Both states are overwritten.
         """
         rows, operations = turns.cosine.shape
-        gradient = torch.zeros(rows, operations, dtype=self.real, device=self.device)
+        gradient = torch.empty(rows, operations, dtype=self.real, device=self.device)
         given = adjoint is not None
         last = len(self.schedule.passes) - 1
         if adjoint is None:
@@ -138,14 +138,14 @@ class Sweeps:
         self, number: int, states: tuple[Tensor, Tensor], turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
     ) -> None:
         one = self.schedule.passes[number]
-        sums = gradient if self.tiles == 1 else gradient.new_zeros(len(gradient), self.tiles, one.last - one.first)
+        sums = gradient if self.tiles == 1 else gradient.new_empty(len(gradient), self.tiles, one.last - one.first)
         strings = len(self.schedule.string_masks)
         self._launch(
             launch.kernels().pull_back, number, turns, states, (weights, sums, strings), (one.first, sums.shape[-1]),
             **which,
         )  # fmt: skip
         if self.tiles > 1 and one.last > one.first:
-            gradient[:, one.first : one.last] = sums.sum(1)
+            torch.sum(sums, 1, out=gradient[:, one.first : one.last])
 
     def _launch(
         self,
