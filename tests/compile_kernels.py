@@ -100,6 +100,7 @@ def main(backend: str, arch: str, warp: str) -> None:
     """Whole states and tiles, with and without imaginary parts, in both precisions."""
     driver.set_active(Driver(GPUTarget(backend, int(arch) if arch.isdecimal() else arch, int(warp))))
     launch.refusal, launch.device_for, launch.kernels = lambda: None, lambda device: device, Kernels
+    launch._WARP = int(warp)
     launch._PROGRAM_BITS["cpu"] = launch._PROGRAM_BITS["cuda"]
     prepared = QuantumCircuit(4)
     prepared.prepare_state([0.6, 0.8j], 1)

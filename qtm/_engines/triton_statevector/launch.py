@@ -16,7 +16,7 @@ from qtm._locks import fork_safe_lock
 
 _OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
 _THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
-_WARP = 32
+_WARP = 64 if torch.version.hip else 32  # threads that work in step
 _MOST_WARPS = 8
 _BLOCK = 256  # elements of a program that maps angles
 # log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
