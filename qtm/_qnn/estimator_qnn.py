@@ -138,6 +138,8 @@ class EstimatorQNN(QuantumNetwork):
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
+        if own is not None and dtype == "complex64":
+            own = _in_single_precision(own)
         settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
         return make_method(settings, dtype)
 
@@ -168,3 +170,8 @@ class EstimatorQNN(QuantumNetwork):
         operators = self._on_run * len(rows)
         found = by_given_gradient(self.gradient, circuit, repeated, self.num_inputs, wanted, operators)
         return np.asarray(found).reshape(len(rows), count, len(wanted))
+
+
+def _in_single_precision(exact: FastEstimator) -> FastEstimator:
+    given = exact.options
+    return FastEstimator(dtype="complex64", num_threads=given.num_threads, executor=given.executor, method=given.method)

@@ -114,16 +114,7 @@ class TorchConnector(nn.Module):
     @property
     def execution(self) -> str:
         """How outputs are computed: "fast" by qtm's simulator, "network" by the network's own methods."""
-        if self._forced is not None:
-            return self._forced
-        if not _is_ideal(self._neural_network):
-            return "network"
-        try:
-            self._simulated()
-        except QtmError as error:
-            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
-            return "network"
-        return "fast"
+        return "network" if self._chosen() is None else "fast"
 
     def forward(self, input_data: Any = None) -> Tensor:
         """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; no argument if there are no inputs.
@@ -134,7 +125,8 @@ class TorchConnector(nn.Module):
         """
         inputs, lead = self._inputs(input_data)
         if not self._sparse:
-            return self._outputs(inputs, self.weight).reshape(*lead, *self._neural_network.output_shape)
+            values, shape = self._outputs(inputs, self.weight), (*lead, *self._neural_network.output_shape)
+            return values if values.shape == shape else values.reshape(shape)
         weights = _SparseGradient.apply(self.weight)
         inputs = _SparseGradient.apply(inputs) if inputs.requires_grad and inputs.is_leaf else inputs
         return self._outputs(inputs, weights).reshape(*lead, *self._neural_network.output_shape).to_sparse()
@@ -148,17 +140,33 @@ class TorchConnector(nn.Module):
         return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
-        here = flat.to("cpu", weights.dtype if weights.numel() or not flat.is_floating_point() else flat.dtype)
+        by = inputs.requires_grad, weights.requires_grad
+        if inputs.ndim != 2:
+            inputs = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
+        if inputs.is_cpu and weights.is_cpu and inputs.dtype is weights.dtype:  # nothing to convert: the usual case
+            return expectation_values(self._method(dtype_of([weights], inputs)), inputs, [weights], len(inputs), by)
+        here = inputs.to("cpu", weights.dtype if weights.numel() or not inputs.is_floating_point() else inputs.dtype)
         fixed = weights.to("cpu", here.dtype)
         method = self._method(dtype_of([fixed], here))
-        by = inputs.requires_grad, weights.requires_grad
         return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
 
     def _method(self, dtype: torch.dtype) -> GradientMethod:
-        if self.execution == "fast":
-            return self._simulated().exact_method(complex_name(dtype))
-        return ExternalNetwork(self._neural_network)
+        simulated = self._chosen()
+        return (
+            ExternalNetwork(self._neural_network) if simulated is None else simulated.exact_method(complex_name(dtype))
+        )
+
+    def _chosen(self) -> QuantumNetwork | None:
+        """The network to simulate; None where the user's own methods compute."""
+        if self._forced == "fast":
+            return self._simulated()
+        if self._forced == "network" or not _is_ideal(self._neural_network):
+            return None
+        try:
+            return self._simulated()
+        except QtmError as error:
+            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
+            return None
 
     def _simulated(self) -> QuantumNetwork:
         """The equivalent network of qtm, which can be simulated."""

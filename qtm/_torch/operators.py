@@ -169,7 +169,6 @@ def _slice(arg: Any, dim: Any, member: int) -> Any:
     return arg if dim is None else arg.select(dim, member)
 
 
-@outputs.register_vmap
 def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any) -> Any:
     if dims[1] is not None and all(dim is None for dim in dims[2]):
         rows = inputs.movedim(dims[1], 0)
@@ -180,7 +179,6 @@ def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, 
     return (values, torch.zeros(1, dtype=torch.uint8)), (0, None)
 
 
-@pull_back.register_vmap
 def _pull_back_batch(
     info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any, ticket: Tensor, cotangent: Tensor
 ) -> Any:
@@ -188,3 +186,8 @@ def _pull_back_batch(
     found = [pull_back(*arguments) for arguments in _slices(info.batch_size, (*dims[:4], None, dims[5]), given)]
     stacked = [torch.stack(gradients) for gradients in zip(*found, strict=True)]
     return stacked, [0] * len(stacked)
+
+
+if hasattr(outputs, "register_vmap"):  # since torch 2.5
+    outputs.register_vmap(_outputs_of_batch)
+    pull_back.register_vmap(_pull_back_batch)
