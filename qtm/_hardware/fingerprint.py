@@ -105,7 +105,8 @@ def _operation(operation: Operation, index: Mapping[Parameter, int], bits: Mappi
         return ["annotated", [repr(m) for m in operation.modifiers], _operation(operation.base_op, index, bits)]
     if isinstance(operation, ForLoopOp) and operation.params[1] is not None:
         index = {**index, operation.params[1]: -1 - len(index)}  # its name counts the loops that a process made
-    params = [_value(param, index) for param in getattr(operation, "params", ())]
+    given = getattr(operation, "params", ())  # of a Store they are its classical parts, whose repr has random ids
+    params = [_value(param, index) for param in given if not isinstance(param, expr.Expr)]
     extra = [getattr(operation, "ctrl_state", None), operation.unit if isinstance(operation, Delay) else None]
     if isinstance(operation, ControlFlowOp | Store):
         return [type(operation).__name__, params, _classical_parts(operation, bits)]
