@@ -162,8 +162,9 @@ def _value(value: Any, index: Mapping[Parameter, int]) -> Any:
     if isinstance(value, Parameter):
         return ["parameter", index[value]]
     if isinstance(value, ParameterExpression):
-        names = sorted((parameter.name, index[parameter]) for parameter in value.parameters)
-        return ["expression", str(value), names]
+        inner = {p: Parameter(f"_{-index[p]}") for p in value.parameters if index[p] < 0}  # named by their process
+        names = sorted((inner.get(parameter, parameter).name, index[parameter]) for parameter in value.parameters)
+        return ["expression", str(value.subs(inner)), names]
     if isinstance(value, QuantumCircuit):
         return ["circuit", _structure(value, {**index, **_missing(value, index)})]
     if isinstance(value, np.ndarray):
