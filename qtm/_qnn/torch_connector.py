@@ -141,7 +141,7 @@ class TorchConnector(nn.Module):
         return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        by = inputs.requires_grad, weights.requires_grad
+        by = inputs.requires_grad, weights.requires_grad and weights.numel() > 0
         if inputs.ndim != 2:
             inputs = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
         simulated = self._chosen()
