@@ -115,7 +115,8 @@ class Comparison:
         figure: Figure = require("matplotlib.figure", "viz").Figure(figsize=(7, 3.6), layout="constrained")
         axes, metric = figure.subplots(), self.metrics[0]
         columns = [c.scores[metric] for c in self.contenders]
-        axes.boxplot(columns, tick_labels=[c.name for c in self.contenders], showfliers=False, widths=0.5)
+        axes.boxplot(columns, showfliers=False, widths=0.5)
+        axes.set_xticks(range(1, len(columns) + 1), [c.name for c in self.contenders])
         for place, column in enumerate(columns, start=1):
             axes.plot(place + np.linspace(-0.15, 0.15, len(column)), column, "o", ms=4, alpha=0.6)
         axes.set(ylabel=f"{metric} on each fold", title=f"{self.data.get('name', '')} p = {self.p_value:.3g}".strip())

@@ -214,7 +214,7 @@ class QuantumModule(CircuitModule):
 
         Raises:
             ShapeError: the last axis of ``inputs`` is not ``input_size`` long, or inputs are missing.
-            ParameterError: a value is NaN or infinite.
+            ParameterError: a value is NaN or infinite; with state vectors on a GPU the outputs are NaN instead.
             DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
@@ -224,7 +224,7 @@ class QuantumModule(CircuitModule):
                 inputs = inputs.detach()
         elif self.input_size:
             raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-        own: list[Tensor] = [getattr(self, name) for name in self._sets.names]
+        own = self._own_sets()
         if self.trained_noise is not None:
             own.append(self.trained_noise.values().to(own[0].dtype))
         inputs, sets = same_dtype(inputs, own)
@@ -238,11 +238,11 @@ class QuantumModule(CircuitModule):
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
         method = self._method(*dtype_and_device(sets, inputs))
-        by_sets = [s.requires_grad for s in sets]
+        by_sets = [s.requires_grad and s.numel() > 0 for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
         else:
-            values = expectation_values(method, inputs, sets, len(inputs), (inputs.requires_grad, *by_sets))
+            values = expectation_values(method, inputs, sets, inputs.shape[0], (inputs.requires_grad, *by_sets))
         return values if self._is_real else _with_phase(method, values, inputs, sets)
 
     def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:

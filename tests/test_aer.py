@@ -174,7 +174,7 @@ def refusal(name: str) -> str:
 @pytest.mark.parametrize("noisy", [False, True], ids=["ideal", "noisy"])
 @pytest.mark.parametrize("way", EXACT)
 @each_gate
-@pytest.mark.thinned(7)
+@pytest.mark.thinned(19)
 def test_values_are_those_of_the_bound_circuit(name: str, way: str, noisy: bool) -> None:
     circuit = circuit_of(name)
     noise = noise_on(GATES[name]) if noisy else None
@@ -195,6 +195,7 @@ SHIFTED = {
 }
 
 
+@pytest.mark.thinned(12)
 @pytest.mark.parametrize("way", SHIFTED)
 @pytest.mark.parametrize("name", sorted(WITHOUT_RULE))
 def test_parameter_shift_leaves_no_noise_out(name: str, way: str) -> None:
@@ -222,7 +223,7 @@ SHOTS = 20_000
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["ideal", "noisy"])
 @pytest.mark.parametrize("name", ["cp", "crx", "cry", "crz", "cu", "cu1", "cu3", "rzz", "open cp"])
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(25)
 def test_sampled_probabilities_are_those_of_the_bound_circuit(name: str, noisy: bool) -> None:
     circuit, gate = circuit_of(name), GATES[name]
     options = {"method": "density_matrix", "noise_model": noise_on(gate) if noisy else None}
@@ -237,7 +238,7 @@ def test_sampled_probabilities_are_those_of_the_bound_circuit(name: str, noisy: 
 @pytest.mark.parametrize("kind", ["executor", "v2"])
 @pytest.mark.parametrize("name", ["cp", "crx", "cry", "crz", "cu"])
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(10)
 def test_a_connection_to_an_aer_simulator_binds_every_gate(name: str, kind: str) -> None:
     circuit = circuit_of(name)
     with hardware.connect(AerSimulator(), estimator=kind, shots=SHOTS, seed_simulator=3) as device:

@@ -40,6 +40,7 @@ def test_the_simulator_by_name_is_exact_and_warns_of_nothing() -> None:
     np.testing.assert_allclose(values(named, named.backend), exact().detach().numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_wide_fake_device_by_name() -> None:
     named = noisy_estimator("fake_torino")
     assert np.abs(values(named, named.backend)).max() < 1
@@ -58,6 +59,7 @@ def test_the_noise_of_a_device_is_its_calibration_and_no_job_is_sent(tmp_path: P
     assert not service.submitted() and not {"usage", "jobs", "result"} & set(service.asked)
 
 
+@pytest.mark.slow
 def test_a_model_moves_by_one_argument(tmp_path: Path) -> None:
     """The same lines train without noise, with noise, and on the device; the gradient is the same up to noise."""
     service, found, circuit = MockService(tmp_path / "service"), {}, ansatz()

@@ -335,7 +335,7 @@ QUICK_RUNS = [
 
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(20)
 def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = () if name in ("threads", "second") else ("--peers", "none")
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
@@ -356,6 +356,7 @@ def test_quick_runs_with_qtm_alone(name: str, tmp_path: Path, capsys: pytest.Cap
     assert content["title"][:20] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_threads_are_measured_over_sizes_and_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
     sizes = "--qubits", "2", "3", "--batch", "1", "5", "--threads", "2", "--repeats", "1"

@@ -26,6 +26,7 @@ def energy(circuit: QuantumCircuit, values: np.ndarray) -> float:
     return float(state.expectation_value(xxz(circuit.num_qubits)).real)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("num_qubits", [4, 6, 8, 10])
 def test_the_ground_state_energy_is_that_of_diagonalisation(num_qubits: int) -> None:
     lowest = np.linalg.eigvalsh(xxz(num_qubits).to_matrix(sparse=False))[0]
@@ -58,6 +59,7 @@ def test_the_energy_per_qubit_of_the_dimers_does_not_depend_on_the_ring() -> Non
     assert small == pytest.approx(large, abs=1e-12)
 
 
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("ansatz", list(ground_states.ANSATZE))
 @pytest.mark.parametrize("truncation", list(ground_states.TRUNCATIONS))
 def test_every_ansatz_is_trained_and_its_last_energy_checked(ansatz: str, truncation: str) -> None:
@@ -84,6 +86,7 @@ def test_starts_in_one_batch_go_as_each_would_alone() -> None:
             adam.step()
 
 
+@pytest.mark.slow
 def test_the_start_on_a_small_ring_is_within_two_percent() -> None:
     exact = ring_energy(50) / 50
     ansatz = ground_states.ANSATZE["dimer-ring"]

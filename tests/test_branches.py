@@ -135,6 +135,7 @@ def every_branch(made: Simulation, weights: torch.Tensor) -> Iterator[tuple[floa
         )
 
 
+@pytest.mark.thinned(3)
 @each_case
 def test_the_sum_over_all_branches_is_exact(build: Callable[[], QuantumCircuit]) -> None:
     circuit = build()
@@ -147,6 +148,7 @@ def test_the_sum_over_all_branches_is_exact(build: Callable[[], QuantumCircuit])
     np.testing.assert_allclose(sum(p * g for p, _, g in found), gradient, atol=1e-9)
 
 
+@pytest.mark.thinned(14)
 @each_case
 @pytest.mark.parametrize("count", [2, 40])
 def test_averages_and_derivatives_are_unbiased(build: Callable[[], QuantumCircuit], count: int) -> None:
@@ -164,6 +166,7 @@ def test_averages_and_derivatives_are_unbiased(build: Callable[[], QuantumCircui
         assert (np.abs(rows.mean(0) - expected) <= 5 * deviation + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_the_baseline_lowers_the_variance() -> None:
     circuit = nested()
     weights = values_of(circuit)
@@ -187,6 +190,7 @@ def test_trajectories_that_share_outcomes_share_a_state() -> None:
     np.testing.assert_allclose(norms, 1)
 
 
+@pytest.mark.thinned(4)
 @each_case
 def test_parts_that_fit_the_memory_give_the_same(build, monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = build()

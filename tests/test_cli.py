@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_info_names_versions_processor_and_cache(capsys: pytest.CaptureFixture[s
     assert main(["info"]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["qtm"] == qtm.__version__
-    assert rows["torch"] == torch.__version__
+    assert rows["torch"] == version("torch")
     assert {"qiskit", "numpy", "numba", "python", "processor", "vectors", "threads", "gpu", "free", "kernel"} <= set(
         rows
     )

@@ -147,7 +147,7 @@ def test_a_circuit_from_the_journal_binds_the_parameters_of_the_caller(
 
 @each_encoding
 @each_gradient
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(24)
 def test_a_second_module_and_a_resumed_run_train(encoding: str, gradient: str, tmp_path: Any) -> None:
     def trained(connection: hardware.Connection) -> tuple[np.ndarray, np.ndarray]:
         settings = {"estimator": connection.estimator, "pass_manager": connection.pass_manager}
@@ -211,7 +211,7 @@ def test_every_mitigation_is_combined() -> None:
 @pytest.mark.parametrize("method", MITIGATIONS)
 @each_gradient
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.thinned(11)
+@pytest.mark.thinned(37)
 def test_every_combination_takes_a_step(name: str, gradient: str, method: str, circuit: str) -> None:
     make, *tolerances = ESTIMATORS[name]
     estimator, pass_manager = make()

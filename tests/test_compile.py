@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,10 +16,13 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qtm import FastEstimator, HybridModule, QuantumModule, TrainableNoise, UnsupportedError, depolarizing_noise
 from qtm._engines.statevector.buffer_pool import POOL
 from qtm._torch.compiled_modules import module_named
+from qtm._torch.operators import outputs as outputs_of_a_module
+from qtm._torch.operators import pull_back
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # Inductor writes C++.
@@ -288,7 +292,12 @@ def test_transforms_of_a_compiled_module(name):
     torch.testing.assert_close(TRANSFORMS[name](compiled, rows(3)), TRANSFORMS[name](model, rows(3)))
 
 
-@pytest.mark.parametrize("name", ["vmap", "jvp"])
+needs_vmap = pytest.mark.skipif(
+    not hasattr(outputs_of_a_module, "register_vmap"), reason="torch 2.4 has no batches of custom operators"
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param("vmap", marks=needs_vmap), "jvp"])
 def test_compiled_transforms(name):
     """Not those of `torch.func.grad`, which torch refuses for operators of Python."""
     model = module()
@@ -296,6 +305,7 @@ def test_compiled_transforms(name):
     torch.testing.assert_close(compiled(rows(3)), TRANSFORMS[name](model, rows(3)))
 
 
+@needs_vmap
 def test_vmap_over_weights():
     model = module()
     weights = {name: torch.stack([p.detach(), p.detach() + 1]) for name, p in model.named_parameters()}
@@ -327,3 +337,66 @@ def test_the_compiler_does_not_trace_the_arrays_of_an_engine():
         if str(kind).startswith("states"):
             _, tiles, numbers, _ = kind.split()
             assert {buffer.shape for buffer, _ in spare} <= {(int(tiles), int(numbers))}
+
+
+# GPUs, without one
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Tensors have a device, a shape and a dtype, and no memory: those of a GPU need none."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        yield
+
+
+class Preceded(nn.Module):
+    """A linear layer and a quantum module."""
+
+    def __init__(self, quantum: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.quantum = nn.Linear(3, 2).double(), quantum
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.quantum(torch.tanh(self.linear(inputs)))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("outputs", ["expectation", "probabilities", "state"])
+def test_a_module_on_a_gpu_is_one_operator(outputs, strict):
+    """The whole graph, without a break; what comes out of the operator is on the GPU."""
+    model = Preceded(module(outputs=outputs))
+    with without_memory():
+        for owner in model.modules():
+            for name, parameter in list(owner.named_parameters(recurse=False)):
+                moved = torch.empty(parameter.shape, dtype=torch.float64, device="cuda")
+                owner._parameters[name] = nn.Parameter(moved, requires_grad=False)
+        inputs = torch.empty(5, 3, dtype=torch.float64, device="cuda")
+        graph = torch.export.export(model, (inputs,), strict=strict).graph
+    (node,) = [node for node in graph.nodes if node.target is torch.ops.qtm.outputs.default]
+    values, ticket = node.meta["val"]
+    assert values.device.type == "cuda" and values.shape == (5, model.quantum.output_size)
+    assert values.is_complex() == (outputs == "state") and ticket.device.type == "cpu"
+    (last,) = [node for node in graph.nodes if node.op == "output"]
+    assert last.args[0][0].meta["val"].device.type == "cuda"
+
+
+def test_derivatives_of_a_module_on_a_gpu_stay_there():
+    model = module()
+    shapes = (5, 2), *(one.shape for one in model.variational_)
+    with without_memory():
+        inputs, *sets = (torch.empty(shape, dtype=torch.float64, device="cuda") for shape in shapes)
+        values, ticket = outputs_of_a_module(model._operator_name, inputs, sets, [True] * (1 + len(sets)))
+        assert (values.device.type, ticket.device.type) == ("cuda", "cpu")
+        by = [True, *[False] * (len(sets) - 1), True]
+        found = pull_back(model._operator_name, inputs, sets, by, ticket, values)
+    assert [(f.shape, f.device.type) for f in found] == [(t.shape, "cuda") for t in (inputs, sets[-1])]
+
+
+def test_operators_run_where_tensors_are():
+    """Also on GPUs, where no CUDA graph of torch's compiler replays them without Python, which holds residuals."""
+    for name in ("outputs", "pull_back"):
+        operator = getattr(torch.ops.qtm, name).default
+        for key in ("CPU", "CUDA"):
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key)
+        if hasattr(torch.Tag, "cudagraph_unsafe"):
+            assert torch.Tag.cudagraph_unsafe in operator.tags

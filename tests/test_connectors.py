@@ -108,7 +108,7 @@ GRADCHECKS += [(ours, kind, "network") for kind in KINDS] + [(peer, "default", "
 
 
 @pytest.mark.parametrize(("package", "kind", "execution"), GRADCHECKS)
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(4)
 def test_gradcheck(package: Any, kind: str, execution: str) -> None:
     """By inputs and weights. In their connector a tuple output_shape with input gradients raises."""
     layer = TorchConnector(network(package, kind), WEIGHTS, execution=execution).double()
@@ -123,7 +123,7 @@ def test_gradcheck(package: Any, kind: str, execution: str) -> None:
 @each_kind
 @each_dtype
 @pytest.mark.parametrize("seed", [41, 42])
-@pytest.mark.thinned(7)
+@pytest.mark.thinned(26)
 def test_agrees_with_their_connector(kind: str, dtype: torch.dtype, tolerance: float, seed: int) -> None:
     case = random_case(seed)
     theirs = network(peer, kind, case)

@@ -113,6 +113,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[objec
     return path.read_bytes(), read_journal(path)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_journal_is_refused_by_name_or_read_as_it_was(healthy, damage, tmp_path):
     data, expected = healthy

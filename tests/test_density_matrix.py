@@ -62,6 +62,7 @@ def jacobian(engine: Engine, angles: torch.Tensor, keep: bool = True) -> np.ndar
     return np.stack(rows, 1)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("num_qubits", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_values_of_random_noisy_circuits(seed: int, num_qubits: int) -> None:

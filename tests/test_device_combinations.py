@@ -40,7 +40,8 @@ def rounded(usage: Usage) -> Usage:
 
 
 @pytest.mark.parametrize("stack", STACKS, ids="+".join)
-@pytest.mark.parametrize("dry", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("dry", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.thinned(7)
 def test_the_forecast_of_a_training_is_what_it_uses(stack: tuple[str, ...], dry: bool) -> None:
     """Three steps with every mitigation, from the first: calibrations once, random circuits in order."""
     circuit = ansatz()
@@ -64,6 +65,7 @@ def test_every_method_is_forecast() -> None:
     assert {name for stack in STACKS for name in stack} == MITIGATION_METHODS.keys()
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_forecast_is_enough_and_one_execution_less_is_not() -> None:
     """What `check` allows is what the run is allowed, mitigation and all."""
     circuit = ansatz()
@@ -89,6 +91,7 @@ def test_the_budget_of_a_forecast_is_enough_and_one_execution_less_is_not() -> N
 # Sessions and budgets ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_wall_clock_of_a_session_ends_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is billed while it waits: its seconds count before each submission, and after a resume."""
     import qiskit_ibm_runtime
@@ -130,6 +133,7 @@ def test_the_wall_clock_of_a_session_ends_a_run(tmp_path: Path, monkeypatch: pyt
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_local_run_counts_a_lost_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget that holds exactly the run is enough for the run that was interrupted, too."""
     journal, circuit = tmp_path / "run.journal", ansatz()
@@ -154,6 +158,7 @@ def test_a_resumed_local_run_counts_a_lost_job_once(tmp_path: Path, monkeypatch:
 # Runs that are found again ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_found_from_another_machine_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its id without the journal, by the path with it; jobs of the estimator and the sampler, and no others."""
     service, journal = MockService(tmp_path / "service"), tmp_path / "run.journal"
@@ -184,6 +189,7 @@ def test_a_run_is_found_from_another_machine_after_a_crash(tmp_path: Path, monke
 # Calibration watch x early stop x resume --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_watch_goes_on_after_a_resume_and_stops_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The baseline is that of the run's first step, not of the process; measurements come from the journal."""
     from test_calibration import Drifting
@@ -225,6 +231,7 @@ def test_a_watch_goes_on_after_a_resume_and_stops_the_training(tmp_path: Path, m
     assert found[0] == pytest.approx(0.02, abs=0.012) and found[4] == pytest.approx(0.15, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_drift_renews_maps_circuits_and_readout_of_everything_on_the_device(caplog: Any) -> None:
     """`on_drift` recalibrates: modules, networks and kernels transpile again, and mitigation measures again."""
     with hardware.connect("fake_manila", shots=128, seed_simulator=1, options={"resilience_level": 0}) as device:
@@ -250,6 +257,7 @@ def test_a_drift_renews_maps_circuits_and_readout_of_everything_on_the_device(ca
         assert network.usage.jobs == 3  # what was used before the recalibration still counts
 
 
+@pytest.mark.slow
 def test_a_model_and_its_features_resume_after_a_dry_run(tmp_path: Path) -> None:
     """The script of a dry run is the script of the run: same forecast, same usage."""
     features, trained = z_feature_map(2, reps=1), real_amplitudes(2, reps=1)
@@ -272,6 +280,7 @@ def test_a_model_and_its_features_resume_after_a_dry_run(tmp_path: Path) -> None
 # A calibration that changes, and a service out of reach ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_error_cancellation_keeps_the_noise_of_its_run_and_renews_it_on_request(tmp_path: Path) -> None:
     """The noise of a backend changes from day to day: a resumed run goes on with the one that it began with."""
     journal, circuit = tmp_path / "run.journal", ansatz()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 from device_cases import MANILA, POINTS, UNMITIGATED, ansatz, on_mock, pub_for
-from mock_runtime import MockService, with_nan, wrong_shape
+from mock_runtime import MockJob, MockService, with_nan, wrong_shape
 from qiskit.transpiler import InstructionProperties
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
@@ -54,7 +54,7 @@ PASSING = [ConnectionResetError("reset"), requests.ConnectionError("gone"), http
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("moment", ["submit", "answer", "result", "jobs"])
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(10)
 def test_transient_failures_are_retried_and_nothing_is_submitted_twice(service, fault, moment):
     service.faults = {moment: [fault], "answer": [fault]}  # the answer that is lost: the job was accepted
     with on_mock(service) as device:
@@ -101,6 +101,7 @@ def test_a_failed_job_is_named_and_a_resumed_run_submits_it_anew(service, tmp_pa
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -118,6 +119,7 @@ def test_unusable_results_are_refused_by_job_id(service, spoil, message):
             job.result()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_midway_keeps_what_was_paid_for(service, tmp_path):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal, max_circuits_per_job=2) as device:
@@ -136,6 +138,7 @@ def test_a_run_that_fails_midway_keeps_what_was_paid_for(service, tmp_path):
     assert len(service.submitted()) == 4
 
 
+@pytest.mark.slow
 def test_after_closing_the_usage_can_be_read_and_nothing_submitted(service):
     with on_mock(service) as device:
         pub = pub_for(device, POINTS)
@@ -155,6 +158,36 @@ def test_cancelling_reaches_the_service(service):
         assert job.status().name == "QUEUED" and not job.in_final_state()
         job.cancel()
         assert f"cancel {job.job_id()}" in service.asked
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "RUNNING", "CANCELLED", "ERROR", "an unknown one"])
+def test_the_state_of_a_job_is_that_at_the_service(service, status, monkeypatch):
+    monkeypatch.setattr(MockJob, "status", lambda self: status)
+    with on_mock(service) as device:
+        job = device.estimator.run([pub_for(device, POINTS)])
+        assert job.status().name == (status if status.isupper() else "QUEUED")
+        assert (job.running(), job.cancelled()) == (status == "RUNNING", status == "CANCELLED")
+        assert not job.done() and job.in_final_state() == (status in ("CANCELLED", "ERROR"))
+        job.cancel()
+        assert (f"cancel {job.job_id()}" in service.asked) != job.in_final_state()
+
+
+def test_a_finished_job_is_not_cancelled_and_its_unknown_usage_is_estimated(service, monkeypatch, caplog):
+    """The result is there: that the service does not say what it charged is no reason to lose it."""
+
+    def unreachable(self):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(MockJob, "usage", unreachable)
+    with on_mock(service, retries=0) as device:
+        job = device.estimator.run([pub_for(device, POINTS)])
+        estimated = device.usage.seconds
+        assert job.result()[0].data.evs.shape == (4, 3)
+        assert job.done() and job.in_final_state() and not job.running() and not job.cancelled()
+        job.cancel()
+        assert device.usage.seconds == estimated > 0
+    assert not any(asked.startswith("cancel") for asked in service.asked)
+    assert f"no usage for job {job.job_id()}: ConnectionError" in caplog.text
 
 
 # Resuming ------------------------------------------------------------------------------------------
@@ -186,6 +219,7 @@ def test_an_unfetched_job_is_fetched_by_its_id(service, tmp_path):
     assert f"job {job_id}" in service.asked and len(service.submitted()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_repeat_itself_gets_an_error(service, tmp_path, caplog):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal) as device:

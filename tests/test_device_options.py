@@ -72,6 +72,19 @@ def test_folding_keeps_values_and_shapes_and_satisfies_the_service(shape: tuple[
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def test_folded_angles_take_names_that_are_free() -> None:
+    """A parameter of the caller may have the name that an angle would get."""
+    taken = Parameter("rzz_0")
+    circuit = QuantumCircuit(2)
+    circuit.rzz(taken, 0, 1)
+    circuit.rx(taken, 0)
+    pub = EstimatorPub.coerce((circuit, "ZY", [[4.0], [-0.5]]))
+    folded = fold_rzz(pub)
+    assert is_valid_rzz_pub(folded) == ""
+    found, expected = (StatevectorEstimator().run([p]).result()[0].data.evs for p in (folded, pub))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_angles_in_range_are_left_alone() -> None:
     circuit = QuantumCircuit(2)
     circuit.rzz(ParameterVector("a", 1)[0], 0, 1)
@@ -169,6 +182,7 @@ def test_a_session_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None
     assert opened[0]["max_time"] == 91
 
 
+@pytest.mark.slow
 def test_the_remaining_time_of_the_plan_is_compared_before_the_first_job(tmp_path: Any) -> None:
     service = MockService(tmp_path / "service")
     circuit = ansatz()
@@ -192,6 +206,7 @@ def test_the_remaining_time_of_the_plan_is_compared_before_the_first_job(tmp_pat
     assert len(service.submitted()) == 2
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_the_budget(tmp_path: Any) -> None:
     service = MockService(tmp_path / "service")
     circuit = ansatz()
@@ -233,6 +248,7 @@ def test_the_wall_clock_of_a_session_counts(tmp_path: Any, monkeypatch: pytest.M
         assert device.usage.seconds == 44.0 and isa is not None
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for(tmp_path: Any, caplog: Any) -> None:
     service = MockService(tmp_path / "service")
     message = "You have reached the limit of 3 pending jobs. Please wait for a job to complete"
@@ -319,6 +335,7 @@ def test_recalibrating_reaches_modules_and_mitigation(monkeypatch: pytest.Monkey
 OPTIONS: dict[str, dict[str, Any]] = {"pec": {"noise": 0.05, "num_samples": 5}}
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 @pytest.mark.parametrize("twice", [False, True])
 def test_the_forecast_is_what_is_run(method: str, twice: bool) -> None:

@@ -12,7 +12,8 @@ from mock_runtime import MockService
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes
-from qiskit.primitives import PrimitiveResult
+from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import Statevector
 
 from qtm import SamplerQNN, hardware
@@ -73,6 +74,7 @@ def test_a_dry_run_samples_the_state_itself(name: str) -> None:
     np.testing.assert_allclose(frequencies(result), probabilities(), atol=5 / np.sqrt(SHOTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["executor", "v2"])
 def test_a_wide_device_is_sampled_with_its_noise(kind: str) -> None:
     settings: dict[str, Any] = {"estimator": kind, "shots": SHOTS, "seed_simulator": 3, "seed_transpiler": 1}
@@ -82,6 +84,7 @@ def test_a_wide_device_is_sampled_with_its_noise(kind: str) -> None:
     assert 5 / np.sqrt(SHOTS) < error < 0.25
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ() -> None:
     def shots() -> list[np.ndarray]:
         with hardware.connect("aer", shots=200, seed_simulator=9, seed_transpiler=1) as device:
@@ -93,6 +96,7 @@ def test_a_seed_repeats_a_run_and_jobs_of_a_run_differ() -> None:
     assert (first[0] != first[1]).any()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_answered_from_the_journal(tmp_path: Path) -> None:
     service, path = MockService(tmp_path / "service"), tmp_path / "run.journal"
 
@@ -150,6 +154,10 @@ def test_a_network_differentiates_on_a_device() -> None:
     np.testing.assert_allclose(by_weights, exact.backward(None, weights)[1], atol=5 / np.sqrt(SHOTS))
 
 
+def pub_result(**bits: BitArray) -> SamplerPubResult:
+    return SamplerPubResult(DataBin(**bits))
+
+
 def bad_shape(result: PrimitiveResult) -> Any:
     return PrimitiveResult([])
 
@@ -159,6 +167,28 @@ def test_unusable_results_are_refused(tmp_path: Path) -> None:
     service.spoil = bad_shape
     with on_mock(service) as device, pytest.raises(JobError, match="it has 0 entries for 1 PUBs"):
         device.sampler.run([pub_for(device)]).result()
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ([object()], "it has no shots"),
+        ([pub_result(first=BitArray.from_bool_array(np.zeros((5, 2), bool)))], "'first', expected 7 shots"),
+        ([pub_result(second=BitArray.from_bool_array(np.zeros((7, 1), bool)))], "has None in register 'first'"),
+    ],
+)
+def test_results_with_other_registers_or_shots_are_refused(result: Any, message: str) -> None:
+    with hardware.connect("fake_manila") as device:
+        pub = SamplerPub.coerce((measured(), POINTS[0, 0]), 7)
+        assert message in str(device.sampler.problem_with(result, [pub]))
+
+
+def test_damaged_shots_in_a_journal_are_refused() -> None:
+    with hardware.connect("fake_manila") as device:
+        stored = device.sampler.pack(PrimitiveResult([pub_result(first=BitArray(np.zeros((7, 1), np.uint8), 2))]))
+        assert device.sampler.unpack(stored)[0].data.first.num_shots == 7
+        with pytest.raises(JobError, match="damaged"):
+            device.sampler.unpack(stored[: len(stored) // 2])
 
 
 UNMEASURED = measured().remove_final_measurements(inplace=False)

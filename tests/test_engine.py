@@ -172,6 +172,7 @@ def test_states_beyond_the_budget_are_not_kept(case):
     assert roomy.values(case.values, keep=False)[1] is None
 
 
+@pytest.mark.thinned(3)
 def test_probabilities(any_case, config):
     options, error = config
     simulation = any_case.simulation(observables=False, **options)
@@ -219,6 +220,7 @@ def prepared(layers: int = 1) -> tuple[QuantumCircuit, list[SparsePauliOp], np.n
     return circuit, random_observables(1, N), rng.uniform(-pi, pi, (17, circuit.num_parameters))
 
 
+@pytest.mark.thinned(3)
 def test_prepared_states(config):
     options, error = config
     circuit, observables, values = prepared()
@@ -298,7 +300,7 @@ def test_empty_batch(case, config):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [2, 3, 5])
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(11)
 def test_a_team_of_threads(any_case, dtype, threads, monkeypatch):
     monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
     options = {"dtype": dtype, "num_threads": threads, "lane_kind": "amplitude"}
@@ -336,6 +338,7 @@ def test_a_team_of_threads_with_initial_states(dtype, monkeypatch):
         np.testing.assert_allclose(team, one, atol=10 * DTYPES[dtype], rtol=0)
 
 
+@pytest.mark.thinned(9)
 @pytest.mark.parametrize("name", ["pi", "closer to pi", "above 0.01", "below 0.01", "0"])
 def test_a_team_of_threads_at_half_turns(name, monkeypatch):
     monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
@@ -402,6 +405,7 @@ def special_case(gates: tuple[str, ...], layers: int, values: np.ndarray) -> Non
         np.testing.assert_allclose(gradient, reference, atol=20 * EXACTNESS[dtype], rtol=0)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("gates", [("ry",), ("rx", "rz")])
 @pytest.mark.parametrize("name", SPECIAL)
 def test_all_angles_alike(name, gates):
@@ -415,7 +419,7 @@ def test_all_sorts_of_angles_in_one_tile(gates, rng):
 
 
 @pytest.mark.parametrize("name", ["random", "pi", "above 0.01", "above 1e-06", "0"])
-@pytest.mark.thinned(5)
+@pytest.mark.slow
 def test_two_hundred_layers_without_diagonals(name, rng):
     """Nothing but rotations by tangents: the scale of the state has to be brought back in time."""
     shape = (3, 200 * N)

@@ -42,9 +42,15 @@ N = 3
 
 REFUSAL = launch.refusal()
 NO_TRITON = pytest.mark.skipif(REFUSAL is not None, reason=f"method 'triton' {REFUSAL}")
-each_method = pytest.mark.parametrize(
-    "method", [pytest.param(m, id=name, marks=NO_TRITON if name == "triton" else ()) for name, m in EVERY.items()]
-)
+
+
+def every_method(*of_triton: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """All methods; Triton's interpreter takes its time, so that some tests are slow for it."""
+    marks = {"triton": (NO_TRITON, *of_triton)}
+    return pytest.mark.parametrize("method", [pytest.param(m, id=n, marks=marks.get(n, ())) for n, m in EVERY.items()])
+
+
+each_method, each_method_triton_slowly = every_method(), every_method(pytest.mark.slow)
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
@@ -85,6 +91,7 @@ def slopes() -> np.ndarray:
     return differences(lambda a: exact.engine.forward(torch.from_numpy(a), [])[0].numpy(), at)
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -95,6 +102,7 @@ def test_expectation_values(method, dtype, batch):
     np.testing.assert_allclose(found, expected.reshape(batch, 3), atol=TOLERANCE[dtype])
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -113,6 +121,7 @@ def test_vjp_by_angles(method, dtype, batch):
     np.testing.assert_allclose(gradient[:1], expected, atol=max(1e-7, 10 * TOLERANCE[dtype]))
 
 
+@pytest.mark.thinned(3)
 @each_method
 @pytest.mark.parametrize("seed", range(8))
 def test_random_circuits(method, seed):
@@ -124,7 +133,7 @@ def test_random_circuits(method, seed):
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-@each_method
+@each_method_triton_slowly
 def test_interleaved_and_repeated_derivatives(method):
     output = expectation()
     supports(method, output, VJP)
@@ -137,7 +146,7 @@ def test_interleaved_and_repeated_derivatives(method):
         torch.testing.assert_close(gradient, made.engine.vjp(*at, one)[0], atol=1e-10, rtol=0)
 
 
-@each_method
+@each_method_triton_slowly
 def test_threads_and_pickles_agree(method):
     made = simulation(method, expectation())
     at = values(5)
@@ -180,6 +189,7 @@ def statevectors(made: QuantumCircuit, at: np.ndarray) -> np.ndarray:
     return np.array(rows, complex).reshape(len(at), 2**made.num_qubits)
 
 
+@pytest.mark.thinned(5)
 @each_method
 @each_dtype
 @pytest.mark.parametrize("batch", [0, 1, 17])
@@ -210,6 +220,7 @@ def test_states(method, dtype, batch):
     np.testing.assert_allclose(gradient, expected, atol=max(1e-7, 20 * TOLERANCE[dtype]))
 
 
+@pytest.mark.thinned(3)
 @each_method
 @pytest.mark.parametrize("seed", range(8))
 def test_states_of_random_circuits(method, seed):
@@ -219,7 +230,7 @@ def test_states_of_random_circuits(method, seed):
     np.testing.assert_allclose(simulation(method, State(), made=made).values(at), statevectors(made, at), atol=1e-9)
 
 
-@each_method
+@each_method_triton_slowly
 def test_states_from_prepared_amplitudes(method):
     supports(method, State(), VJP)
     made = QuantumCircuit(3)
@@ -392,7 +403,7 @@ def test_primitives_accept_the_method(method):
     )
 
 
-@each_method
+@each_method_triton_slowly
 def test_networks_and_gradients_accept_the_method(method):
     made, at = circuit(), values(2)
     parameters = list(made.parameters)

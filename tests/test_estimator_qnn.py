@@ -31,6 +31,7 @@ def peer() -> Any:
     return pytest.importorskip("qiskit_machine_learning.neural_networks")
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("seed", range(6))
 def test_values_and_derivatives_of_random_circuits(seed: int) -> None:
     case = random_case(seed)
@@ -46,7 +47,7 @@ def test_values_and_derivatives_of_random_circuits(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.thinned(4)
+@pytest.mark.slow
 def test_agrees_with_qiskit_machine_learning(seed: int) -> None:
     case = random_case(seed + 50)
     operators = [SparsePauliOp(["ZZI", "IXI"], [0.5, -2]), SparsePauliOp("YIZ")]
@@ -191,7 +192,7 @@ def test_isa_circuits(width: int, layout: tuple[int, ...], kind: str) -> None:
 
 
 @pytest.mark.parametrize("observables", [None, ["XIZ", "IYI"]])
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 def test_noisy_precision_on_an_isa_circuit(observables: Any) -> None:
     """The same placement on the way through an estimator: an estimator asked for little noise."""
     case = random_case(7)
@@ -249,6 +250,7 @@ def test_backward_asks_for_the_precision_of_forward() -> None:
     assert estimator.precisions == [0.05, 0.05]
 
 
+@pytest.mark.slow
 def test_a_device_follows_the_shift_rule() -> None:
     case = random_case(9)
     backend = GenericBackendV2(3, seed=5, noise_info=False)

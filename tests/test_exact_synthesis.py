@@ -168,6 +168,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(first * phase / abs(phase) - second).max())
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CASES)
 def test_a_gate_is_exact_at_any_angle(name):
     rng = np.random.default_rng(list(CASES).index(name))
@@ -178,6 +179,7 @@ def test_a_gate_is_exact_at_any_angle(name):
         assert distance(unitary(flatten(circuit).operations, [], gate.num_qubits), matrix) < 1e-12
 
 
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("num_qubits", range(5))
 def test_a_synthesis_keeps_the_global_phase(num_qubits):
     rng = np.random.default_rng(num_qubits)
@@ -192,6 +194,7 @@ def test_nonunitary_operations_are_refused(entry):
         synthesize(np.diag([1, 1, 1, entry]))
 
 
+@pytest.mark.slow
 def test_errors_of_many_small_steps_do_not_add_up():
     """A Trotter circuit: with the error of Qiskit's synthesis a step, 1e-5, this would be off by a percent."""
     operator, steps, time = SparsePauliOp(["XX", "ZZ", "ZI"], [1, 0.6, 0.8]), 300, 1e-5

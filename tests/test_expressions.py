@@ -120,6 +120,7 @@ def test_all_expressions_at_once(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(stacked.reshape(4, -1), angles.numpy(values))
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_first_and_second_derivatives(name: str, rng: np.random.Generator) -> None:
     # Bare neighbours, so that the result always depends on inputs and weights.

@@ -171,6 +171,7 @@ def named_h() -> Gate:
     return circuit.to_gate()
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_composite_operation(name):
     with warnings.catch_warnings():
@@ -181,6 +182,7 @@ def test_composite_operation(name):
 CONTROLLED = sorted(n for n, g in STANDARD.items() if hasattr(g, "ctrl_state"))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_open_controls(name):
     gate = STANDARD[name]
@@ -272,6 +274,7 @@ def blueprints() -> dict[str, QuantumCircuit]:
 BLUEPRINTS = blueprints()
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", BLUEPRINTS)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_library_circuit(name, wrapped):

@@ -132,6 +132,7 @@ SLOW = [
 CASES = [("estimator", "rem"), ("sampler", "rem"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("primitive", "method"), CASES)
 def test_fractional_gates_resume_with_mitigation_and_recalibration(
     primitive: str, method: str | None, tmp_path: Path
@@ -164,6 +165,7 @@ def note_sent(primitive: Any, sent: list[Any]) -> None:
     primitive._send = noted
 
 
+@pytest.mark.slow
 def test_a_sampler_takes_rzz_of_any_angle() -> None:
     """Folded angles give the same probabilities, also in two registers and with a parameter in the phase alone."""
     angles = ParameterVector("a", 3)
@@ -232,6 +234,7 @@ def test_a_service_with_fractional_gates_gets_folded_pubs_of_both_primitives(
     assert all("rzz" in pub.circuit.count_ops() and is_valid_rzz_pub(pub) == "" for pub in sent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["rzz", "cp", "rxx"])
 def test_any_number_of_trainings_with_parametrized_gates_runs_in_one_process(gate: str) -> None:
     """The executor kept every box of every circuit, and refused the fourteenth with parameters of the same names."""

@@ -75,6 +75,7 @@ def test_networks_compute_with_the_threads_of_their_primitive() -> None:
     assert sampler.exact_method("complex128").simulation.engine.options.num_threads == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [StatevectorEstimator, FastEstimator])
 def test_the_noise_of_a_seed_cancels_in_gradients_as_in_qiskit_machine_learning(kind: Any) -> None:
     peer = pytest.importorskip("qiskit_machine_learning.neural_networks")

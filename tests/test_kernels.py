@@ -345,6 +345,7 @@ def test_a_progress_bar_over_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "6.00/6.00" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_gradients_on_a_sampler_follow_parameter_shifts() -> None:
     circuit, trained = trained_map(2)
     arguments: dict[str, Any] = {"training_parameters": trained, "seed_init": 0}

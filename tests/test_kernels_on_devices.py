@@ -41,6 +41,7 @@ def bound(exact: np.ndarray, shots: int) -> np.ndarray:
     return 5 * np.sqrt(exact * (1 - exact) / shots) + 1 / shots
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("kind", ["executor", "v2", "backend"])
 @pytest.mark.parametrize("columns", [None, Y])
 def test_without_noise_entries_are_fidelities_within_their_shots(kind: str, columns: Any) -> None:
@@ -70,6 +71,7 @@ def noisy_fidelity(method: SampledOverlap, x: np.ndarray, y: np.ndarray) -> floa
     return float(chances @ reads)
 
 
+@pytest.mark.slow
 def test_on_a_fake_device_entries_have_its_noise() -> None:
     with hardware.connect("fake_manila", **SETTINGS) as device:
         kernel = kernel_on(device)
@@ -83,6 +85,7 @@ def test_on_a_fake_device_entries_have_its_noise() -> None:
     assert np.abs(entries - exact).max() > 0.02  # the noise is there
 
 
+@pytest.mark.slow
 def test_readout_mitigation_removes_the_readout_error_from_a_kernel() -> None:
     samples = np.array([[0.3, 0.2], [0.3, 0.2]])  # equal: the entry is 1 without noise
     with hardware.connect("fake_manila", **SETTINGS) as device:
@@ -92,6 +95,7 @@ def test_readout_mitigation_removes_the_readout_error_from_a_kernel() -> None:
     assert (1 - mitigated).mean() < 0.7 * (1 - raw).mean()
 
 
+@pytest.mark.slow
 def test_on_a_wide_device_only_the_qubits_in_use_are_simulated() -> None:
     with hardware.connect("fake_torino", **(SETTINGS | {"shots": 500})) as device:
         found = kernel_on(device).evaluate(X)
@@ -111,6 +115,7 @@ def test_a_kernel_is_differentiated_on_a_device() -> None:
     torch.testing.assert_close(found, slopes(QuantumKernel(MAP)), atol=0.08, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_kernel_matrix_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_primitive, "SETTLE_SECONDS", 0.0)
     service, journal = MockService(tmp_path / "service"), tmp_path / "run.journal"
@@ -135,6 +140,7 @@ def test_a_killed_kernel_matrix_is_paid_once(tmp_path: Path, monkeypatch: pytest
     assert len(service.submitted()) == 3
 
 
+@pytest.mark.slow
 def test_a_kernel_follows_a_recalibration(caplog: Any) -> None:
     with hardware.connect("fake_manila", **SETTINGS) as device:
         kernel = kernel_on(device)

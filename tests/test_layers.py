@@ -85,6 +85,14 @@ def unit_of(module: tuple[str, ...]) -> str:
     return module[1] if len(module) > 1 else "__init__"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_trees_are_kept() -> Iterator[None]:
+    """They are most of what a search for garbage would look at in all later tests."""
+    yield
+    tree_of.cache_clear()
+    calls_of.cache_clear()
+
+
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
@@ -98,16 +106,17 @@ def is_type_checking(node: ast.AST) -> bool:
 
 def walk(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
     """All nodes that run, those below functions only if asked, never what is only for the type checker."""
-    for child in ast.iter_child_nodes(node):
-        if is_type_checking(child):
-            for other in child.orelse:  # type: ignore[attr-defined]
-                yield other
-                yield from walk(other, into_functions=into_functions)
-            continue
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not into_functions:
-            continue
-        yield child
-        yield from walk(child, into_functions=into_functions)
+    waiting = [node]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if is_type_checking(child):
+                found = child.orelse  # type: ignore[attr-defined]
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not into_functions:
+                found = []
+            else:
+                found = [child]
+            yield from found
+            waiting += found
 
 
 def name_of_call(node: ast.Call) -> str:
@@ -115,6 +124,7 @@ def name_of_call(node: ast.Call) -> str:
     return getattr(node.func, "id", getattr(node.func, "attr", ""))
 
 
+@cache
 def calls_of(path: Path) -> list[ast.Call]:
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
 

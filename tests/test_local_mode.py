@@ -55,6 +55,7 @@ def test_narrow_devices_are_simulated_completely() -> None:
     assert on_used_qubits([pub], backend) == ([pub], backend)
 
 
+@pytest.mark.slow
 def test_a_device_of_133_qubits_runs_here() -> None:
     settings = {"shots": 2000, "seed_simulator": 1, "seed_transpiler": 1, "options": {"resilience_level": 0}}
     circuit, theta = real_amplitudes(3, reps=1), np.linspace(0.1, 1.3, 6)

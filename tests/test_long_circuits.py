@@ -95,7 +95,7 @@ def work(circuit: QuantumCircuit, lane_bits: int) -> int:
 
 @pytest.mark.parametrize("lane_bits", [0, 2])
 @pytest.mark.parametrize("kind", CIRCUITS)
-@pytest.mark.thinned(7)
+@pytest.mark.slow
 def test_work_is_proportional_to_the_length(kind, lane_bits):
     short, long = (work(CIRCUITS[kind](reps), lane_bits) for reps in (120, 480))
     assert long < 4.6 * short  # 4 and a logarithm; 16 where it is quadratic

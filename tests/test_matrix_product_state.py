@@ -417,6 +417,7 @@ def triples(seed: int) -> QuantumCircuit:
     return circuit.assign_parameters({p: rng.uniform(-2, 2) for p in list(circuit.parameters)[::4]})
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("seed", range(8))
 def test_commuting_rotations_of_a_pair_are_one_gate(seed):
     circuit, output = triples(seed), expectation(random_observables(seed, 5), 5)

@@ -58,6 +58,7 @@ def shares(bits: Any) -> np.ndarray:
 REGISTERS = {("first",): [1, 0], ("second",): [2], ("first", "second"): [1, 0, 2], ("second", "first"): [2, 1, 0]}
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("names", REGISTERS)
 def test_quasi_probabilities_are_the_inverse_of_the_whole_confusion_matrix(names: tuple[str, ...]) -> None:
     with connected() as device:
@@ -75,6 +76,7 @@ def test_quasi_probabilities_are_the_inverse_of_the_whole_confusion_matrix(names
     assert set(result.metadata["readout_factors"]) == {0, 1, 2} and result.data.first.num_shots == SHOTS
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("options", [{}, {"confusion": CONFUSION}, {"shots": 50_000}, {"confusion": {1: CONFUSION[1]}}])
 def test_probabilities_are_exact_within_their_errors(options: dict[str, Any]) -> None:
     with connected() as device:
@@ -85,6 +87,7 @@ def test_probabilities_are_exact_within_their_errors(options: dict[str, Any]) ->
     assert np.abs(shares(result.data.first) - exact).max() > 0.05
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_runs() -> None:
     with connected(shots=500) as device:
         sampler = MitigatedSampler(device.sampler, confusion=CONFUSION)
@@ -119,6 +122,7 @@ def test_many_bits_need_no_vector() -> None:
         result.quasi_probabilities()
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ["fake_manila", "fake_torino"])
 def test_calibration_follows_the_layout(name: str) -> None:
     """The factors are those of the physical qubits, and of these alone; the second run calibrates nothing."""
@@ -146,6 +150,7 @@ def test_calibration_follows_the_layout(name: str) -> None:
     assert np.abs(quasi - expected).max() < 0.5 * np.abs(read - expected).max()
 
 
+@pytest.mark.slow
 def test_a_network_and_a_kernel_take_the_quasi_probabilities() -> None:
     ansatz, weights = real_amplitudes(2, reps=1), [0.1, 0.2, 2.9, 3.0]
     arguments: dict[str, Any] = {"circuit": ansatz, "weight_params": ansatz.parameters}

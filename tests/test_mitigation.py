@@ -43,6 +43,7 @@ def test_every_method_has_a_row() -> None:
     assert set(ROWS) == set(MITIGATION_METHODS)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     options, pubs = ROWS[method]
@@ -60,6 +61,7 @@ def test_without_noise_the_values_stay_and_one_run_is_made(method: str) -> None:
     assert metadata["mitigation"] == method
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 @pytest.mark.parametrize(
     ("observables", "shape"), [(["ZII", "IXI"], ()), ("ZZZ", (3,)), (["ZII", "IXI"], (2,)), ("ZII", ())]
@@ -72,6 +74,7 @@ def test_shapes_broadcast(method: str, observables: Any, shape: tuple[int, ...])
     np.testing.assert_allclose(result.data.evs, exact(*pub), atol=1e-6)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("method", MITIGATION_METHODS)
 def test_estimators_copy_and_pickle(method: str) -> None:
     estimator = MitigatedEstimator(StatevectorEstimator(), method, **ROWS[method][0])
@@ -99,7 +102,7 @@ HALVED = [
 
 
 @pytest.mark.parametrize(("method", "options", "noise"), HALVED)
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(7)
 def test_the_error_on_fake_manila_is_at_least_halved(method: str, options: dict[str, Any], noise: Any) -> None:
     circuit = real_amplitudes(4, reps=2, entanglement="linear")
     isa = transpile(circuit, BACKEND, optimization_level=1, seed_transpiler=1)
@@ -114,6 +117,7 @@ def test_the_error_on_fake_manila_is_at_least_halved(method: str, options: dict[
     assert np.abs(result.data.evs - expected).mean() < plain / 2
 
 
+@pytest.mark.slow
 def test_methods_compose() -> None:
     noisy = noisy_estimator(BACKEND)
     circuit = QuantumCircuit(5)
@@ -128,6 +132,7 @@ def test_methods_compose() -> None:
     assert errors[0] < min(errors[1:]) / 2
 
 
+@pytest.mark.slow
 def test_around_ibm_runtime_in_local_mode() -> None:
     from qiskit_ibm_runtime.executor_estimator import Estimator
 

@@ -99,7 +99,7 @@ def test_factories_find_the_value_without_noise(options: dict[str, Any], curve: 
 
 
 @pytest.mark.parametrize(("options", "curve"), CURVES)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(6)
 def test_errors_are_propagated(options: dict[str, Any], curve: Any) -> None:
     circuit = QuantumCircuit(2)
     for _ in range(4):
@@ -269,6 +269,7 @@ def test_training_circuits_get_their_own_shots() -> None:
     assert [pub.precision for pub in inner.runs[0]] == [0.1, 0.02]
 
 
+@pytest.mark.slow
 def test_a_training_with_shots_and_noise_is_mitigated() -> None:
     """qiboml, section III.B: energy of -sum Z with local Pauli noise, along a gradient descent."""
     circuit = ansatz()
@@ -309,7 +310,7 @@ def test_a_training_with_shots_and_noise_is_mitigated() -> None:
         {"ry": 0.06, "cx": 0.06},
     ],
 )
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 def test_pauli_noise_is_cancelled_up_to_sampling(noise: Any) -> None:
     circuit = QuantumCircuit(2)
     circuit.ry(0.7, 0)
@@ -340,6 +341,7 @@ def test_inverted_noise_leaves_no_bias() -> None:
     assert np.all(errors < 5 * result.data.stds) and result.data.stds.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_over_seeds() -> None:
     circuit = QuantumCircuit(1)
     for _ in range(4):
@@ -353,6 +355,7 @@ def test_the_standard_error_is_the_spread_over_seeds() -> None:
     assert np.mean([r.data.stds for r in runs]) == pytest.approx(spread, rel=0.4)
 
 
+@pytest.mark.slow
 def test_inserted_paulis_are_in_the_gates_of_the_circuit() -> None:
     inner = Recorder(StatevectorEstimator())
     circuit = transpile(ansatz(2), BACKEND, optimization_level=1, seed_transpiler=1)
@@ -426,6 +429,7 @@ def test_pulses_keep_the_meaning() -> None:
     assert len(inner.runs[0]) == 1
 
 
+@pytest.mark.slow
 def test_the_error_of_clifford_data_regression_is_the_spread_over_seeds() -> None:
     """Shot noise of the training circuits included: without it, errors were 2 to 3.5 times too small."""
     circuit = ansatz(2)

@@ -72,7 +72,7 @@ def test_other_operations_have_their_global_phase(name):
 
 @pytest.mark.parametrize("controls", [1, 2, 4, 5, 6])
 @pytest.mark.parametrize("name", ["x", "h", "rx", "p", "global_phase", "cx"])
-@pytest.mark.thinned(7)
+@pytest.mark.thinned(20)
 def test_many_controls(name, controls):
     gate = STANDARD[name]
     gate = gate.base_class(*[0.7 + k for k in range(len(gate.params))])
@@ -138,6 +138,7 @@ def some_circuits(count: int):
 OBSERVABLE = SparsePauliOp(["XYZ", "ZIX", "IZZ"], [0.7, -0.4, 1.1])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("gradient", ["reverse", "param-shift"])
 def test_modules_differentiate_modified_gates(gradient):
     for circuit in some_circuits(4):
@@ -154,6 +155,7 @@ def test_modules_differentiate_modified_gates(gradient):
         assert torch.autograd.gradcheck(values, (inputs, weights.detach().clone().requires_grad_()), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_primitives_run_modified_gates():
     rng = np.random.default_rng(3)
     for circuit in some_circuits(6):

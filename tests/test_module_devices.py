@@ -108,7 +108,7 @@ SAMPLING = {
 
 @pytest.mark.parametrize("name", SAMPLING)
 @pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(12)
 def test_estimators_with_shots_agree_within_their_noise(name):
     estimator = SAMPLING[name]()
     assert shot_noise(estimator) == pytest.approx(1 / 64)

@@ -136,6 +136,7 @@ def test_exact_estimators_give_the_reverse_sweep(name):
     assert_close(step(module(EXACT[name]()), samples()), step(module(gradient="reverse"), samples()), 1e-9)
 
 
+@pytest.mark.thinned(12)
 @pytest.mark.parametrize("name", [*ROTATIONS, *CONTROLLED])
 def test_aer_binds_every_gate(name):
     """Aer ignores the values of parametrised controlled gates: they are sent as other gates."""
@@ -201,6 +202,7 @@ def test_torch_func_transforms_run_on_an_estimator():
 # ---------------------------------------------------------------- jobs
 
 
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @pytest.mark.parametrize("observables", [["ZZ"], OBSERVABLES, "individualZ", ["XX", "YY", "ZZ", "XY", "YI", "IZ"]])
 @pytest.mark.parametrize("gradient", ["param-shift", "spsa"])
@@ -374,6 +376,7 @@ FAILURES = {
 }  # fmt: skip
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("at", [1, 2], ids=["forward", "backward"])
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failed_job_is_named_and_leaves_the_module_as_it_was(name, at):
@@ -436,6 +439,7 @@ def test_values_that_are_not_finite_are_not_sent():
     assert estimator.jobs == []
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("gradient", ["param-shift", ("spsa", {"seed": 1})])
 def test_modules_on_estimators_copy_and_pickle(gradient):
     model = module(StatevectorEstimator(), gradient, pass_manager=scattered())

@@ -171,6 +171,7 @@ def test_shots_are_outcomes(method: str) -> None:
     assert set(np.unique(single.data.evs)) == {-1.0, 1.0}
 
 
+@pytest.mark.slow
 def test_trajectories_agree_with_the_density_matrix() -> None:
     circuit = random_circuit(3, 2)
     model = noise.local_pauli_noise(PAULIS)

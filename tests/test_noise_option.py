@@ -152,7 +152,7 @@ BACKENDS = ("FakeManilaV2", "FakeBelemV2", "FakeQuitoV2", "FakeLimaV2", "FakeLag
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 def test_a_backend_gives_the_values_of_aer(name: str) -> None:
     backend = getattr(fake, name)()
     circuit, labels = ansatz(3, 1), ["ZIX", "YYY", "IIZ"]

@@ -111,7 +111,7 @@ def observables(circuit: QuantumCircuit) -> list[SparsePauliOp]:
 
 
 @pytest.mark.parametrize("build", CASES)
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(9)
 def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> None:
     """Errors of conditional gates strike where the condition holds, and nowhere else."""
     circuit = build()
@@ -122,6 +122,7 @@ def test_expectation_values_under_noise(build: Callable[[], QuantumCircuit]) -> 
     np.testing.assert_allclose(found, wanted, atol=1e-10)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("build", CASES)
 def test_probabilities_of_bits_with_readout_errors(build: Callable[[], QuantumCircuit]) -> None:
     """A bit that is read wrong also decides wrong."""

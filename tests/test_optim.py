@@ -271,6 +271,7 @@ def test_states_are_saved_and_modules_stay_picklable(solver: str) -> None:
 # --- QN-SPSA --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_samples_of_the_metric_average_to_it() -> None:
     circuit = real_amplitudes(2, reps=1)
     module = QuantumModule(circuit, None, circuit.parameters, seed_init=0).double()
@@ -284,6 +285,7 @@ def test_samples_of_the_metric_average_to_it() -> None:
     torch.testing.assert_close(total / 600, metric_tensor(module), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampled", [False, True])
 def test_it_learns_from_values_alone(sampled: bool) -> None:
     circuit = real_amplitudes(2, reps=1)

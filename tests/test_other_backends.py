@@ -117,6 +117,7 @@ def test_options_of_ibm_are_refused() -> None:
         hardware.connect(VendorBackend(), options={"resilience_level": 1})
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "backend", [VendorBackend, AerSimulator, lambda: GenericBackendV2(3, noise_info=False, seed=1)]
 )

@@ -207,7 +207,7 @@ from qtm._engines.statevector import sweeps, tiling
 tiling.WORTH_A_TEAM = 0
 ansatz = real_amplitudes(8, reps=2)
 module = QuantumModule(ansatz, None, ansatz.parameters, seed_init=0, num_threads_forward=2, num_threads_backward=2)
-expected, kernel = module(), sweeps._EVALUATE
+expected, kernel = module(), sweeps.EVALUATE
 
 def interrupted(kind, *args):
     if threading.current_thread() is threading.main_thread():
@@ -219,12 +219,12 @@ class Interrupted:
     def for_kind(self, *kind):
         return partial(interrupted, kind)
 
-sweeps._EVALUATE = Interrupted()
+sweeps.EVALUATE = Interrupted()
 try:
     module()
 except KeyboardInterrupt:
     print("interrupted", end=" ")
-sweeps._EVALUATE = kernel
+sweeps.EVALUATE = kernel
 print(bool((module() == expected).all()))
 """
 
@@ -322,6 +322,7 @@ class Deadly(Executor):
         return self.pool.submit(*((die, function) if self.calls == self.victim else (function,)), *args)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("victim", [1, 2, 4, 5, 8])  # 1 .. 4 are forward, 5 .. 8 backward
 def test_a_worker_that_dies_is_an_error(victim):
     executor = Deadly(victim)

@@ -74,6 +74,7 @@ def evs(estimator: Any, *pubs: Any, **options: Any) -> list[np.ndarray]:
     return [result.data.evs for result in estimator.run(pubs, **options).result()]
 
 
+@pytest.mark.thinned(5)
 @each_pub
 @pytest.mark.parametrize("precision", [None, 0.125])
 @pytest.mark.parametrize("seed", [0, 17])

@@ -68,6 +68,7 @@ def agrees(circuit: QuantumCircuit, observables, seed: int = 0, batch: int = 4, 
 # Random circuits
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("seed", range(40))
 def test_random_circuits(seed):
     num_qubits = 1 + seed % 5
@@ -75,6 +76,7 @@ def test_random_circuits(seed):
     agrees(circuit, random_observables(seed, num_qubits), seed)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("seed", range(20))
 def test_random_real_circuits(seed):
     """No imaginary part is stored; strings with an odd number of Y vanish, those with an even one do not."""
@@ -114,6 +116,7 @@ def test_more_random_circuits_in_both_kinds_of_lanes(seed):
     np.testing.assert_allclose(*gradients, atol=1e-11)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", [name for name in GATES if name not in ("delay", "global_phase")])
 def test_every_gate_of_the_table_among_others(name):
     gate, angles = STANDARD[name], ParameterVector("ψ", 4)

@@ -114,6 +114,7 @@ def shots(device: hardware.Connection, number: int = 0) -> np.ndarray:
 RUNS = {"estimator": values, "sampler": shots}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("max_circuits", [None, 2])
 def test_a_running_job_is_fetched_by_its_id(name: str, max_circuits: int | None, tmp_path: Path, caplog: Any) -> None:

@@ -93,6 +93,7 @@ def compiled(expression: ParameterExpression) -> tuple[AngleMap | None, str]:
         return None, str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
 def test_random_complex_expressions_agree_or_are_refused():
     """Where Qiskit's value is real it is ours, or no number, which is refused by name; never another number."""

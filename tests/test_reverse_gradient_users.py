@@ -35,7 +35,7 @@ from qtm.gradients import FastReverseEstimatorGradient
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("complex128", 1e-10), ("complex64", 1e-5)])
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(4)
 def test_dtypes_and_threads(dtype: str, tolerance: float, num_threads: int, rng: np.random.Generator) -> None:
     circuit, values = own_gates(), rng.normal(size=(21, 5))
     found = gradients([circuit] * 21, [[OPERATOR, H2]] * 21, values, dtype=dtype, num_threads=num_threads)
@@ -131,6 +131,7 @@ def adaptive(gradient: Any) -> Any:
         return solver.compute_minimum_eigenvalue(H2).eigenvalue
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("consumer", [imaginary_time, real_time, adaptive], ids=lambda f: f.__name__)
 def test_users_of_gradients_accept_this_one(consumer: Callable[[Any], Any]) -> None:
     ours, theirs = consumer(FastReverseEstimatorGradient()), consumer(ReverseEstimatorGradient())

@@ -43,6 +43,7 @@ def values_and_slopes(made: QuantumModule) -> list[torch.Tensor]:
     return [values.detach(), inputs.grad, made.variational.grad]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("name", "mitigated", "transpiled"), [("all", False, True), ("exchanged", True, True), ("one", False, False)]
 )
@@ -59,6 +60,7 @@ def test_values_and_gradients_are_those_of_the_simulator(name: str, mitigated: b
         torch.testing.assert_close(part, expected, atol=8 / np.sqrt(SHOTS), rtol=0)
 
 
+@pytest.mark.slow
 def test_on_a_device_the_layout_is_followed_and_readout_is_mitigated() -> None:
     errors = {}
     with hardware.connect("fake_manila", shots=SHOTS, seed_simulator=1, seed_transpiler=1) as device:
@@ -68,6 +70,7 @@ def test_on_a_device_the_layout_is_followed_and_readout_is_mitigated() -> None:
     assert errors["mitigated"] < 0.6 * errors["raw"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_values_are_those_of_the_network_on_the_same_device() -> None:
     with hardware.connect("fake_manila", shots=SHOTS, seed_simulator=1, seed_transpiler=1) as device:
         settings: dict[str, Any] = {"sampler": device.sampler, "pass_manager": device.pass_manager}
@@ -91,6 +94,7 @@ def test_spsa_copies_and_pickles() -> None:
         assert other(INPUTS).shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_a_module_follows_a_recalibration(caplog: Any) -> None:
     with hardware.connect("fake_manila", shots=100, seed_simulator=1) as device:
         made = module(sampler=device.sampler, pass_manager=device.pass_manager, gradient="auto")

@@ -402,6 +402,7 @@ def fidelity(sampler: Any) -> Any:
     return job.result().fidelities
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.filterwarnings("ignore")  # of the consumers
 @pytest.mark.parametrize("consumer", [sampling_vqe, qaoa, fidelity], ids=lambda f: f.__name__)
 def test_users_of_samplers_accept_this_one(consumer: Callable[[Any], Any]) -> None:

@@ -58,6 +58,7 @@ def expected(case: Case, x: Any, w: Any, interpret: Interpret | None, shape: tup
     return out
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("interpret", "given", "shape"), INTERPRETS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_values_and_derivatives(seed: int, interpret: Interpret | None, given: Any, shape: tuple[int, ...]) -> None:
@@ -78,7 +79,7 @@ def test_values_and_derivatives(seed: int, interpret: Interpret | None, given: A
 
 @pytest.mark.parametrize(("interpret", "given", "shape"), INTERPRETS[:5])
 @pytest.mark.parametrize("measured", [False, True])
-@pytest.mark.thinned(5)
+@pytest.mark.slow
 def test_agrees_with_qiskit_machine_learning(
     measured: bool, interpret: Interpret | None, given: Any, shape: tuple[int, ...]
 ) -> None:
@@ -113,6 +114,7 @@ def test_shapes(shape: tuple[int, ...], input_gradients: bool, exact: bool) -> N
     assert by_x.shape == (*lead, 2, 4, 2) if input_gradients else by_x is None
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("exact", [True, False])
 def test_no_inputs_no_weights_or_neither(exact: bool) -> None:
     case = random_case(3)
@@ -188,7 +190,7 @@ def shown(case: Case, bits: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("transpiled", [None, (3, (2, 0, 1)), (5, (4, 2, 3))])
 @pytest.mark.parametrize("by", ["user", "network"])
-@pytest.mark.thinned(7)
+@pytest.mark.thinned(29)
 def test_registers_and_layouts(registers: Any, bits: list[int], exact: bool, transpiled: Any, by: str) -> None:
     """The batch averaged (a register not called meas), wrong bits (measured, then transpiled): not here."""
     case = random_case(12)

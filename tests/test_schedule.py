@@ -64,6 +64,7 @@ def recipe_of(found: ArraySimulation, batch: int = 1) -> Recipe:
     return found.engine.sweeps(batch).recipe
 
 
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("name", ANGLES)
 @pytest.mark.parametrize(("dtype", "lanes"), list(product(TOLERANCE, LANES)))
 def test_values_and_slopes_agree_with_qiskit(dtype, lanes, name):

@@ -62,7 +62,7 @@ def number_of(values: torch.Tensor) -> torch.Tensor:
 
 @each_output
 @pytest.mark.parametrize("make", [encoded, amplitude_encoded])
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(24)
 def test_gradgradcheck(make, outputs):
     module = make(outputs=outputs)
     run, point = function_of(module), point_of(module)
@@ -78,6 +78,7 @@ def test_many_cones():
     assert gradgradcheck(run, point, check_fwd_over_rev=True, fast_mode=True)
 
 
+@pytest.mark.thinned(4)
 @each_output
 @pytest.mark.parametrize("make", [encoded, amplitude_encoded])
 def test_every_way_to_a_hessian(make, outputs):

@@ -76,6 +76,7 @@ def test_shifting_leaves_the_samples_alone(case):
     np.testing.assert_array_equal(at, before)
 
 
+@pytest.mark.slow
 def test_spsa_is_unbiased_over_signs_and_repetitions(case, rng):
     function, at, cotangent = case
     wanted = np.array([True, True, False, True])

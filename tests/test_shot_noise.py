@@ -52,6 +52,7 @@ def test_mean_and_variance_are_those_of_shots(sampling: str) -> None:
     assert result[0].metadata["shots"] == SHOTS
 
 
+@pytest.mark.slow
 def test_observables_of_one_basis_share_their_outcomes() -> None:
     """The product of what Z0 and Z1 read is what Z0 Z1 reads, so that their noise is correlated."""
     circuit = ansatz(2).assign_parameters(values_of(ansatz(2)))

@@ -39,6 +39,7 @@ def test_the_checks_of_scikit_learn(kind: type) -> None:
     assert {r["check_name"] for r in results if r["status"] != "passed"} <= {"check_array_api_input"}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("load", "least"), [(load_iris, 0.9), (load_wine, 0.85)])
 def test_it_learns(load: Any, least: float) -> None:
     features, labels = load(return_X_y=True)
@@ -149,6 +150,7 @@ def test_noise_and_estimators() -> None:
     assert "param-shift" in repr(exact.network_.quantum)
 
 
+@pytest.mark.slow
 def test_regression_scales_targets_back() -> None:
     x = np.linspace(-1.5, 1.5, 60)[:, None]
     target = 1000 + 50 * np.sin(2 * x[:, 0])

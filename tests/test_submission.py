@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mod
 # Counting ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     "options",
     [
@@ -47,6 +48,7 @@ def test_executions_are_what_the_runtime_submits(options):
         assert device.usage == Usage()
 
 
+@pytest.mark.slow
 def test_executions_of_error_cancellation_are_what_the_runtime_submits():
     options = {"default_shots": 640, "resilience_level": 0, "resilience": {"pec_mitigation": True}}
     with hardware.connect(MANILA, shots=640, options=options, seed_transpiler=1) as device:
@@ -93,6 +95,7 @@ def test_usage_adds_up_and_reads_well():
 # Splitting -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(7)
 @pytest.mark.parametrize(("limit", "seed"), [(1, 0), (2, 1), (3, 2), (5, 3), (8, 4), (100, 5)])
 def test_splitting_and_joining_changes_nothing(limit, seed):
     rng = np.random.default_rng(seed)

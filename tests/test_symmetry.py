@@ -97,6 +97,7 @@ def test_a_symmetry_that_flips_a_sign_leaves_nothing() -> None:
     assert np.abs(Representation([turn(np.pi / 3)]).twirl(SparsePauliOp("IX")).coeffs).max() < 1e-12
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ["cyclic", "symmetric", "dihedral"])
 def test_an_equivariant_ansatz_commutes_and_a_plain_one_does_not(name: str) -> None:
     group = GROUPS[name][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -64,6 +65,7 @@ class InterruptedAt:
         return self.trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idle", [0, 3])
 def test_an_interrupt_anywhere_leaves_no_thread_behind(idle):
     """Before every third instruction in turn: no thread is lost, and those that wait for another are let go."""
@@ -252,6 +254,8 @@ def test_locks_are_those_that_a_child_finds_free():
     others = {}
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
+        if not re.search("Lock|Condition|Semaphore|cached_property", text):
+            continue
         names = {
             getattr(node, "id", getattr(node, "attr", getattr(node, "name", None)))
             for node in ast.walk(ast.parse(text))

@@ -152,6 +152,7 @@ def worst(found: qtm.noise.NoiseFit) -> float:
     return max(abs(found.strengths[name] - wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_strengths_behind_exact_values() -> None:
     values = ["IZ", "ZI", "ZZ"]
     estimator = qtm.noisy_estimator(device().to_noise_model())
@@ -162,7 +163,7 @@ def test_a_fit_finds_the_strengths_behind_exact_values() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "bit array"])
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 def test_a_fit_finds_the_strengths_behind_counts(form: str) -> None:
     shots = 40_000
     circuits = [c.measure_all(inplace=False) for c in calibration()]

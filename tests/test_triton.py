@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ def ising(n: int) -> SparsePauliOp:
 # Values and derivatives
 
 
+@pytest.mark.thinned(11)
 @each_dtype
 @pytest.mark.parametrize(("n", "tile_bits"), [(5, 3), (6, 2), (7, 5), (8, 6), (8, 11)])
 def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
@@ -96,6 +98,46 @@ def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
     torch.testing.assert_close(again, gradient, atol=10 * TOLERANCE[dtype], rtol=0)
 
 
+@each_dtype
+@pytest.mark.parametrize("make", [efficient_su2, real_amplitudes])
+@pytest.mark.parametrize("n", [6, pytest.param(7, marks=pytest.mark.slow)])
+def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, n, make, dtype):
+    """In the interpreter a program holds many tiles; on a GPU it is one, and what is the same for all is a scalar."""
+    monkeypatch.setitem(launch._PROGRAM_BITS, "cpu", launch._PROGRAM_BITS["cuda"])
+    made = make(n, reps=1)
+    at = values(made, n - 5)
+    simulated = simulation(made, expectation(made, 8), dtype, 6)
+    angles, prepared = arguments(simulated, at)
+    found, kept = simulated.engine.forward(angles, prepared, keep=True)
+    cotangent = torch.ones_like(found)
+    reference = on_cpu(made, expectation(made, 8))
+    np.testing.assert_allclose(found.cpu(), reference.values(at), atol=TOLERANCE[dtype])
+    gradient, _ = simulated.engine.vjp(angles, prepared, cotangent, kept)
+    slope = reference.engine.vjp(angles.cpu(), [p.cpu() for p in prepared], cotangent.cpu())[0]
+    np.testing.assert_allclose(gradient.cpu(), slope, atol=10 * TOLERANCE[dtype])
+    (batch,) = next(iter(simulated.engine._compiled.values())).batches
+    assert batch.sweeps.unit_bits == 0
+
+
+@pytest.fixture
+def unset_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("tile_bits", [2, 11])
+def test_every_sum_is_written(tile_bits, unset_memory_is_nan):
+    """Of sums by tile and derivatives, which are not set before; strings that are zero anyway are no sum."""
+    assert torch.empty(1).isnan()
+    made = real_amplitudes(3, reps=1)
+    output = expectation(made, 1, ["YII", "ZZZ"])
+    angles, prepared = arguments(simulation(made, output), values(made, 2))
+    engine = simulation(made, output, tile_bits=tile_bits).engine
+    found, kept = engine.forward(angles, prepared, keep=True)
+    assert not found.isnan().any() and not engine.vjp(angles, prepared, found, kept)[0].isnan().any()
+
+
 def test_derivatives_agree_with_finite_differences():
     made = random_circuit(2, 5, 16, UNITARY)
     simulated = simulation(made, expectation(made), tile_bits=3)
@@ -106,6 +148,7 @@ def test_derivatives_agree_with_finite_differences():
     np.testing.assert_allclose(gradient, np.einsum("bm,bmk->bk", cotangent, slopes), atol=1e-7)
 
 
+@pytest.mark.thinned(4)
 @each_dtype
 @pytest.mark.parametrize("tile_bits", [3, 11])
 def test_real_states_have_one_part(tile_bits, dtype):
@@ -126,6 +169,7 @@ def test_real_states_have_one_part(tile_bits, dtype):
     assert not batch.plan.is_complex and batch.sweeps.parts == 1
 
 
+@pytest.mark.thinned(8)
 @each_dtype
 @pytest.mark.parametrize("tile_bits", [3, 11])
 @pytest.mark.parametrize("batch", [1, 3])
@@ -158,6 +202,7 @@ def states_of(made, at) -> np.ndarray:
     return np.array([Statevector(made.assign_parameters(dict(zip(parameters, row, strict=True)))).data for row in at])
 
 
+@pytest.mark.thinned(4)
 @each_dtype
 @pytest.mark.parametrize("make", [lambda: random_circuit(3, 5, 14, UNITARY), lambda: real_amplitudes(4, reps=1)])
 def test_states_and_probabilities_in_tiles(make, dtype):
@@ -182,6 +227,7 @@ def test_outcomes_that_no_amplitude_reaches():
     np.testing.assert_allclose(simulation(made, Probabilities((0, 1, 2))).values(at), wanted, atol=1e-12)
 
 
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("tile_bits", [2, 11])
 @pytest.mark.parametrize("output", [Probabilities((1, 2)), State(), None], ids=["probabilities", "state", "values"])
 def test_derivatives_by_prepared_amplitudes(output, tile_bits):
@@ -207,6 +253,7 @@ def test_derivatives_by_prepared_amplitudes(output, tile_bits):
         torch.testing.assert_close(one.cpu(), other, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_where_memory_is_short():
     made = efficient_su2(4, reps=1)
     output = expectation(made)
@@ -275,6 +322,7 @@ def test_schedules_keep_every_rotation_within_its_tiles(tile_bits):
     assert plan.passes[-1].last == len(plan.slots) and plan.passes[-1].last_string == 15
 
 
+@pytest.mark.slow
 def test_passes_of_tiles_measure_few_strings_at_a_time():
     n = 8
     made = efficient_su2(n, reps=1)
@@ -283,14 +331,34 @@ def test_passes_of_tiles_measure_few_strings_at_a_time():
     plan = schedule(program_of(made, output), 4)
     counts = [one.last_string - one.first_string for one in plan.passes]
     assert sum(counts) == 200 and max(counts) <= MAX_SUMS < 199
+    assert any(one.last == one.first for one in plan.passes)  # these leave the states where they are
     simulated, at = simulation(made, output, tile_bits=4), values(made, 1)
     np.testing.assert_allclose(simulated.values(at), on_cpu(made, output).values(at), atol=1e-9)
     angles, prepared = arguments(simulated, at)
     cotangent = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
     slope = on_cpu(made, output).engine.vjp(angles.cpu(), [], cotangent)[0]
-    torch.testing.assert_close(
-        simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE))[0].cpu(), slope, atol=1e-8, rtol=0
-    )
+    _, kept = simulated.engine.forward(angles, prepared, keep=True)
+    found = simulated.engine.vjp(angles, prepared, cotangent.to(DEVICE), kept)[0]
+    torch.testing.assert_close(found.cpu(), slope, atol=1e-8, rtol=0)
+    moved = simulated.engine.traffic(1, DEVICE)[0]
+    assert moved.forward < moved.both < (7 * len(plan.passes) - 4) * 2**plan.num_bits * 16
+
+
+def test_sign_tables_give_parities_of_amplitudes():
+    """What a kernel makes of a row is the parity of an amplitude and the mask."""
+    n = 8
+    output = Expectation(coerce_observables([ising(n)], n))
+    plan = schedule(program_of(efficient_su2(n, reps=2), output), 7)
+    operations, strings, low_bits = plan.operation_table(5), plan.string_table(5), 5
+    for one in plan.passes:
+        index, bases, places = plan.tile_index(one), plan.tile_bases(one), np.arange(128)
+        amplitudes = index[None] ^ bases[:, None]
+        rows = [*operations[one.first : one.last], *strings[one.first_string : one.last_string]]
+        for _, local, mask, word in rows:
+            low = np.bitwise_count(places & 31 & local) & 1
+            high = int(word) >> (places >> low_bits) & 1
+            by_base = np.bitwise_count(bases & mask)[:, None] & 1
+            np.testing.assert_array_equal(low ^ high ^ by_base, np.bitwise_count(amplitudes & mask) & 1)
 
 
 # Modules
@@ -304,6 +372,7 @@ def module(**settings) -> qtm.QuantumModule:
     return made.to(DEVICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["expectation", "probabilities", "state"])
 def test_gradcheck_by_inputs_and_weights(outputs):
     made = module(outputs=outputs).double()
@@ -331,6 +400,7 @@ def test_gradients_by_inputs_that_are_amplitudes():
         torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_steps_agree_with_the_cpu():
     made, other = module().double(), module().double()
     other._settings = made._settings.__class__(**{**made._settings.__dict__, "method": "statevector"})
@@ -343,6 +413,17 @@ def test_training_steps_agree_with_the_cpu():
             one(inputs.to(one.variational.device)).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(made.variational.cpu(), other.variational, atol=1e-9, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_module_has_one_graph():
+    made = module().double()
+    inputs = torch.rand(2, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    found = []
+    for call in (made, torch.compile(made, backend="aot_eager", fullgraph=True)):
+        values = call(inputs)
+        found.append((values, *torch.autograd.grad(values.square().sum(), (inputs, made.variational))))
+    torch.testing.assert_close(*found, atol=1e-12, rtol=0)
 
 
 def test_autocast_is_left_alone():
@@ -378,6 +459,41 @@ def test_phases_of_states_under_autocast(method):
 def test_derivatives_that_there_are_not(compute, message):
     with pytest.raises(qtm.UnsupportedError, match=f"(?s){message}.*cpu"):
         compute(module(), torch.rand(2, 3, device=DEVICE, requires_grad=True))
+
+
+def divided(outputs: str) -> tuple[QuantumCircuit, dict]:
+    """Amplitudes of two qubits as inputs, cones of five and two parameter sets."""
+    encoding, made = amplitude_encoding(4), QuantumCircuit(5)
+    first, second = ParameterVector("a", 5), ParameterVector("b", 4)
+    made.compose(encoding.circuit, [0, 1], inplace=True)
+    for q in range(5):
+        made.ry(first[q], q)
+    for q in range(4):
+        made.rzz(second[q], q, q + 1)
+    names = ["IIIZX", "XIIII", "IZZII", "ZIXIY"]
+    settings = {"observables": names} if outputs == "expectation" else {"outputs": (outputs, {"qubits": [3, 0]})}
+    settings |= {"variational_params_names": ["one", "two"], "seed_init": 0}
+    return made, {"encoding_params": encoding.encoding_params, "variational_params": [first, second], **settings}
+
+
+@each_dtype
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("outputs", ["expectation", "probabilities"])
+def test_amplitudes_cones_batches_and_parameter_sets(outputs, batch, dtype, monkeypatch):
+    """All at once, against the CPU."""
+    monkeypatch.setattr(cone_groups, "_WORTH_MERGING", 0.0)
+    made, settings = divided(outputs)
+    real = torch.float32 if dtype == "complex64" else torch.float64
+    found = []
+    for method in (("triton", {"tile_bits": 2}), "statevector"):
+        place = torch.device("cpu") if method == "statevector" else DEVICE
+        layer = qtm.QuantumModule(made, method=method, **settings).to(place, real)
+        inputs = torch.linspace(0.1, 1.0, 4 * batch, dtype=real).reshape(batch, 4).to(place).requires_grad_()
+        values = layer(inputs)
+        slopes = torch.autograd.grad(values.square().sum(), [inputs, *layer.parameters()])
+        found.append([values.detach().cpu(), *(slope.cpu() for slope in slopes)])
+    assert len(found[0]) == 4 and found[0][0].dtype == real
+    torch.testing.assert_close(*found, atol=20 * TOLERANCE[dtype], rtol=0)
 
 
 # Devices, without a GPU
@@ -435,16 +551,43 @@ class Elsewhere(torch.Tensor):
     is_cpu = False
 
 
-@pytest.mark.parametrize(("value", "message"), [(float("nan"), "is nan in sample 1"), (1e20, "beyond 7.04e")])
-def test_angles_on_a_gpu_are_looked_at_there(value, message, monkeypatch):
+MEANINGLESS = [(float("nan"), "is nan in sample 1"), (float("inf"), "is inf in sample 1"), (1e20, "beyond 7.04e")]
+
+
+@pytest.mark.parametrize(("value", "message"), MEANINGLESS)
+@pytest.mark.parametrize("has_nan", [True, False])
+def test_a_cpu_waits_for_angles_of_a_gpu_only_where_it_must(value, message, has_nan, monkeypatch):
+    """An engine that gives NaN is not checked outside of anomaly mode; others are, there."""
     method = settings_of()._method(torch.float64, "cuda")
     angles = torch.zeros(2, 4, dtype=torch.float64)
     monkeypatch.setattr(adjoint, "check_angles", lambda *_: pytest.fail("angles came to the CPU"))
     method._check_angles(angles.as_subclass(Elsewhere))
-    monkeypatch.undo()
     angles[1, 2] = value
-    with pytest.raises(qtm.ParameterError, match=message):
+    method._check_angles(angles.as_subclass(Elsewhere))
+    monkeypatch.undo()
+    monkeypatch.setattr(method.simulation.engine, "gives_nan", has_nan)
+    with torch.autograd.set_detect_anomaly(has_nan), pytest.raises(qtm.ParameterError, match=message):
         method._check_angles(angles.as_subclass(Elsewhere))
+
+
+@pytest.mark.parametrize("value", [value for value, _ in MEANINGLESS])
+@pytest.mark.parametrize("output", [Expectation(coerce_observables(["ZZ"], 2)), Probabilities((0, 1)), State()])
+def test_angles_that_mean_nothing_give_nan(output, value):
+    """In the sample with such an angle, also where only the phase of the state depends on it."""
+    made = QuantumCircuit(2)
+    made.rz(ParameterVector("p", 1)[0], 0)
+    made = made.compose(real_amplitudes(2, reps=1))
+    simulated = simulation(made, output)
+    engine, number = simulated.engine, list(made.parameters)
+    for parameter in number if isinstance(output, State) else number[1:]:
+        angles, prepared = arguments(simulated, np.full((2, 5), 0.3))
+        given = torch.full((5,), 0.3, dtype=torch.float64)
+        given[number.index(parameter)] = value
+        angles[1] = simulated.angles.torch(None, given, 1)[0].to(DEVICE)
+        found, kept = engine.forward(angles, prepared, keep=True)
+        assert not found[0].isnan().any() and found[1].isnan().all()
+        slope, _ = engine.vjp(angles, prepared, torch.ones_like(found), kept)
+        assert not slope[0].isnan().any() and slope[1].isnan().any()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "hpu:0"])
@@ -512,7 +655,7 @@ def test_tensors_of_the_cpu_go_to_the_current_gpu(monkeypatch):
     assert launch.device_for(torch.device("cuda:0")) == torch.device("cuda:0")
 
 
-@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (11, 8), (13, 8)])
+@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (10, 8), (11, 8), (12, 16), (13, 16)])
 def test_programs_have_threads_for_their_amplitudes(bits, warps):
     launched = []
 

@@ -60,7 +60,7 @@ def turn(timed: Callable[[], float], expected: float, of_burst: Callable = stati
 def alternate(
     contestants: Sequence[Callable[[], float]],
     repeats: int,
-    pause: float = PAUSE,
+    pause: float | None = None,
     of_burst: Callable = statistics.median,
 ) -> list[Times]:
     """Times of all contestants, which take turns; every other round runs backwards.
@@ -68,7 +68,7 @@ def alternate(
     Args:
         contestants: each makes its call and returns how many seconds count.
         repeats: rounds.
-        pause: seconds of rest before a turn.
+        pause: seconds of rest before a turn, `PAUSE` by default.
         of_burst: what the figure of a few short calls is.
     """
     times = [Times() for _ in contestants]
@@ -78,6 +78,6 @@ def alternate(
     for number in range(repeats):
         order = range(len(contestants)) if number % 2 == 0 else range(len(contestants) - 1, -1, -1)
         for which in order:
-            time.sleep(pause)
+            time.sleep(PAUSE if pause is None else pause)
             times[which].seconds.append(turn(contestants[which], expected[which], of_burst))
     return times

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.options import Options
@@ -66,10 +66,29 @@ class Plan:
         )
 
 
+class ArrayBatch(Protocol):
+    """What an engine computes for a fixed number of samples without prepared amplitudes: arrays in, arrays out.
+
+    Arrays are contiguous. Residuals are consumed by whichever method takes them.
+    """
+
+    def forward(self, angles: np.ndarray, keep: bool) -> tuple[np.ndarray, Any]:
+        """Outputs (batch, outputs) of angles (batch, angles), and residuals if ``keep``."""
+
+    def vjp(self, angles: np.ndarray, cotangent: np.ndarray, residuals: Any) -> np.ndarray:
+        """Derivatives by the angles (batch, angles), of a cotangent (batch, outputs)."""
+
+    def general(self, angles: np.ndarray, residuals: Any) -> Any:
+        """The residuals as `Engine.vjp` takes them."""
+
+
 class Engine(ABC):
     """A circuit compiled for one output. Reusable, thread-safe, and picklable."""
 
     output: Output
+    gives_nan: bool = (
+        False  # whether outputs of angles beyond `LARGEST_ANGLE` are NaN, so that a GPU need not check them
+    )
 
     @abstractmethod
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
@@ -135,6 +154,10 @@ class Engine(ABC):
     ) -> np.ndarray:
         """Bits (batch, shots, qubits) bool of shots; column j is ``output.qubits[j]``."""
         raise UnsupportedError(f"{type(self).__name__} does not draw samples")
+
+    def small_batch(self, batch: int) -> ArrayBatch | None:
+        """A shorter way for as many samples; None where there is none. The caller remembers it."""
+        return None
 
     @abstractmethod
     def plan(self, batch: int) -> Plan:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qtm._circuit.device_array import DeviceArray
+from qtm._circuit.expressions import LARGEST_ANGLE
 from qtm._circuit.flatten import GlobalPhase
 from qtm._engines.engine import Engine, Plan
 
@@ -22,6 +24,7 @@ class PhaseFactor:
         self.angles = np.array(used, np.int64)
         self.coefficients = np.array([terms[angle] for angle in used], float)
         self._constant = np.exp([1j * offset]).astype(self.dtype)
+        self._tables = tuple(map(DeviceArray, (self.angles, self.coefficients, self._constant)))
 
     @staticmethod
     def of(phase: GlobalPhase, dtype: str) -> PhaseFactor:
@@ -50,20 +53,23 @@ class PhaseFactor:
 
     def of_tensor(self, angles: Tensor) -> Tensor:
         """The factor (batch or 1,) at angles (batch, angles)."""
+        dtype: torch.dtype = getattr(torch, self.dtype.name)
         if not len(self.angles):
-            return torch.from_numpy(self._constant).to(angles.device)
-        index, coefficients = self._tables(angles.device)
-        total = (angles.detach().index_select(1, index).double() * coefficients).sum(1) + self.offset
-        return torch.complex(total.cos(), total.sin()).to(getattr(torch, self.dtype.name))
+            return self._tables[2].tensor(dtype, angles.device)
+        index, coefficients = self._on(angles.device)
+        own = angles.detach().index_select(1, index).double()
+        own = torch.where(own.abs() <= LARGEST_ANGLE, own, torch.nan)  # see `Engine.gives_nan`
+        total = (own * coefficients).sum(1) + self.offset
+        return torch.complex(total.cos(), total.sin()).to(dtype)
 
     def gradient_of_tensor(self, by_phase: Tensor, angles: Tensor) -> Tensor:
         """The part of the derivatives by gate angles (batch, angles) that comes from those (batch,) by a."""
         gradient = torch.zeros_like(angles)
-        index, coefficients = self._tables(angles.device)
+        index, coefficients = self._on(angles.device)
         return gradient.index_copy_(1, index, (by_phase[:, None] * coefficients).to(angles.dtype))
 
-    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.angles).to(device), torch.from_numpy(self.coefficients).to(device)
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self._tables[0].tensor(torch.int64, device), self._tables[1].tensor(torch.float64, device)
 
 
 class PhasedEngine(Engine):

@@ -57,16 +57,21 @@ class EngineMethod:
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         self._check_angles(angles.detach())
         values, residuals = self.simulation.engine.forward(angles, prepared, keep=keep)
-        if prepared and not self._are_finite(values):  # finite angles give finite values
+        # Finite angles give finite values.
+        if prepared and self._is_checked(values) and not self._are_finite(values):
             raise ParameterError(
                 "an amplitude of the initial state is not finite: all inputs must be finite and not all zero"
             )
         return values, residuals
 
     def _check_angles(self, angles: Tensor) -> None:
-        """Refuse angles that mean nothing. Of those on a GPU one number comes to the CPU, for which it waits."""
-        if angles.is_cpu or not bool((angles.abs() <= LARGEST_ANGLE).all()):
+        """Refuse angles that mean nothing. Of those on a GPU one number comes to the CPU, which waits for it."""
+        if angles.is_cpu or (self._is_checked(angles) and not bool((angles.abs() <= LARGEST_ANGLE).all())):
             check_angles(angles.cpu().numpy(), self.simulation.flat.angles)
+
+    def _is_checked(self, tensor: Tensor) -> bool:
+        """Whether the CPU looks at numbers: on a GPU it does not wait for an engine that gives NaN instead."""
+        return tensor.is_cpu or torch.is_anomaly_enabled() or not self.simulation.engine.gives_nan
 
     def _are_finite(self, values: Tensor) -> bool:
         return bool(torch.isfinite(values).all())

@@ -9,8 +9,11 @@ import numpy as np
 from torch import Tensor, from_numpy
 
 from qtm._circuit.expressions import LARGEST_ANGLE, check_angles
+from qtm._engines.engine import ArrayBatch
 from qtm._engines.monomial_angles import MonomialAngles
 from qtm._engines.simulation import Simulation
+
+_KEPT = 64  # batch sizes whose shorter way is remembered
 
 
 class Residuals(NamedTuple):
@@ -21,7 +24,12 @@ class Residuals(NamedTuple):
     weights: np.ndarray  # (weights,), of all sets
     scaled: np.ndarray  # (terms,), see `MonomialAngles.angles`
     angles: np.ndarray  # (batch, angles)
-    engine: Any  # residuals of the engine
+    batch: ArrayBatch | None  # whose the states are; None: the engine's
+    states: Any  # residuals of either
+
+    def of_engine(self) -> Any:
+        """The residuals of the engine; the others are consumed."""
+        return self.states if self.batch is None else self.batch.general(self.angles, self.states)
 
 
 class FusedMethod:
@@ -34,6 +42,7 @@ class FusedMethod:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._maps: dict[int, MonomialAngles] = {}
+        self._batches: dict[int, ArrayBatch | None] = {}
 
     @staticmethod
     def of(simulation: Simulation) -> FusedMethod | None:
@@ -55,18 +64,34 @@ class FusedMethod:
         angles, scaled, squares = angle_map.angles(rows, weights, batch)
         if not squares <= LARGEST_ANGLE:  # also if it is NaN
             check_angles(angles, self._simulation.flat.angles)
-        values, kept = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
-        return values, Residuals(angle_map, rows, weights, scaled, angles, kept)
+        small = self._small_batch(batch)
+        if small is None:
+            values, states = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
+        else:
+            found, states = small.forward(angles, keep)
+            values = from_numpy(found)
+        return values, Residuals(angle_map, rows, weights, scaled, angles, small, states)
 
     def vjp(
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
-        angle_map, inputs, weights, scaled, angles, kept = residuals
-        by_angles, _ = self._simulation.engine.vjp(from_numpy(angles), (), cotangent, kept)
-        rows, columns = angle_map.pull_back(inputs, weights, scaled, _array(by_angles), by_inputs)
+        angle_map, inputs, weights, scaled, angles, small, states = residuals
+        if small is None:
+            by_angles = _array(self._simulation.engine.vjp(from_numpy(angles), (), cotangent, states)[0])
+        else:
+            by_angles = small.vjp(angles, _array(cotangent), states)
+        rows, columns = angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs)
         by_weights = from_numpy(columns)
         return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+
+    def _small_batch(self, batch: int) -> ArrayBatch | None:
+        try:
+            return self._batches[batch]
+        except KeyError:
+            if len(self._batches) >= _KEPT:
+                self._batches.clear()
+            return self._batches.setdefault(batch, self._simulation.engine.small_batch(batch))
 
     def _map(self, num_inputs: int) -> MonomialAngles:
         found = self._maps.get(num_inputs)

@@ -134,9 +134,10 @@ def _too_wide(circuit: QuantumCircuit, backend: BackendV2, limits: Limits) -> st
 
 def _not_isa(circuit: QuantumCircuit, backend: BackendV2, limits: Limits) -> str | None:
     bits = {bit: position for position, bit in enumerate(circuit.qubits)}
+    target = backend.target  # Aer's simulator makes a new one at each access
     for item in circuit.data:
         qubits, name = tuple(bits[bit] for bit in item.qubits), item.operation.name
-        if name not in _ALWAYS_ALLOWED and not backend.target.instruction_supported(name, qubits):
+        if name not in _ALWAYS_ALLOWED and not target.instruction_supported(name, qubits):
             return (
                 f"{backend.name} has no instruction {name!r} on qubits {qubits}; transpile the circuit with "
                 "connection.pass_manager.run(circuit) and lay the observables out with "

@@ -356,10 +356,11 @@ def _free_bytes() -> float:
 def _check_isa(circuit: QuantumCircuit, backend: BackendV2) -> None:
     if circuit.num_qubits > backend.num_qubits:
         raise CircuitError(f"{circuit.num_qubits} qubits are too many for {backend.name}: {backend.num_qubits}")
+    target = backend.target  # Aer's simulator makes a new one at each access
     for item in circuit.data:
         qubits = tuple(circuit.find_bit(q).index for q in item.qubits)
         name = item.operation.name
-        if name not in _FREE_OF_NOISE and not backend.target.instruction_supported(name, qubits):
+        if name not in _FREE_OF_NOISE and not target.instruction_supported(name, qubits):
             raise CircuitError(
                 f"{name!r} on qubits {qubits} is not an instruction of {backend.name}: transpile first, with "
                 "qiskit.transpiler.generate_preset_pass_manager(optimization_level=1, backend=backend)"

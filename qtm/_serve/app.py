@@ -170,7 +170,7 @@ def _add_models(app: FastAPI, models: Models, limits: Limits, workers: ThreadPoo
     async def describe(identity: str) -> Any:
         return await within_time(models.describe, identity)
 
-    @app.delete("/models/{identity}", status_code=204)
+    @app.delete("/models/{identity}", status_code=204, response_model=None)
     def delete(identity: str) -> None:
         models.forget(identity)
 

@@ -32,12 +32,17 @@ class CircuitModule(nn.Module):
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs (batch, outputs) of inputs (batch, inputs), if any, and of the parameter sets."""
 
+    def _own_sets(self) -> list[Tensor]:
+        """The parameter sets, in order."""
+        # Not by attribute, whose look-up in a module takes half a microsecond; a parametrized set is an attribute only.
+        registered: Any = self._parameters
+        return [registered[name] if name in registered else getattr(self, name) for name in self._sets.names]
+
     def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The same, traceable: one operator if torch is compiling."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
-        on_cpu = sets[0].is_cpu  # the operators are for the CPU
-        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0 or not on_cpu:
+        if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
             return torch.compiler.disable(self._values_at)(inputs, sets)
         # Imported here: defining an operator takes time, and most processes compile nothing.
         from qtm._torch.operators import outputs

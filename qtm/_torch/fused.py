@@ -43,7 +43,7 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """Derivatives by inputs and sets as functions of them and of the cotangent."""
     residuals = Residuals()
-    residuals.content = None if kept is None else kept.engine
+    residuals.content = None if kept is None else kept.of_engine()
     angles, _ = ctx.method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(sets), ctx.batch)
     (by_angles,) = Pullback.apply(ctx.method, residuals, False, cotangent, angles)
     needed = [

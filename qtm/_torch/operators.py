@@ -18,13 +18,18 @@ from qtm._errors import UnsupportedError
 from qtm._torch.compiled_modules import module_named
 
 _KEPT = "_qtm_kept"  # attribute of a ticket: residuals of the forward pass for the first backward pass
+_DEVICES = ("cpu", "cuda")
+# A CUDA graph that torch's compiler records would replay kernels without Python: nothing would hold the residuals.
+# Where torch has no such tag, the ticket, which is always on the CPU, keeps it from recording one.
+_TAGS: dict[str, Any] = {"tags": [torch.Tag.cudagraph_unsafe]} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 
 
 @torch.library.custom_op(
     "qtm::outputs",
     mutates_args=(),
-    device_types="cpu",
+    device_types=_DEVICES,
     schema="(str name, Tensor? inputs, Tensor[] sets, bool[] by) -> (Tensor, Tensor)",
+    **_TAGS,
 )
 def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Outputs (batch, outputs) of a module at inputs (batch, inputs) and sets, each (parameters,), and a ticket.
@@ -45,8 +50,9 @@ def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequen
 @torch.library.custom_op(
     "qtm::pull_back",
     mutates_args=(),
-    device_types="cpu",
+    device_types=_DEVICES,
     schema="(str name, Tensor? inputs, Tensor[] sets, bool[] by, Tensor ticket, Tensor cotangent) -> Tensor[]",
+    **_TAGS,
 )
 def pull_back(
     name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool], ticket: Tensor, cotangent: Tensor
@@ -79,7 +85,8 @@ def _evaluated(
 # Dispatch keys that torch excludes inside of an operator or a compiled graph, and plain torch code relies on:
 # without "Conjugate", for example, a product with the lazy conjugate of a tensor uses the tensor itself.
 _NEEDED = (
-    "AutogradFunctionality", "AutogradCPU", "AutogradOther", "ADInplaceOrView", "Conjugate", "Negative", "ZeroTensor"
+    "AutogradFunctionality", "AutogradCPU", "AutogradCUDA", "AutogradOther", "ADInplaceOrView", "Conjugate", "Negative",
+    "ZeroTensor",
 )  # fmt: skip
 
 
@@ -105,7 +112,8 @@ def _fake_outputs(
     dtype = sets[0].dtype
     if not module._is_real:
         dtype = torch.complex64 if dtype is torch.float32 else torch.complex128
-    return sets[0].new_empty((batch, module._output_size), dtype=dtype), sets[0].new_empty(1, dtype=torch.uint8)
+    ticket = sets[0].new_empty(1, dtype=torch.uint8, device="cpu")
+    return sets[0].new_empty((batch, module._output_size), dtype=dtype), ticket
 
 
 @pull_back.register_fake
@@ -161,7 +169,6 @@ def _slice(arg: Any, dim: Any, member: int) -> Any:
     return arg if dim is None else arg.select(dim, member)
 
 
-@outputs.register_vmap
 def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any) -> Any:
     if dims[1] is not None and all(dim is None for dim in dims[2]):
         rows = inputs.movedim(dims[1], 0)
@@ -172,7 +179,6 @@ def _outputs_of_batch(info: Any, dims: tuple[Any, ...], name: str, inputs: Any, 
     return (values, torch.zeros(1, dtype=torch.uint8)), (0, None)
 
 
-@pull_back.register_vmap
 def _pull_back_batch(
     info: Any, dims: tuple[Any, ...], name: str, inputs: Any, sets: Any, by: Any, ticket: Tensor, cotangent: Tensor
 ) -> Any:
@@ -180,3 +186,8 @@ def _pull_back_batch(
     found = [pull_back(*arguments) for arguments in _slices(info.batch_size, (*dims[:4], None, dims[5]), given)]
     stacked = [torch.stack(gradients) for gradients in zip(*found, strict=True)]
     return stacked, [0] * len(stacked)
+
+
+if hasattr(outputs, "register_vmap"):  # since torch 2.5
+    outputs.register_vmap(_outputs_of_batch)
+    pull_back.register_vmap(_pull_back_batch)

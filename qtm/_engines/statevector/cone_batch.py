@@ -39,6 +39,11 @@ class ConeBatch:
         basis = self.engine.basis if cones[0].program.prepared else ()
         self._rows = [_prepared_rows(circuit, cone, basis) for cone in cones] if basis else []
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether local angles are the circuit's, and states begin in |0...0>."""
+        return self._index is None and not self._rows
+
     def angles(self, angles: np.ndarray) -> np.ndarray:
         """Local angles (batch * cones, local angles) of angles (batch, angles)."""
         if self._index is None:

@@ -16,6 +16,7 @@ from qtm._circuit.pauli_program import Slot
 from qtm._engines.options import Options, real_dtype
 from qtm._engines.statevector.kernels.simd import lanes
 from qtm._engines.statevector.schedule import schedule
+from qtm._engines.statevector.small_batch import SmallBatch
 from qtm._engines.statevector.sweeps import Kept, StateView, Sweeps
 
 # Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
@@ -50,6 +51,13 @@ class ConeEngine:
         if self.options.executor is not None:
             return self._remote(_remote_values, sweeps, angles, start)[0], None
         return sweeps.forward(angles, start, keep and sweeps.fits(len(angles)))
+
+    def small_batch(self, batch: int) -> SmallBatch | None:
+        """The short way for a batch from |0...0>; None where it does not fit, or an executor computes."""
+        if batch == 0 or self.options.executor is not None:
+            return None
+        sweeps = self.sweeps(batch)
+        return SmallBatch(sweeps, batch) if SmallBatch.fits(sweeps, batch) else None
 
     def vjp(
         self,

@@ -12,7 +12,19 @@ from torch import Tensor, from_numpy
 from qtm._circuit.causal_cone import MAX_BITS, Cone, ConeProgram
 from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.pauli_program import PauliProgram, program_of
-from qtm._engines.engine import JVP, METRIC, SAMPLES, SECOND, VALUES, VJP, Cost, Engine, Plan, SimulationMethod
+from qtm._engines.engine import (
+    JVP,
+    METRIC,
+    SAMPLES,
+    SECOND,
+    VALUES,
+    VJP,
+    ArrayBatch,
+    Cost,
+    Engine,
+    Plan,
+    SimulationMethod,
+)
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, State
 from qtm._engines.statevector.cone_groups import cones_of
@@ -78,6 +90,10 @@ class StateVectorEngine(Engine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StateVectorEngine, (self.circuit, self.output, self.options)
+
+    def small_batch(self, batch: int) -> ArrayBatch | None:
+        """See `Engine.small_batch`."""
+        return self.arrays.small_batch(batch) if isinstance(self.arrays, ExpectationEngine) else None
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         """See `Engine.forward`."""

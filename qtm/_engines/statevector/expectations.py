@@ -17,6 +17,7 @@ from qtm._engines.statevector.cone_batch import ConeBatch
 from qtm._engines.statevector.cone_engine import ConeEngine
 from qtm._engines.statevector.cone_groups import conjugated_strings
 from qtm._engines.statevector.cone_tangents import ConeTangents
+from qtm._engines.statevector.small_batch import SmallBatch
 
 Arrays = Sequence[np.ndarray]
 
@@ -52,6 +53,13 @@ class ExpectationEngine:
         terms = np.concatenate([cone.terms for cone in cones])
         entries = strings.coef[terms].astype(self._real), (strings.output[terms], np.arange(len(terms)))
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
+
+    def small_batch(self, batch: int) -> SmallBatch | None:
+        """See `Engine.small_batch`: for one cone that reads all angles, in this process."""
+        (only, *more), backward = self.batches, self._backward[0]
+        if more or self._sums[0] is not None or not only.is_whole or backward is not only.engine:
+            return None
+        return only.engine.small_batch(batch)
 
     def forward(self, angles: np.ndarray, prepared: Arrays, keep: bool) -> tuple[np.ndarray, Any]:
         """Values (batch, observables), and for each batch of cones its angles, initial rows and final states."""

@@ -21,7 +21,7 @@ from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part, Tiling
 from qtm._errors import OutOfMemory
 
-_EVALUATE, _DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
+EVALUATE, DIFFERENTIATE = AnnouncedKernel(expectation.evaluate), AnnouncedKernel(expectation.differentiate)
 _WRITE_STATES, _READ_SEEDS = AnnouncedKernel(whole_states.write_states), AnnouncedKernel(whole_states.read_seeds)
 
 
@@ -56,15 +56,15 @@ class Sweeps:
         self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
         self.recipe = plan.recipe
         self.real = real_dtype(dtype)
-        self._contention = Contention()
+        self.contention = Contention()
         self.tiling = Tiling(plan.recipe, self.real, threads)
         self.tiny = TINY[self.real.itemsize]
         self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
         slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
         self._scratch_sizes = (slots, slots, 1, 2, 2 * rows, 2 * rows, factors)
-        self._scratch_kind = f"scratch {self._scratch_sizes} {self.real.str}"
+        self.scratch_kind = f"scratch {self._scratch_sizes} {self.real.str}"
         self._buffer_kinds: dict[int, str] = {}  # by the number of tiles
-        self._scratch_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._scratch_sizes[1:]))
+        self.scratch_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._scratch_sizes[1:]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
@@ -81,7 +81,7 @@ class Sweeps:
         values = np.zeros((parts[0].team.size, len(angles), self.schedule.num_outputs), angles.dtype)
         states = [self.buffer(p.last - p.first if keep else 1) for p in parts if p.team.member == 0]
         works = self.workspaces(parts)
-        evaluate = _EVALUATE.for_kind(self.real, angles.dtype)
+        evaluate = EVALUATE.for_kind(self.real, angles.dtype)
         calls = [
             partial(
                 evaluate, self.recipe, work, angles, start, states[p.place], values[p.team.member],
@@ -89,7 +89,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort, self._contention)
+        run_together(calls, parts[0].team.abort, self.contention)
         self.recycle_workspaces(works)
         if keep:
             return summed(values), Kept(self, parts, states)
@@ -117,7 +117,7 @@ class Sweeps:
         gradient = np.zeros((parts[0].team.size, *angles.shape), angles.dtype)
         cotangents = [self.buffer(1) for _ in states] if seeds is None else seeds
         works = self.workspaces(parts)
-        differentiate = _DIFFERENTIATE.for_kind(self.real, angles.dtype, cotangent.dtype)
+        differentiate = DIFFERENTIATE.for_kind(self.real, angles.dtype, cotangent.dtype)
         calls = [
             partial(
                 differentiate, self.recipe, work, states[p.place], cotangent, cotangents[p.place],
@@ -125,7 +125,7 @@ class Sweeps:
             )
             for p, work in zip(parts, works, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort, self._contention)
+        run_together(calls, parts[0].team.abort, self.contention)
         self.recycle_workspaces(works)
         self.recycle(states)
         self.recycle(cotangents)
@@ -134,7 +134,7 @@ class Sweeps:
     def parts(self, batch: int) -> tuple[Part, ...]:
         """What each thread does: samples of its own or, of a few large states, rows of each."""
         workers = self._affordable_workers()
-        return self.tiling.parts(batch, 1 if workers > 1 and self._contention.is_crowded() else workers)
+        return self.tiling.parts(batch, 1 if workers > 1 and self.contention.is_crowded() else workers)
 
     # Whole states, for probabilities
 
@@ -155,8 +155,9 @@ class Sweeps:
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
         """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
         assert kept is not None
-        pad = -len(cotangent) % self.tiling.samples_per_tile
-        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
+        samples = self.tiling.tiles(len(cotangent)) * self.tiling.samples_per_tile
+        padded = np.zeros((samples, cotangent.shape[1]), self.real)  # np.pad takes longer than a small sweep
+        padded[: len(cotangent)] = cotangent
         if self.recipe.lane_bits:
             factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.tiling.lanes)
         else:
@@ -287,7 +288,7 @@ class Sweeps:
         return [self._scratch() for _ in parts]
 
     def _scratch(self) -> Scratch:
-        spare: Scratch | None = POOL.take(self._scratch_kind)
+        spare: Scratch | None = POOL.take(self.scratch_kind)
         if spare is not None:
             return spare
         dtypes = (np.float64, *[self.real] * 6)
@@ -297,7 +298,7 @@ class Sweeps:
     def recycle_workspaces(self, works: list[Scratch]) -> None:
         """Give scratch back."""
         for work in works:
-            POOL.give(self._scratch_kind, work, self._scratch_bytes)
+            POOL.give(self.scratch_kind, work, self.scratch_bytes)
 
 
 def summed(partial_sums: np.ndarray) -> np.ndarray:

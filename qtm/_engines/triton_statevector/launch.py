@@ -15,9 +15,9 @@ from qtm._errors import MissingPackage, OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
 _OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
-_THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
-_WARP = 32
-_MOST_WARPS = 8
+_THREAD_NUMBERS = 4  # amplitudes of a thread of up to 8 warps; with more warps twice as many
+_WARP = 64 if torch.version.hip else 32  # threads that work in step
+_MOST_WARPS = 16  # 1024 threads are the limit of a program on AMD
 _BLOCK = 256  # elements of a program that maps angles
 # log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
 # barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter the number of programs counts.
@@ -81,14 +81,23 @@ def unit_bits(tile_bits: int, device: torch.device) -> int:
     return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
 
 
+def thread_bits(bits: int) -> int:
+    """log2 of the threads of a program that holds 2**bits amplitudes, or of those that have one."""
+    return min(_warps(bits).bit_length() + _WARP.bit_length() - 2, bits)
+
+
+def _warps(bits: int) -> int:
+    quarters = (1 << bits) // (_WARP * _THREAD_NUMBERS)
+    return min(max(quarters // 2, min(quarters, _MOST_WARPS // 2), 1), _MOST_WARPS)
+
+
 def launch_tiles(
     kernel: Any, programs: int, bits: int, device: torch.device, *arguments: Any, **constants: Any
 ) -> None:
     """Run a kernel whose programs hold 2**bits amplitudes each."""
-    warps = min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
     if programs:
         with _ready(device):
-            kernel[(programs,)](*arguments, **constants, num_warps=warps)
+            kernel[(programs,)](*arguments, **constants, num_warps=_warps(bits))
 
 
 def launch_elements(kernel: Any, elements: int, device: torch.device, *arguments: Any) -> None:

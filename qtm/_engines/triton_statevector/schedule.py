@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qtm._circuit.causal_cone import ConeProgram, Renumbering, Strings
-from qtm._circuit.gf2 import combinations, pivots
+from qtm._circuit.gf2 import combinations, odd_bits, pivots
 from qtm._circuit.light_cone import Item, all_items, visible
 from qtm._circuit.pauli_program import Slot
 from qtm._locks import fork_safe_lock
@@ -26,6 +26,7 @@ _LEAST_FREE_BITS = 4  # of a tile, for the masks of rotations
 _LOOK_AHEAD = 256  # operations that may be passed over in the search for one that fits
 # Operations, or strings, of a pass over several tiles: each tile writes a partial sum for every one.
 MAX_SUMS = 128
+TABLE_COLUMNS = 4
 GROUP_COLUMNS = 4  # mask of X in the tile, whether the factor is i, first string, end
 
 
@@ -77,6 +78,41 @@ class Schedule:
             low = base & ((1 << bit) - 1)
             base = (base ^ low) << 1 | low
         return base.astype(np.int32)
+
+    def operation_table(self, thread_bits: int) -> np.ndarray:
+        """What the kernels read of operations (operations, 4) int32: mask of X in the tile, and of signs three columns.
+
+        ``thread_bits`` is log2 of the threads of a program. See `_sign_columns`.
+        """
+        table = np.zeros((len(self.operations), TABLE_COLUMNS), np.int32)
+        table[:, 0] = self.operations[:, 0]
+        for one in self.passes:
+            own = slice(one.first, one.last)
+            table[own, 1:] = _sign_columns(self.operations[own, 1], one.vectors, thread_bits)
+        return table
+
+    def string_table(self, thread_bits: int) -> np.ndarray:
+        """The same of strings (strings, 4) int32, with 0 as mask of X."""
+        table = np.zeros((len(self.string_masks), TABLE_COLUMNS), np.int32)
+        for one in self.passes:
+            own = slice(one.first_string, one.last_string)
+            table[own, 1:] = _sign_columns(self.string_masks[own], one.vectors, thread_bits)
+        return table
+
+
+def _sign_columns(masks: np.ndarray, vectors: Sequence[int], thread_bits: int) -> np.ndarray:
+    """Of masks (masks,) of signs: in a tile that ``vectors`` span, as given, and by the numbers of a thread (masks, 3).
+
+    The thread t has the places t + (h << thread_bits) of a tile. Bit h of the last column says whether the mask
+    overlaps h << thread_bits oddly.
+    """
+    local = np.zeros(len(masks), np.int64)
+    for bit, vector in enumerate(vectors):
+        local |= odd_bits(masks, np.int64(vector)).astype(np.int64) << bit
+    numbers = np.arange(32, dtype=np.int64)
+    odd = odd_bits((local >> thread_bits)[:, None], numbers).astype(np.int64)
+    word = (odd << numbers).sum(1).astype(np.uint32).view(np.int32)
+    return np.stack([local.astype(np.int32), masks, word], 1)
 
 
 class _Tile:

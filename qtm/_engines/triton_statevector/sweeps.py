@@ -58,8 +58,12 @@ class Sweeps:
         self.tiles = 1 << plan.num_bits - plan.tile_bits
         self.unit_bits = launch.unit_bits(plan.tile_bits, device)
         self.row_bytes = self.parts * self.amplitudes * real.itemsize
-        self._operations, self._groups = self._table(plan.operations), self._table(plan.groups)
-        self._masks = self._table(plan.string_masks)
+        self.thread_bits = launch.thread_bits(plan.tile_bits + self.unit_bits)
+        sums = MAX_SUMS * self.tiles if self.tiles > 1 else len(plan.slots) + len(plan.string_masks)
+        # Of a row: the state, the adjoint state, and sums by tile; those of a pass, and the totals.
+        self.working_bytes = 2 * self.row_bytes + 2 * sums * real.itemsize
+        self._operations, self._groups = self._table(plan.operation_table(self.thread_bits)), self._table(plan.groups)
+        self._masks = self._table(plan.string_table(self.thread_bits))
         self._empty = torch.zeros(1, dtype=real, device=device)
         self._index: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         self._places = [self._tile_places(one) for one in plan.passes]
@@ -88,7 +92,8 @@ class Sweeps:
         state = self._new_states(rows) if keep or several else self._empty
         source = start
         for number, one in enumerate(self.schedule.passes):
-            stored = keep or number + 1 < len(self.schedule.passes)
+            changed = source is not state or one.last > one.first  # a pass that measures only leaves the states
+            stored = changed and (keep or number + 1 < len(self.schedule.passes))
             self._evolve(number, one, source, state, turns, strings, stored)
             source = state
         return strings, state if keep else None
@@ -97,7 +102,7 @@ class Sweeps:
         self, number: int, one: Pass, source: Tensor | None, state: Tensor, turns: Turns, strings: Tensor, stored: bool
     ) -> None:
         rows, width = len(strings), one.last_string - one.first_string
-        sums = strings if self.tiles == 1 else strings.new_zeros(rows, self.tiles, width)
+        sums = strings if self.tiles == 1 else strings.new_empty(rows, self.tiles, width)
         stride = 0 if source is None or len(source) == 1 else self.parts * self.amplitudes
         states = (self._empty if source is None else source, state)
         self._launch(
@@ -105,7 +110,7 @@ class Sweeps:
             ZERO=source is None, STORE=stored,
         )  # fmt: skip
         if self.tiles > 1 and width:
-            strings[:, one.first_string : one.last_string] = sums.sum(1)
+            torch.sum(sums, 1, out=strings[:, one.first_string : one.last_string])
 
     def reverse(
         self, turns: Turns, state: Tensor, weights: Tensor | None, adjoint: Tensor | None, by_start: bool
@@ -115,15 +120,17 @@ class Sweeps:
         The adjoint state is that of ``weights`` (rows, strings), or given. Both states are overwritten.
         """
         rows, operations = turns.cosine.shape
-        gradient = torch.zeros(rows, operations, dtype=self.real, device=self.device)
+        gradient = torch.empty(rows, operations, dtype=self.real, device=self.device)
         given = adjoint is not None
         last = len(self.schedule.passes) - 1
         if adjoint is None:
             adjoint = self._new_states(rows) if last or by_start else self._empty
         for number in range(last, -1, -1):
+            one = self.schedule.passes[number]
             self._pull_back(
                 number, (state, adjoint), turns, self._empty if weights is None else weights, gradient,
-                LOAD=given or number < last, STORE_STATE=number > 0, STORE_ADJOINT=number > 0 or by_start,
+                LOAD=given or number < last, STORE_STATE=number > 0 and one.last > one.first,
+                STORE_ADJOINT=number > 0 or by_start,
             )  # fmt: skip
         return gradient, adjoint if by_start else None
 
@@ -131,14 +138,14 @@ class Sweeps:
         self, number: int, states: tuple[Tensor, Tensor], turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
     ) -> None:
         one = self.schedule.passes[number]
-        sums = gradient if self.tiles == 1 else gradient.new_zeros(len(gradient), self.tiles, one.last - one.first)
+        sums = gradient if self.tiles == 1 else gradient.new_empty(len(gradient), self.tiles, one.last - one.first)
         strings = len(self.schedule.string_masks)
         self._launch(
             launch.kernels().pull_back, number, turns, states, (weights, sums, strings), (one.first, sums.shape[-1]),
             **which,
         )  # fmt: skip
         if self.tiles > 1 and one.last > one.first:
-            gradient[:, one.first : one.last] = sums.sum(1)
+            torch.sum(sums, 1, out=gradient[:, one.first : one.last])
 
     def _launch(
         self,
@@ -159,7 +166,8 @@ class Sweeps:
             *states, turns.cosine, turns.sine, self._operations, index, base, self._groups, self._masks, *own,
             units, one.first, one.last, one.first_group, one.last_group, operations, plan.num_bits - plan.tile_bits,
             self.amplitudes, shift, columns[1],
-            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, COMPLEX=int(plan.is_complex), **constants,
+            TILE_BITS=plan.tile_bits, UNIT_BITS=self.unit_bits, LOW=self.thread_bits, COMPLEX=int(plan.is_complex),
+            **constants,
         )  # fmt: skip
 
     def _new_states(self, rows: int) -> Tensor:
@@ -168,10 +176,14 @@ class Sweeps:
     # Memory
 
     def traffic(self, rows: int) -> Traffic:
-        """What a batch moves: a pass reads and writes a state; the first makes it, and the last of all drops it."""
+        """What a batch moves: a pass reads and writes a state; the first makes it, and the last of all drops it.
+
+        Passes that only measure do not write the state, forward or in reverse.
+        """
         passes, size = len(self.schedule.passes), rows * self.row_bytes
-        forward = 2 * (passes - 1)
-        return Traffic(passes, forward * size, (forward + 1 + 2 * passes - 1 + 2 * (passes - 1)) * size)
+        writes = [number == 0 or one.last > one.first for number, one in enumerate(self.schedule.passes)]
+        forward, reverse = passes - 1 + sum(writes[:-1]), 3 * passes - 2 + sum(writes[1:])
+        return Traffic(passes, forward * size, (forward + writes[-1] + reverse) * size)
 
     def fits(self, rows: int) -> bool:
         """Whether the final states of so many rows may be kept."""
