@@ -100,6 +100,7 @@ def main(backend: str, arch: str, warp: str) -> None:
     """Whole states and tiles, with and without imaginary parts, in both precisions."""
     driver.set_active(Driver(GPUTarget(backend, int(arch) if arch.isdecimal() else arch, int(warp))))
     launch.refusal, launch.device_for, launch.kernels = lambda: None, lambda device: device, Kernels
+    launch._WARP = int(warp)
     launch._PROGRAM_BITS["cpu"] = launch._PROGRAM_BITS["cuda"]
     prepared = QuantumCircuit(4)
     prepared.prepare_state([0.6, 0.8j], 1)
@@ -108,6 +109,8 @@ def main(backend: str, arch: str, warp: str) -> None:
             values = Expectation(coerce_observables(random_observables(1, made.num_qubits), made.num_qubits))
             step(made, values, dtype, 11)
         step(efficient_su2(13, reps=2), Probabilities((0, 1)), dtype, 11)
+        if dtype == "complex64":
+            step(efficient_su2(12, reps=1), Expectation(coerce_observables(["Z" * 12], 12)), dtype, 12)
         step(real_amplitudes(13, reps=2), Expectation(coerce_observables(["Z" * 13, "X" * 13], 13)), dtype, 11)
     sys.stdout.write(" ".join(sorted(compiled)))
 

@@ -95,6 +95,49 @@ def test_create_graph_gives_second_derivatives() -> None:
     assert layer.weight.grad.abs().max() > 1e-3  # through the weights, too
 
 
+def plain_case() -> Case:
+    """Angles that are inputs and weights, or twice an input: those of nearly all circuits."""
+    features, ansatz = z_feature_map(3, reps=1), real_amplitudes(3, reps=1)
+    circuit = features.compose(ansatz)
+    return Case(circuit, list(features.parameters), list(ansatz.parameters))
+
+
+@each_package
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_and_second_derivatives_in_either_mode(package: Any, kind: str) -> None:
+    """Also where outcomes are interpreted: their outputs are fewer than the outcomes."""
+    layer = TorchConnector(network(package, kind, plain_case())).double()
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": w}, (x,))
+
+    at = torch.randn(2, 3, dtype=torch.float64, requires_grad=True), torch.randn(6).double().requires_grad_()
+    assert torch.autograd.gradcheck(function, at) and torch.autograd.gradgradcheck(function, at)
+    along = torch.randn(6, dtype=torch.float64)
+    x, w = (t.detach() for t in at)
+    _, pushed = torch.func.jvp(lambda v: function(x, v), (w,), (along,))
+    slope = (function(x, w + 1e-5 * along) - function(x, w - 1e-5 * along)) / 2e-5
+    torch.testing.assert_close(pushed, slope, atol=1e-8, rtol=0)
+
+
+@each_package
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_networks_take_the_short_way_of_modules(package: Any, kind: str, dtype: torch.dtype) -> None:
+    case = plain_case()
+    layer = TorchConnector(network(package, kind, case)).to(dtype)
+    method = layer._chosen().exact_method("complex64" if dtype == torch.float32 else "complex128")
+    assert method.fused is not None
+    x = torch.randn(5, 3, dtype=dtype, requires_grad=True)
+    short = layer(x)
+    by = torch.autograd.grad(short.square().sum(), [x, layer.weight])
+    method.fused = None
+    general = layer(x)
+    by_general = torch.autograd.grad(general.square().sum(), [x, layer.weight])
+    for one, other in zip((short, *by), (general, *by_general), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12 if dtype == torch.float64 else 2e-5, rtol=0)
+
+
 @pytest.mark.slow
 def test_create_graph_is_refused_where_the_network_computes() -> None:
     layer = TorchConnector(network(peer, "default"), WEIGHTS, execution="network")

@@ -100,9 +100,10 @@ def test_the_command_measures_every_size_and_batch_that_fits(monkeypatch, tmp_pa
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(total_memory=GIB))
     monkeypatch.setattr(gpu, "bandwidth", lambda: 1e12)
-    seen = []
+    seen, methods = [], []
 
     def rows(workload, x, asked, done, speed):
+        methods.append(workload.method)
         seen.append((x, asked.batch, asked.device, asked.dtypes, speed))
         row = compare.Row(x, "combined", "qtm", "single", "reverse", asked.batch, 1)
         row.qtm_ms = {"median": 1.0, "low": 1.0, "high": 1.0}
@@ -118,4 +119,6 @@ def test_the_command_measures_every_size_and_batch_that_fits(monkeypatch, tmp_pa
     assert "A GPU" in capsys.readouterr().out
     seen.clear()
     assert bench.main(["gpu", "--circuit", "ising", "--peers", "none", "--threads", "1"]) == 0
-    assert [pair[:2] for pair in seen] == [(20, 1)]
+    assert [pair[:2] for pair in seen] == [(20, 1)] and set(methods) == {"auto"}
+    assert bench.main(["gpu", "--quick", "--graphs", "--peers", "none", "--threads", "1"]) == 0
+    assert methods[-1] == ("triton", {"graphs": True}) and "CUDA graphs" in capsys.readouterr().out

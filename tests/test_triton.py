@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +100,13 @@ def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
 
 @each_dtype
 @pytest.mark.parametrize("make", [efficient_su2, real_amplitudes])
-@pytest.mark.parametrize("tile_bits", [6, 7])
-def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, tile_bits, make, dtype):
+@pytest.mark.parametrize("n", [6, pytest.param(7, marks=pytest.mark.slow)])
+def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, n, make, dtype):
     """In the interpreter a program holds many tiles; on a GPU it is one, and what is the same for all is a scalar."""
     monkeypatch.setitem(launch._PROGRAM_BITS, "cpu", launch._PROGRAM_BITS["cuda"])
-    made = make(7, reps=1)
-    at = values(made, 2)
-    simulated = simulation(made, expectation(made, 8), dtype, tile_bits)
+    made = make(n, reps=1)
+    at = values(made, n - 5)
+    simulated = simulation(made, expectation(made, 8), dtype, 6)
     angles, prepared = arguments(simulated, at)
     found, kept = simulated.engine.forward(angles, prepared, keep=True)
     cotangent = torch.ones_like(found)
@@ -116,6 +117,25 @@ def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, tile_bits, make, dtype):
     np.testing.assert_allclose(gradient.cpu(), slope, atol=10 * TOLERANCE[dtype])
     (batch,) = next(iter(simulated.engine._compiled.values())).batches
     assert batch.sweeps.unit_bits == 0
+
+
+@pytest.fixture
+def unset_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("tile_bits", [2, 11])
+def test_every_sum_is_written(tile_bits, unset_memory_is_nan):
+    """Of sums by tile and derivatives, which are not set before; strings that are zero anyway are no sum."""
+    assert torch.empty(1).isnan()
+    made = real_amplitudes(3, reps=1)
+    output = expectation(made, 1, ["YII", "ZZZ"])
+    angles, prepared = arguments(simulation(made, output), values(made, 2))
+    engine = simulation(made, output, tile_bits=tile_bits).engine
+    found, kept = engine.forward(angles, prepared, keep=True)
+    assert not found.isnan().any() and not engine.vjp(angles, prepared, found, kept)[0].isnan().any()
 
 
 def test_derivatives_agree_with_finite_differences():
@@ -441,6 +461,41 @@ def test_derivatives_that_there_are_not(compute, message):
         compute(module(), torch.rand(2, 3, device=DEVICE, requires_grad=True))
 
 
+def divided(outputs: str) -> tuple[QuantumCircuit, dict]:
+    """Amplitudes of two qubits as inputs, cones of five and two parameter sets."""
+    encoding, made = amplitude_encoding(4), QuantumCircuit(5)
+    first, second = ParameterVector("a", 5), ParameterVector("b", 4)
+    made.compose(encoding.circuit, [0, 1], inplace=True)
+    for q in range(5):
+        made.ry(first[q], q)
+    for q in range(4):
+        made.rzz(second[q], q, q + 1)
+    names = ["IIIZX", "XIIII", "IZZII", "ZIXIY"]
+    settings = {"observables": names} if outputs == "expectation" else {"outputs": (outputs, {"qubits": [3, 0]})}
+    settings |= {"variational_params_names": ["one", "two"], "seed_init": 0}
+    return made, {"encoding_params": encoding.encoding_params, "variational_params": [first, second], **settings}
+
+
+@each_dtype
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("outputs", ["expectation", "probabilities"])
+def test_amplitudes_cones_batches_and_parameter_sets(outputs, batch, dtype, monkeypatch):
+    """All at once, against the CPU."""
+    monkeypatch.setattr(cone_groups, "_WORTH_MERGING", 0.0)
+    made, settings = divided(outputs)
+    real = torch.float32 if dtype == "complex64" else torch.float64
+    found = []
+    for method in (("triton", {"tile_bits": 2}), "statevector"):
+        place = torch.device("cpu") if method == "statevector" else DEVICE
+        layer = qtm.QuantumModule(made, method=method, **settings).to(place, real)
+        inputs = torch.linspace(0.1, 1.0, 4 * batch, dtype=real).reshape(batch, 4).to(place).requires_grad_()
+        values = layer(inputs)
+        slopes = torch.autograd.grad(values.square().sum(), [inputs, *layer.parameters()])
+        found.append([values.detach().cpu(), *(slope.cpu() for slope in slopes)])
+    assert len(found[0]) == 4 and found[0][0].dtype == real
+    torch.testing.assert_close(*found, atol=20 * TOLERANCE[dtype], rtol=0)
+
+
 # Devices, without a GPU
 
 
@@ -600,7 +655,7 @@ def test_tensors_of_the_cpu_go_to_the_current_gpu(monkeypatch):
     assert launch.device_for(torch.device("cuda:0")) == torch.device("cuda:0")
 
 
-@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (11, 8), (13, 8)])
+@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (10, 8), (11, 8), (12, 16), (13, 16)])
 def test_programs_have_threads_for_their_amplitudes(bits, warps):
     launched = []
 

@@ -82,6 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     batches = " ".join(map(str, BATCHES))
     parser.add_argument("--batch", type=at_least(1), nargs="+", help=f"those that fit the memory of {batches}")
     parser.add_argument("--dtypes", nargs="+", choices=("double", "single"), default=["single"])
+    parser.add_argument("--graphs", action="store_true", help="launches of qtm in CUDA graphs")
     parser.add_argument("--threads", type=at_least(0), default=0, help="of the CPU; 0: all cores")
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=[*names, "none"],
@@ -112,7 +113,10 @@ def asked(options: argparse.Namespace) -> tuple[Workload, Settings]:
         options=parse_assignments(options.peer_options, "--peer-options"),
     )  # fmt: skip
     workload = CIRCUITS[options.circuit]
-    return replace(workload, title=f"{workload.title}; {torch.cuda.get_device_name()}"), settings
+    title = f"{workload.title}; {torch.cuda.get_device_name()}"
+    if options.graphs:
+        return replace(workload, title=f"{title}; CUDA graphs", method=("triton", {"graphs": True})), settings
+    return replace(workload, title=title), settings
 
 
 def measure(

@@ -124,7 +124,7 @@ class EstimatorQNN(QuantumNetwork):
         """Whether the estimator is an ideal simulator without noise or shots."""
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
-    def _make_method(self, dtype: str) -> GradientMethod:
+    def _make_method(self, dtype: str, device: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
             settings = MethodSettings(
@@ -133,13 +133,16 @@ class EstimatorQNN(QuantumNetwork):
                 observables=self._on_run,
                 noise=noise,
                 method=self.estimator.options.method if isinstance(self.estimator, FastEstimator) else "auto",
+                device=device,
             )
             return make_method(settings, dtype)
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
         operators = [restricted(o, number) for o in self._on_simulate]
         own = self.estimator if isinstance(self.estimator, FastEstimator) and self.is_exact else None
+        if own is not None and dtype == "complex64":
+            own = _in_single_precision(own)
         settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
-        return make_method(settings, dtype)
+        return make_method(settings.on_device(device), dtype)
 
     def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
         made = template(without_measurements(self._placement.run), noisy_gates(self.estimator))
@@ -168,3 +171,8 @@ class EstimatorQNN(QuantumNetwork):
         operators = self._on_run * len(rows)
         found = by_given_gradient(self.gradient, circuit, repeated, self.num_inputs, wanted, operators)
         return np.asarray(found).reshape(len(rows), count, len(wanted))
+
+
+def _in_single_precision(exact: FastEstimator) -> FastEstimator:
+    given = exact.options
+    return FastEstimator(dtype="complex64", num_threads=given.num_threads, executor=given.executor, method=given.method)

@@ -18,6 +18,7 @@ from qtm._engines.outputs import Probabilities
 from qtm._engines.simulation import Simulation
 from qtm._errors import ParameterError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
+from qtm._gradients.fused import FusedMethod, Residuals
 from qtm._qnn.errors import network_error
 
 Interpret = Callable[[int], Any]
@@ -108,15 +109,77 @@ class ExactProbabilities(EngineMethod):
                 shown |= (measured >> qubits.index(qubit) & 1) << place
         self.outputs, self.outcomes = outputs, shown.tolist()
         self._target = torch.from_numpy(outputs.of(self.outcomes))  # (outcomes,)
+        self._is_identity = self._target.tolist() == list(range(outputs.size))
+        self._has_outside = bool((self._target == outputs.size).any())
+        if options.device == "cpu" and FusedMethod.of(self.simulation) is not None:
+            self.fused = _FusedOutputs(self.simulation, self)
+
+    def summed(self, probabilities: Tensor) -> Tensor:
+        """Outputs (batch, outputs) from probabilities (batch, outcomes).
+
+        Raises:
+            ShapeError: an outcome outside of the shape has a probability.
+        """
+        if self._is_identity:
+            return probabilities
+        size = self.outputs.size
+        target = self._target_on(probabilities.device)
+        sums = probabilities.new_zeros(len(probabilities), size + 1).index_add_(1, target, probabilities)
+        if self._has_outside:
+            self.outputs.check(sums[:, -1].cpu().numpy(), self.outcomes)
+        return sums[:, :-1].contiguous()
+
+    def spread(self, cotangent: Tensor) -> Tensor:
+        """The cotangent (batch, outcomes) of probabilities from that (batch, outputs) of outputs."""
+        if self._is_identity:
+            return cotangent
+        return torch.nn.functional.pad(cotangent, (0, 1)).index_select(1, self._target_on(cotangent.device))
+
+    def _target_on(self, device: torch.device) -> Tensor:
+        if self._target.device != device:
+            self._target = self._target.to(device)
+        return self._target
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        found, _ = super().forward(angles, prepared, keep)  # (batch, outcomes)
-        sums = found.new_zeros(len(found), self.outputs.size + 1).index_add_(1, self._target, found)
-        self.outputs.check(sums[:, -1].numpy(), self.outcomes)
-        return sums[:, :-1].contiguous(), None
+        found, residuals = super().forward(angles, prepared, keep)
+        return self.summed(found), residuals
 
     def vjp(
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        padded = torch.nn.functional.pad(cotangent, (0, 1))
-        return super().vjp(angles, prepared, padded.index_select(1, self._target), None, by_prepared)
+        return super().vjp(angles, prepared, self.spread(cotangent), residuals, by_prepared)
+
+    def jvp(
+        self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor, prepared_tangents: Sequence[Tensor]
+    ) -> Tensor:
+        return self.summed(super().jvp(angles, prepared, tangent, prepared_tangents))
+
+    def second(
+        self,
+        angles: Tensor,
+        prepared: Sequence[Tensor],
+        cotangent: Tensor,
+        tangent: Tensor,
+        prepared_tangents: Sequence[Tensor],
+        by_prepared: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        return super().second(angles, prepared, self.spread(cotangent), tangent, prepared_tangents, by_prepared)
+
+
+class _FusedOutputs(FusedMethod):
+    """The same from inputs and weights in compiled code."""
+
+    def __init__(self, simulation: Simulation, method: ExactProbabilities) -> None:
+        super().__init__(simulation)
+        self._method = method
+
+    def forward(
+        self, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, keep: bool
+    ) -> tuple[Tensor, Residuals]:
+        found, residuals = super().forward(inputs, sets, batch, keep)
+        return self._method.summed(found), residuals
+
+    def vjp(
+        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
+    ) -> tuple[Tensor | None, Sequence[Tensor]]:
+        return super().vjp(residuals, self._method.spread(cotangent), by_inputs, sizes)

@@ -21,7 +21,7 @@ from qtm._qnn.errors import network_error, peer
 from qtm._qnn.estimator_qnn import DEFAULT_PRECISION, EstimatorQNN
 from qtm._qnn.external_network import ExternalNetwork
 from qtm._qnn.sampler_qnn import SamplerQNN
-from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.autograd import complex_name, dtype_and_device, expectation_values
 from qtm._torch.inputs import as_numbers, dense_tensor
 
 logger = logging.getLogger("qtm")
@@ -93,6 +93,7 @@ class TorchConnector(nn.Module):
         self.weight = nn.Parameter(_initial(initial_weights, neural_network.num_weights))
         self._twin: QuantumNetwork | None = None
         self._twin_of: tuple[Any, ...] = ()
+        self._refused_by_gpu: QuantumNetwork | None = None
         if execution == "fast":
             self._simulated()
 
@@ -114,16 +115,7 @@ class TorchConnector(nn.Module):
     @property
     def execution(self) -> str:
         """How outputs are computed: "fast" by qtm's simulator, "network" by the network's own methods."""
-        if self._forced is not None:
-            return self._forced
-        if not _is_ideal(self._neural_network):
-            return "network"
-        try:
-            self._simulated()
-        except QtmError as error:
-            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
-            return "network"
-        return "fast"
+        return "network" if self._chosen() is None else "fast"
 
     def forward(self, input_data: Any = None) -> Tensor:
         """Outputs ``(..., *output_shape)`` of inputs ``(..., num_inputs)``; no argument if there are no inputs.
@@ -134,7 +126,8 @@ class TorchConnector(nn.Module):
         """
         inputs, lead = self._inputs(input_data)
         if not self._sparse:
-            return self._outputs(inputs, self.weight).reshape(*lead, *self._neural_network.output_shape)
+            values, shape = self._outputs(inputs, self.weight), (*lead, *self._neural_network.output_shape)
+            return values if values.shape == shape else values.reshape(shape)
         weights = _SparseGradient.apply(self.weight)
         inputs = _SparseGradient.apply(inputs) if inputs.requires_grad and inputs.is_leaf else inputs
         return self._outputs(inputs, weights).reshape(*lead, *self._neural_network.output_shape).to_sparse()
@@ -148,17 +141,55 @@ class TorchConnector(nn.Module):
         return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
-        here = flat.to("cpu", weights.dtype if weights.numel() or not flat.is_floating_point() else flat.dtype)
-        fixed = weights.to("cpu", here.dtype)
-        method = self._method(dtype_of([fixed], here))
-        by = inputs.requires_grad, weights.requires_grad
-        return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
+        by = inputs.requires_grad, weights.requires_grad and weights.numel() > 0
+        if inputs.ndim != 2:
+            inputs = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
+        simulated = self._chosen()
+        place = weights.device if weights.is_cuda and self._follows(simulated, weights) else torch.device("cpu")
+        if inputs.device != place or weights.device != place or inputs.dtype is not weights.dtype:
+            dtype = weights.dtype if weights.numel() or not inputs.is_floating_point() else inputs.dtype
+            values = self._outputs_at(simulated, inputs.to(place, dtype), weights.to(place, dtype), by)
+            return values.to(weights.device)
+        return self._outputs_at(simulated, inputs, weights, by)
 
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
-        if self.execution == "fast":
-            return self._simulated().exact_method(complex_name(dtype))
-        return ExternalNetwork(self._neural_network)
+    def _outputs_at(
+        self, simulated: QuantumNetwork | None, inputs: Tensor, weights: Tensor, by: tuple[bool, ...]
+    ) -> Tensor:
+        """The same for tensors of one dtype on one device."""
+        dtype, device = dtype_and_device([weights], inputs)
+        if simulated is None:
+            method: GradientMethod = ExternalNetwork(self._neural_network)
+        else:
+            method = simulated.exact_method(complex_name(dtype), device)
+        return expectation_values(method, inputs, [weights], len(inputs), by)
+
+    def _follows(self, simulated: QuantumNetwork | None, weights: Tensor) -> bool:
+        """Whether the network computes on the GPU where the weights are; else tensors move to the CPU and back."""
+        if (
+            simulated is None
+            or simulated is self._refused_by_gpu
+            or weights.dtype not in (torch.float32, torch.float64)
+        ):
+            return False
+        try:
+            simulated.exact_method(complex_name(weights.dtype), "cuda")
+        except QtmError as error:
+            logger.info("a network on %s computes on the CPU: %s", weights.device, error)
+            self._refused_by_gpu = simulated
+            return False
+        return True
+
+    def _chosen(self) -> QuantumNetwork | None:
+        """The network to simulate; None where the user's own methods compute."""
+        if self._forced == "fast":
+            return self._simulated()
+        if self._forced == "network" or not _is_ideal(self._neural_network):
+            return None
+        try:
+            return self._simulated()
+        except QtmError as error:
+            logger.info("%s is evaluated by its own methods: %s", type(self._neural_network).__name__, error)
+            return None
 
     def _simulated(self) -> QuantumNetwork:
         """The equivalent network of qtm, which can be simulated."""
@@ -192,7 +223,7 @@ class TorchConnector(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_twin": None, "_twin_of": ()}
+        return {**self.__dict__, "_twin": None, "_twin_of": (), "_refused_by_gpu": None}
 
 
 class _SparseGradient(torch.autograd.Function):

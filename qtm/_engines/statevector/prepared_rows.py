@@ -47,21 +47,16 @@ class PreparedRows:
 
     def rows(self, amplitudes: Sequence[np.ndarray]) -> np.ndarray:
         """Rows from the amplitudes (batch or 1, 2**qubits) of each preparation."""
-        total: Any = self.support.astype(amplitudes[0].dtype)[None]
-        for part, place in zip(amplitudes, self.places, strict=True):
-            total = total * part[:, place]
+        total = times(self.support.astype(amplitudes[0].dtype)[None], amplitudes, self.places)
         return np.ascontiguousarray(total).view(total.real.dtype)
 
     def pull_back(self, amplitudes: Sequence[np.ndarray], by_rows: np.ndarray) -> list[np.ndarray]:
         """The derivatives (batch or 1, 2**qubits) by the amplitudes of each preparation from those by rows."""
         gradient = np.ascontiguousarray(by_rows).view(np.result_type(by_rows.dtype, np.complex64)) * self.support
         found = []
+        conjugate = [part.conj() for part in amplitudes] if len(amplitudes) > 1 else amplitudes  # of one: not read
         for number, (part, sums) in enumerate(zip(amplitudes, self._sums, strict=True)):
-            rest: Any = gradient
-            for other, place in enumerate(self.places):
-                if other != number:
-                    rest = rest * amplitudes[other][:, place].conj()
-            total = sums.add_up(rest)
+            total = sums.add_up(times(gradient, conjugate, self.places, number))
             found.append(total if len(part) == len(total) else total.sum(0, keepdims=True))
         return found
 
@@ -87,6 +82,17 @@ class PreparedRows:
     @cached_property
     def _sums(self) -> list[ColumnSums]:
         return [ColumnSums(place, size) for place, size in zip(self.places, self.sizes, strict=True)]
+
+
+def times(rows: Any, amplitudes: Sequence[Any], places: Sequence[Any], but: int | None = None) -> Any:
+    """Rows (batch or 1, rows) times the amplitudes of each preparation at its places, except those of number ``but``.
+
+    For arrays of NumPy, and for tensors.
+    """
+    for number, (part, place) in enumerate(zip(amplitudes, places, strict=True)):
+        if number != but:
+            rows = rows * part[:, place]
+    return rows
 
 
 def _one_replaced(amplitudes: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

@@ -155,8 +155,9 @@ class Sweeps:
     def seeds(self, kept: Kept | None, cotangent: np.ndarray) -> list[np.ndarray]:
         """The diagonal operator ``cotangent`` (batch, amplitudes) applied to kept states."""
         assert kept is not None
-        pad = -len(cotangent) % self.tiling.samples_per_tile
-        padded = np.pad(cotangent, ((0, pad), (0, 0))).astype(self.real, copy=False)
+        samples = self.tiling.tiles(len(cotangent)) * self.tiling.samples_per_tile
+        padded = np.zeros((samples, cotangent.shape[1]), self.real)  # np.pad takes longer than a small sweep
+        padded[: len(cotangent)] = cotangent
         if self.recipe.lane_bits:
             factors: np.ndarray = padded.reshape(len(padded), -1, 1, self.tiling.lanes)
         else:

@@ -13,7 +13,7 @@ from qtm._circuit.causal_cone import Cone
 from qtm._circuit.expressions import LARGEST_ANGLE
 from qtm._circuit.flatten import FlatCircuit
 from qtm._engines.options import Options
-from qtm._engines.statevector.prepared_rows import PreparedRows
+from qtm._engines.statevector.prepared_rows import PreparedRows, times
 from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.schedule import compressed, schedule
 from qtm._engines.triton_statevector.sparse_map import SparseMap
@@ -144,18 +144,14 @@ class _PreparedTensors:
 
     def rows(self, prepared: Sequence[Tensor]) -> Tensor:
         """Amplitudes (batch or 1, amplitudes)."""
-        total: Tensor = self.support[None]
-        for number, place in zip(self.numbers, self.places, strict=True):
-            total = total * prepared[number].index_select(1, place)
-        return total
+        found: Tensor = times(self.support[None], [prepared[number] for number in self.numbers], self.places)
+        return found
 
     def pull_back(self, prepared: Sequence[Tensor], by_rows: Tensor, part: slice, into: Sequence[Tensor]) -> None:
         """Add the derivatives by the amplitudes of each preparation to those of the batch, or of all its samples."""
+        gradient, conjugate = by_rows * self.support, [prepared[number].conj() for number in self.numbers]
         for own, (number, place) in enumerate(zip(self.numbers, self.places, strict=True)):
-            rest = by_rows * self.support
-            for other, (factor, where) in enumerate(zip(self.numbers, self.places, strict=True)):
-                if other != own:
-                    rest = rest * prepared[factor].index_select(1, where).conj()
+            rest = times(gradient, conjugate, self.places, own)
             whole = into[number]
             found = torch.zeros(len(rest), whole.shape[1], dtype=rest.dtype, device=rest.device)
             found.index_add_(1, place, rest)

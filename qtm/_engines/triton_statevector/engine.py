@@ -17,13 +17,15 @@ from qtm._engines.outputs import Expectation, Output, Probabilities, State
 from qtm._engines.statevector.engine import StateVector, known_cones
 from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.cone_batch import Target
+from qtm._engines.triton_statevector.graphs import Graphs, recorder_for
 from qtm._engines.triton_statevector.outputs import Compiled, compiled
 from qtm._engines.triton_statevector.schedule import MAX_BITS
 from qtm._engines.triton_statevector.sweeps import Traffic
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
-# Two states of so many bits fit the registers of a program; with 12, compiled for NVIDIA's H100, some are spilled.
+# Two states of so many bits fit the registers of a program. With 12 they do in complex64, compiled for NVIDIA's compute
+# capability 9.0, but not in complex128, and half as many programs share the SMs where states are few.
 _TILE_BITS = 11
 _MOST_TILE_BITS = 13
 
@@ -38,9 +40,11 @@ class TritonStateVector(SimulationMethod):
     Args:
         tile_bits: log2 of the amplitudes that a program holds at most. Smaller states take one launch for each sweep,
             larger ones a launch for each pass over their tiles.
+        graphs: whether launches are recorded in CUDA graphs, and replayed when a shape comes again. For states so small
+            that launching takes longer than computing; larger ones are launched as usual. Not yet run on a GPU.
 
     Raises:
-        ParameterError: ``tile_bits`` is out of range.
+        ParameterError: ``tile_bits`` is out of range, or ``graphs`` is no bool.
     """
 
     name: ClassVar[str] = "triton"
@@ -52,11 +56,14 @@ class TritonStateVector(SimulationMethod):
     }
 
     tile_bits: int = _TILE_BITS
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         bits = self.tile_bits
         if not isinstance(bits, int) or not 1 <= bits <= _MOST_TILE_BITS:
             raise ParameterError(f"tile_bits is {bits!r}; give an integer from 1 to {_MOST_TILE_BITS}")
+        if not isinstance(self.graphs, bool):
+            raise ParameterError(f"graphs is {self.graphs!r}; give True or False")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
         """A reason where Triton or a GPU is missing, or what the CPU's state vectors refuse."""
@@ -86,6 +93,7 @@ class TritonEngine(Engine):
     def __init__(self, method: TritonStateVector, circuit: FlatCircuit, output: Output, options: Options) -> None:
         self.method, self.circuit, self.output, self.options = method, circuit, output, options
         self._compiled: dict[torch.device, Compiled] = {}
+        self._graphs: dict[torch.device, Graphs] = {}
         self._lock = fork_safe_lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,11 +110,21 @@ class TritonEngine(Engine):
                 )
             return self._compiled[device]
 
+    def _sweeps(self, device: torch.device) -> Compiled | Graphs:
+        """What computes on a device, by replay of graphs where the method says so and the device has them."""
+        made = self._on(device)
+        if not self.method.graphs:
+            return made
+        with self._lock:
+            if device not in self._graphs and (recorder := recorder_for(device)) is not None:
+                self._graphs[device] = Graphs(made, recorder, device, self.options.memory)
+            return self._graphs.get(device, made)
+
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         """See `Engine.forward`."""
         device = launch.device_for(angles.device)
         with torch.no_grad():
-            values, kept = self._on(device).forward(angles.to(device), [p.to(device) for p in prepared], keep)
+            values, kept = self._sweeps(device).forward(angles.to(device), [p.to(device) for p in prepared], keep)
         return values.to(angles.device), kept
 
     def vjp(
@@ -122,7 +140,7 @@ class TritonEngine(Engine):
         device = launch.device_for(angles.device)
         with torch.no_grad():
             target = Target(angles.to(device), [p.to(device) for p in prepared], by_prepared)
-            by_angles, by_amplitudes = self._on(device).vjp(target, cotangent.to(device), residuals)
+            by_angles, by_amplitudes = self._sweeps(device).vjp(target, cotangent.to(device), residuals)
         found = tuple(a.to(angles.device) for a in by_amplitudes) if by_prepared else None
         return by_angles.to(angles.device), found
 

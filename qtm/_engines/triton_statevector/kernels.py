@@ -14,17 +14,18 @@ The machine code for NVIDIA's compute capability 9.0 (Triton 3.7.1, complex64, t
 
     for each amplitude               `evolve`                   `pull_back`
     memory, a pass                   16 bytes                   32 bytes
-    rotation: instructions           19, 5 multiply (and add)   37, 10 multiply (and add)
-    phase: instructions              13, 4 multiply (and add)   26, 10 multiply (and add)
+    rotation: instructions           18.5, 5 multiply (and add)  36, 10 multiply (and add)
+    phase: instructions              12, 4 multiply (and add)    25, 10 multiply (and add)
     rotation: shared memory          16 bytes                   32 bytes
     registers of a thread            60                         102
     programs at once on an SM        4                          2
 
 No register is spilled, warps read 128 neighbouring bytes, and exchanges have no bank conflicts: partners of 32
 neighbours are 32 neighbours. An H200 moves 4.8e12 bytes and executes 33.5e12 instructions of threads in a second (67
-TFLOP/s). So an amplitude takes at least 3.3 ps for the traffic of a pass of `evolve`, and 0.57 ps for a rotation: from
+TFLOP/s). So an amplitude takes at least 3.3 ps for the traffic of a pass of `evolve`, and 0.55 ps for a rotation: from
 6 rotations a pass on, instructions are the limit, not memory. Passes of circuits with 22 qubits hold 20 to 60
-operations and reach at most a fifth of the bandwidth, but a pass for every operation would take 3.3 ps for each.
+operations, two thirds of them rotations: at most a third to a ninth of the bandwidth. A pass for every operation would
+take 3.3 ps for each.
 
 Imported where Triton is at hand only. With the environment variable ``TRITON_INTERPRET=1``, set before, Triton's
 interpreter runs these kernels on the CPU, with NumPy.
@@ -37,12 +38,10 @@ import triton.language as tl
 
 
 @triton.jit
-def odd(bits, WIDTH: tl.constexpr):
-    """1 where an odd number of bits is set, else 0, of bits below 2**WIDTH."""
-    if WIDTH > 16:
-        bits = bits ^ (bits >> 16)
-    if WIDTH > 8:
-        bits = bits ^ (bits >> 8)
+def odd(bits):
+    """1 where an odd number of bits is set, else 0."""
+    bits = bits ^ (bits >> 16)
+    bits = bits ^ (bits >> 8)
     bits = bits ^ (bits >> 4)
     return (0x6996 >> (bits & 15)) & 1  # bit b of 0x6996 is the parity of b
 
@@ -65,19 +64,17 @@ def signs(masks, first, UNIT_BITS: tl.constexpr, BITS: tl.constexpr, LOW: tl.con
     """The sign bit of int32 (numbers of a program,): set where an amplitude and a mask share an odd number of bits.
 
     ``masks`` points to columns 1 .. 3 of a row of a table. The parity of the amplitude ``first ^ index[j]`` is that of
-    the base of its tile, of the low bits of j, one of which each thread has, and of its high bits: bit h of a word.
+    the base of its tile, of the low bits of j, which are the number of a thread, and of its high bits h: bit h of a
+    word.
     """
-    low = tl.arange(0, 1 << LOW)
-    high = tl.arange(0, 1 << (BITS - LOW))
-    word = tl.load(masks + 2)
-    by_base = odd(first & tl.load(masks + 1), 31)
+    by_base = first & tl.load(masks + 1)
     if UNIT_BITS == 0:
-        word = word ^ -by_base
-    words = word ^ -odd(low & tl.load(masks), LOW)
-    bits = tl.reshape(words[None, :] << (31 - high)[:, None], (1 << BITS,))
-    if UNIT_BITS != 0:
-        bits = bits ^ (by_base << 31)
-    return bits & -0x80000000
+        words = tl.load(masks + 2) ^ -odd(tl.arange(0, 1 << LOW) & tl.load(masks) ^ by_base)
+        high = tl.arange(0, 1 << (BITS - LOW))
+        bits = tl.reshape(words[None, :] << (31 - high)[:, None], (1 << BITS,)) & -0x80000000
+    else:
+        bits = odd(tl.arange(0, 1 << BITS) & tl.load(masks) ^ by_base) << 31
+    return bits
 
 
 @triton.jit

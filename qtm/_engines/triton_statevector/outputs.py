@@ -14,6 +14,7 @@ from qtm._circuit.flatten import FlatCircuit
 from qtm._circuit.gates import Clifford
 from qtm._circuit.gf2 import odd_bits, parities
 from qtm._circuit.pauli_program import PauliProgram, dropped_signs
+from qtm._engines import memory as host
 from qtm._engines.options import Options
 from qtm._engines.outputs import Expectation, Output, Probabilities
 from qtm._engines.statevector.cone_groups import conjugated_strings
@@ -58,6 +59,10 @@ class Compiled(ABC):
         self, number: int, target: Target, chunk: Chunk, cotangent: Tensor, into: Sequence[Tensor]
     ) -> Tensor:
         """Derivatives of a part of one batch of cones."""
+
+    def bytes_of(self, samples: int) -> int:
+        """Bytes of the states and adjoint states, of partial sums and of outputs, of all batches of cones."""
+        return samples * sum(len(batch.cones) * batch.sweeps.working_bytes for batch in self.batches)
 
     def _fits(self, samples: int) -> bool:
         return all(batch.sweeps.fits(samples * len(batch.cones)) for batch in self.batches)
@@ -140,12 +145,15 @@ class _Whole(Compiled):
                 kept.append(chunk)
         return out, [kept] if keep else None
 
+    def bytes_of(self, samples: int) -> int:
+        return super().bytes_of(samples) + 2 * samples * self._outputs * torch.complex128.itemsize
+
     def _room(self, angles: Tensor) -> Tensor:
         sweeps, dtype = self._batch.sweeps, self._dtype(angles)
-        launch.check_fits(
-            f"outputs of {len(angles)} samples", len(angles) * self._outputs * dtype.itemsize,
-            launch.budget(sweeps.device, sweeps.memory),
-        )  # fmt: skip
+        needed = len(angles) * self._outputs * dtype.itemsize
+        if sweeps.memory is not None or needed > host.SMALL:
+            available = launch.budget(sweeps.device, sweeps.memory)
+            launch.check_fits(f"outputs of {len(angles)} samples", needed, available)
         return torch.zeros(len(angles), self._outputs, dtype=dtype, device=sweeps.device)
 
     def _dtype(self, angles: Tensor) -> torch.dtype:

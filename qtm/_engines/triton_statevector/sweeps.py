@@ -59,6 +59,9 @@ class Sweeps:
         self.unit_bits = launch.unit_bits(plan.tile_bits, device)
         self.row_bytes = self.parts * self.amplitudes * real.itemsize
         self.thread_bits = launch.thread_bits(plan.tile_bits + self.unit_bits)
+        sums = MAX_SUMS * self.tiles if self.tiles > 1 else len(plan.slots) + len(plan.string_masks)
+        # Of a row: the state, the adjoint state, and sums by tile; those of a pass, and the totals.
+        self.working_bytes = 2 * self.row_bytes + 2 * sums * real.itemsize
         self._operations, self._groups = self._table(plan.operation_table(self.thread_bits)), self._table(plan.groups)
         self._masks = self._table(plan.string_table(self.thread_bits))
         self._empty = torch.zeros(1, dtype=real, device=device)
@@ -99,7 +102,7 @@ class Sweeps:
         self, number: int, one: Pass, source: Tensor | None, state: Tensor, turns: Turns, strings: Tensor, stored: bool
     ) -> None:
         rows, width = len(strings), one.last_string - one.first_string
-        sums = strings if self.tiles == 1 else strings.new_zeros(rows, self.tiles, width)
+        sums = strings if self.tiles == 1 else strings.new_empty(rows, self.tiles, width)
         stride = 0 if source is None or len(source) == 1 else self.parts * self.amplitudes
         states = (self._empty if source is None else source, state)
         self._launch(
@@ -107,7 +110,7 @@ class Sweeps:
             ZERO=source is None, STORE=stored,
         )  # fmt: skip
         if self.tiles > 1 and width:
-            strings[:, one.first_string : one.last_string] = sums.sum(1)
+            torch.sum(sums, 1, out=strings[:, one.first_string : one.last_string])
 
     def reverse(
         self, turns: Turns, state: Tensor, weights: Tensor | None, adjoint: Tensor | None, by_start: bool
@@ -117,7 +120,7 @@ class Sweeps:
         The adjoint state is that of ``weights`` (rows, strings), or given. Both states are overwritten.
         """
         rows, operations = turns.cosine.shape
-        gradient = torch.zeros(rows, operations, dtype=self.real, device=self.device)
+        gradient = torch.empty(rows, operations, dtype=self.real, device=self.device)
         given = adjoint is not None
         last = len(self.schedule.passes) - 1
         if adjoint is None:
@@ -135,14 +138,14 @@ class Sweeps:
         self, number: int, states: tuple[Tensor, Tensor], turns: Turns, weights: Tensor, gradient: Tensor, **which: bool
     ) -> None:
         one = self.schedule.passes[number]
-        sums = gradient if self.tiles == 1 else gradient.new_zeros(len(gradient), self.tiles, one.last - one.first)
+        sums = gradient if self.tiles == 1 else gradient.new_empty(len(gradient), self.tiles, one.last - one.first)
         strings = len(self.schedule.string_masks)
         self._launch(
             launch.kernels().pull_back, number, turns, states, (weights, sums, strings), (one.first, sums.shape[-1]),
             **which,
         )  # fmt: skip
         if self.tiles > 1 and one.last > one.first:
-            gradient[:, one.first : one.last] = sums.sum(1)
+            torch.sum(sums, 1, out=gradient[:, one.first : one.last])
 
     def _launch(
         self,
