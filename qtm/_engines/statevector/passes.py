@@ -18,7 +18,7 @@ from qtm._engines.statevector.row_basis import SET_BITS
 
 Rotation = tuple[int, int, Slot]  # masks x and w, and the angle; a phase has no x
 
-_LOOK_AHEAD = 64  # rotations that may be passed over in the search for one that fits
+LOOK_AHEAD = 64  # rotations that may be passed over in the search for one that fits
 _WORTH_PHASES = 4  # rotations: looking phases up for a whole tile costs as much as three
 _SETS = (1 << SET_BITS) - 1
 
@@ -131,7 +131,7 @@ def _taken(pending: list[Rotation], wanted: Callable[[Rotation], bool]) -> tuple
     taken: list[Rotation] = []
     left: list[Rotation] = []
     for number, rotation in enumerate(pending):
-        if len(left) > _LOOK_AHEAD:
+        if len(left) > LOOK_AHEAD:
             return taken, left + pending[number:]
         if all(commute(rotation, other) for other in left) and wanted(rotation):
             taken.append(rotation)
@@ -167,7 +167,7 @@ def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation]
     group: list[Rotation] = [pending[0]]
     skipped: list[Rotation] = []
     for rotation in pending[1:]:
-        if len(group) == MAX_GENERATORS or len(skipped) > _LOOK_AHEAD:
+        if len(group) == MAX_GENERATORS or len(skipped) > LOOK_AHEAD:
             break
         if _fits(group, rotation[0], rotation[1], lane_bits) and all(commute(rotation, s) for s in skipped):
             group.append(rotation)

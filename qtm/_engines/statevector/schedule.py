@@ -31,7 +31,7 @@ from qtm._engines.statevector.kernels.recipe import (
     Recipe,
     line,
 )
-from qtm._engines.statevector.passes import Rotation, Span, in_groups, is_phase, next_pass
+from qtm._engines.statevector.passes import LOOK_AHEAD, Rotation, Span, in_groups, is_phase, next_pass
 from qtm._engines.statevector.pauli_groups import Groups
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
@@ -41,7 +41,6 @@ from qtm._machine import free_memory
 _TILE_BITS = 7  # rows of which two states fit the first-level cache, with the tables of phases
 _EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save
 _GROWTH = MAX_GENERATORS  # bits by which a support grows before what that makes possible is done, three in a pass
-_LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
 
 
 @dataclass(slots=True)
@@ -127,7 +126,7 @@ class _Builder:
         ready: list[Item] = []
         rest: list[Item] = []
         for number, item in enumerate(items):
-            if len(rest) > _LOOK_AHEAD:
+            if len(rest) > LOOK_AHEAD:
                 return ready, rest + items[number:]
             inside = self.basis.coordinates(item.x) is not None
             (ready if inside and all(item.commutes(r) for r in rest) else rest).append(item)

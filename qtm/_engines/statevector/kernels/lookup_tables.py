@@ -377,7 +377,23 @@ def weigh_rows_tangent(
 
 @intrinsic(prefer_literal=True)
 def observe_rows(
-    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd, permute
+    typing,
+    state,
+    target,
+    bits,
+    mask,
+    lane,
+    factors,
+    index,
+    member,
+    team,
+    first,
+    second,
+    base,
+    fresh,
+    parts,
+    odd,
+    permute,
 ):
     """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``.
 
@@ -402,6 +418,6 @@ def observe_rows(
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
     return step(
-        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd, permute,
-        variants=_OBSERVE_VARIANTS,
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd,
+        permute, variants=_OBSERVE_VARIANTS,
     )  # fmt: skip

@@ -5,8 +5,8 @@ lowest bits are the lanes (amplitude lanes, for large states and small batches).
 the program of the sweep, `Workspace` the scratch of one worker; nothing is allocated here.
 
 Cost of one rotation in real multiply-adds per pair of amplitudes: 4 forward, 12 in reverse (4 to undo it on each of
-the two states, 4 for its sum); half of that for real circuits. A phase costs 8 per amplitude forward (4 for the product
-of two table entries, 4 to apply it) and 16 in reverse.
+the two states, 4 for its sum); half of that for real circuits. A phase costs 4 per amplitude forward and 10 in
+reverse, and 4 in each for the product of two table entries, which rows with the same entries share.
 """
 
 from __future__ import annotations
