@@ -238,7 +238,7 @@ class QuantumModule(CircuitModule):
     def _values_at(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """Outputs of inputs (batch, input_size) and parameter sets, each (parameters,), all of one dtype."""
         method = self._method(*dtype_and_device(sets, inputs))
-        by_sets = [s.requires_grad for s in sets]
+        by_sets = [s.requires_grad and s.numel() > 0 for s in sets]
         if inputs is None:
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
         else:

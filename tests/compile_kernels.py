@@ -109,6 +109,8 @@ def main(backend: str, arch: str, warp: str) -> None:
             values = Expectation(coerce_observables(random_observables(1, made.num_qubits), made.num_qubits))
             step(made, values, dtype, 11)
         step(efficient_su2(13, reps=2), Probabilities((0, 1)), dtype, 11)
+        if dtype == "complex64":
+            step(efficient_su2(12, reps=1), Expectation(coerce_observables(["Z" * 12], 12)), dtype, 12)
         step(real_amplitudes(13, reps=2), Expectation(coerce_observables(["Z" * 13, "X" * 13], 13)), dtype, 11)
     sys.stdout.write(" ".join(sorted(compiled)))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 from device_cases import MANILA, POINTS, UNMITIGATED, ansatz, on_mock, pub_for
-from mock_runtime import MockService, with_nan, wrong_shape
+from mock_runtime import MockJob, MockService, with_nan, wrong_shape
 from qiskit.transpiler import InstructionProperties
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
@@ -158,6 +158,36 @@ def test_cancelling_reaches_the_service(service):
         assert job.status().name == "QUEUED" and not job.in_final_state()
         job.cancel()
         assert f"cancel {job.job_id()}" in service.asked
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "RUNNING", "CANCELLED", "ERROR", "an unknown one"])
+def test_the_state_of_a_job_is_that_at_the_service(service, status, monkeypatch):
+    monkeypatch.setattr(MockJob, "status", lambda self: status)
+    with on_mock(service) as device:
+        job = device.estimator.run([pub_for(device, POINTS)])
+        assert job.status().name == (status if status.isupper() else "QUEUED")
+        assert (job.running(), job.cancelled()) == (status == "RUNNING", status == "CANCELLED")
+        assert not job.done() and job.in_final_state() == (status in ("CANCELLED", "ERROR"))
+        job.cancel()
+        assert (f"cancel {job.job_id()}" in service.asked) != job.in_final_state()
+
+
+def test_a_finished_job_is_not_cancelled_and_its_unknown_usage_is_estimated(service, monkeypatch, caplog):
+    """The result is there: that the service does not say what it charged is no reason to lose it."""
+
+    def unreachable(self):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(MockJob, "usage", unreachable)
+    with on_mock(service, retries=0) as device:
+        job = device.estimator.run([pub_for(device, POINTS)])
+        estimated = device.usage.seconds
+        assert job.result()[0].data.evs.shape == (4, 3)
+        assert job.done() and job.in_final_state() and not job.running() and not job.cancelled()
+        job.cancel()
+        assert device.usage.seconds == estimated > 0
+    assert not any(asked.startswith("cancel") for asked in service.asked)
+    assert f"no usage for job {job.job_id()}: ConnectionError" in caplog.text
 
 
 # Resuming ------------------------------------------------------------------------------------------

@@ -72,6 +72,19 @@ def test_folding_keeps_values_and_shapes_and_satisfies_the_service(shape: tuple[
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def test_folded_angles_take_names_that_are_free() -> None:
+    """A parameter of the caller may have the name that an angle would get."""
+    taken = Parameter("rzz_0")
+    circuit = QuantumCircuit(2)
+    circuit.rzz(taken, 0, 1)
+    circuit.rx(taken, 0)
+    pub = EstimatorPub.coerce((circuit, "ZY", [[4.0], [-0.5]]))
+    folded = fold_rzz(pub)
+    assert is_valid_rzz_pub(folded) == ""
+    found, expected = (StatevectorEstimator().run([p]).result()[0].data.evs for p in (folded, pub))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_angles_in_range_are_left_alone() -> None:
     circuit = QuantumCircuit(2)
     circuit.rzz(ParameterVector("a", 1)[0], 0, 1)

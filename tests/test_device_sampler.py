@@ -12,7 +12,8 @@ from mock_runtime import MockService
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes
-from qiskit.primitives import PrimitiveResult
+from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import Statevector
 
 from qtm import SamplerQNN, hardware
@@ -153,6 +154,10 @@ def test_a_network_differentiates_on_a_device() -> None:
     np.testing.assert_allclose(by_weights, exact.backward(None, weights)[1], atol=5 / np.sqrt(SHOTS))
 
 
+def pub_result(**bits: BitArray) -> SamplerPubResult:
+    return SamplerPubResult(DataBin(**bits))
+
+
 def bad_shape(result: PrimitiveResult) -> Any:
     return PrimitiveResult([])
 
@@ -162,6 +167,28 @@ def test_unusable_results_are_refused(tmp_path: Path) -> None:
     service.spoil = bad_shape
     with on_mock(service) as device, pytest.raises(JobError, match="it has 0 entries for 1 PUBs"):
         device.sampler.run([pub_for(device)]).result()
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ([object()], "it has no shots"),
+        ([pub_result(first=BitArray.from_bool_array(np.zeros((5, 2), bool)))], "'first', expected 7 shots"),
+        ([pub_result(second=BitArray.from_bool_array(np.zeros((7, 1), bool)))], "has None in register 'first'"),
+    ],
+)
+def test_results_with_other_registers_or_shots_are_refused(result: Any, message: str) -> None:
+    with hardware.connect("fake_manila") as device:
+        pub = SamplerPub.coerce((measured(), POINTS[0, 0]), 7)
+        assert message in str(device.sampler.problem_with(result, [pub]))
+
+
+def test_damaged_shots_in_a_journal_are_refused() -> None:
+    with hardware.connect("fake_manila") as device:
+        stored = device.sampler.pack(PrimitiveResult([pub_result(first=BitArray(np.zeros((7, 1), np.uint8), 2))]))
+        assert device.sampler.unpack(stored)[0].data.first.num_shots == 7
+        with pytest.raises(JobError, match="damaged"):
+            device.sampler.unpack(stored[: len(stored) // 2])
 
 
 UNMEASURED = measured().remove_final_measurements(inplace=False)

@@ -18,6 +18,8 @@ from qiskit_aer import AerSimulator
 from qtm import hardware
 from qtm._errors import BudgetExceeded, CircuitError, ParameterError, QtmError
 from qtm._hardware import device_primitive as _jobs
+from qtm._hardware.journal import Journal
+from qtm._hardware.runtime import make_sampler
 from qtm._primitives.job_usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no effect in local testing mode")
@@ -155,6 +157,52 @@ def test_without_a_name_the_least_busy_backend_is_chosen(service):
     assert service.asked == ["least_busy 4"]
 
 
+def test_without_a_device_for_the_circuit_it_is_said(service, monkeypatch):
+    def nothing(**_):
+        raise LookupError("No backend matches the criteria.")
+
+    monkeypatch.setattr(service, "least_busy", nothing)
+    with pytest.raises(QtmError, match="no device is online with 6 qubits or more for this account .*criteria"):
+        hardware.connect(service=service, min_qubits=6)
+
+
+def test_a_journal_that_was_never_set_up_is_refused(tmp_path):
+    """A process may die between the first byte of the journal and the settings of the run."""
+    Journal(tmp_path / "run.journal").close()
+    with pytest.raises(QtmError, match="ended before it was set up; delete it and connect again"):
+        hardware.resume(tmp_path / "run.journal")
+
+
+@pytest.mark.parametrize("mode", ["auto", "session"])
+def test_a_session_that_fails_for_another_reason_fails_as_it_did(mode, monkeypatch):
+    import qiskit_ibm_runtime
+
+    def refuse(**_):
+        raise RuntimeError("the device is under maintenance")
+
+    monkeypatch.setattr(qiskit_ibm_runtime, "Session", refuse)
+    with hardware.connect(MANILA, mode) as device, pytest.raises(RuntimeError, match="under maintenance"):
+        device._open_mode()
+
+
+def test_nothing_to_run_costs_nothing():
+    with hardware.connect(MANILA, options=UNMITIGATED) as device:
+        assert device.estimate_usage([]) == device.sampler.estimate_usage([]) == Usage()
+        assert device.usage == device.estimator.usage == device.sampler.usage == Usage()
+
+
+def test_a_precision_that_no_number_of_shots_reaches_is_refused():
+    with hardware.connect(MANILA, options=UNMITIGATED, seed_transpiler=1) as device:
+        with pytest.raises(ParameterError, match="PUB 0 requests precision 0.*a device needs a precision above 0"):
+            device.estimator.run([pub_for(device, POINTS)], precision=0.0)
+        assert device.usage == Usage()
+
+
+def test_options_that_no_sampler_has_are_refused():
+    with pytest.raises(ParameterError, match="(?s)the sampler 'executor' rejects the options.*magic.*executor_sampler"):
+        make_sampler("executor", MANILA, {"magic": 1})
+
+
 # The token -----------------------------------------------------------------------------------------
 
 
@@ -196,6 +244,7 @@ def test_objects_that_hold_an_account_are_not_pickled_and_are_shared_by_copies()
             with pytest.raises(TypeError, match="is not pickled"):
                 pickle.dumps(held)
         assert copy.deepcopy({"estimator": device.estimator})["estimator"] is device.estimator
+        assert copy.copy(device.sampler) is device.sampler
 
 
 # Budget --------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
-from qiskit.circuit.library import real_amplitudes
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import AnnotatedOperation, ControlModifier, Parameter
+from qiskit.circuit.classical import expr
+from qiskit.circuit.library import PauliEvolutionGate, RXGate, real_amplitudes
 from qiskit.primitives import DataBin, PrimitiveResult, PubResult, StatevectorEstimator
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
 from qtm._errors import QtmError
 from qtm._hardware.checkpoint import Checkpoint
@@ -81,6 +83,51 @@ def test_control_flow_delays_and_library_circuits_are_distinguished():
     circuits += [real_amplitudes(3, reps=reps) for reps in (1, 2)]
     assert len({circuit_content(c) for c in circuits}) == len(circuits)
     assert circuit_content(real_amplitudes(3, reps=2)) == circuit_content(real_amplitudes(3, reps=2))
+
+
+def test_modifiers_evolutions_and_classical_expressions_are_distinguished():
+    def modified(*modifiers):
+        result = QuantumCircuit(3)
+        result.append(AnnotatedOperation(RXGate(0.3), list(modifiers)), range(1 + len(modifiers)))
+        return result
+
+    def evolved(*terms):
+        result = QuantumCircuit(2)
+        result.append(PauliEvolutionGate(list(terms) if len(terms) > 1 else terms[0], time=0.4), range(2))
+        return result
+
+    def conditional(condition):
+        result = QuantumCircuit(QuantumRegister(1), ClassicalRegister(2, "a"), ClassicalRegister(2, "b"))
+        with result.if_test(condition(result)):
+            result.x(0)
+        return result
+
+    def stored(value):
+        result = QuantumCircuit(1)
+        result.add_var("kept", value)
+        return result
+
+    def repeated(angle):
+        result = QuantumCircuit(1)
+        with result.for_loop(range(3)) as k:
+            result.rx(angle * k, 0)
+        return result
+
+    makers = [
+        lambda: modified(ControlModifier(1)), lambda: modified(ControlModifier(1, 0)),
+        lambda: modified(ControlModifier(1), ControlModifier(1)),
+        lambda: evolved(SparsePauliOp("ZZ")), lambda: evolved(SparsePauliOp("ZX")),
+        lambda: evolved(SparsePauliOp("ZZ"), SparsePauliOp("XX")), lambda: evolved(SparseObservable("XY")),
+        lambda: conditional(lambda c: (c.clbits[0], 1)), lambda: conditional(lambda c: (c.clbits[1], 1)),
+        lambda: conditional(lambda c: (c.cregs[0], 1)), lambda: conditional(lambda c: (c.cregs[1], 1)),
+        lambda: conditional(lambda c: expr.bit_and(c.clbits[0], c.clbits[3])),
+        lambda: conditional(lambda c: expr.less(c.cregs[0], c.cregs[1])),
+        lambda: conditional(lambda c: expr.less(c.cregs[1], c.cregs[0])),
+        lambda: stored(expr.lift(True)), lambda: stored(expr.lift(False)), lambda: repeated(1), lambda: repeated(2),
+    ]  # fmt: skip
+    found = [circuit_content(make()) for make in makers]
+    assert len(set(found)) == len(makers)
+    assert [circuit_content(make()) for make in makers] == found
 
 
 # The journal ----------------------------------------------------------------------------------------

@@ -655,7 +655,7 @@ def test_tensors_of_the_cpu_go_to_the_current_gpu(monkeypatch):
     assert launch.device_for(torch.device("cuda:0")) == torch.device("cuda:0")
 
 
-@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (11, 8), (13, 8)])
+@pytest.mark.parametrize(("bits", "warps"), [(1, 1), (6, 1), (8, 2), (10, 8), (11, 8), (12, 16), (13, 16)])
 def test_programs_have_threads_for_their_amplitudes(bits, warps):
     launched = []
 

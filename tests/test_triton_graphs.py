@@ -438,6 +438,38 @@ def test_threads_have_recordings_of_their_own(notes):
         assert_same(found[seed][0], expected[seed])
 
 
+class Names(TorchDispatchMode):
+    """The operations of torch outside of kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=["values", "probabilities", "state"])
+def test_a_step_waits_for_nothing_and_copies_nothing_to_a_device(output, notes, monkeypatch):
+    """After the first: so a graph may hold it, and the CPU runs ahead of a GPU."""
+    made = QuantumCircuit(2)
+    made.prepare_state([0.6, 0.8j], 1)
+    made.rz(ParameterVector("p", 1)[0], 0)  # no more than a phase
+    one = engine(made.compose(ansatz()), output, recorded=False)
+    start = torch.tensor([[0.6, 0.8j]])
+    expected = step(one, angles_of(0, 2, 4), [start], by_prepared=True)
+    at = angles_of(0, 2, 4)
+    cotangent = torch.linspace(0.5, 1, expected[0].numel(), dtype=torch.float64).reshape(expected[0].shape)
+    for name in ("from_numpy", "as_tensor", "tensor"):
+        monkeypatch.setattr(torch, name, lambda *_, **__: pytest.fail("something comes from the CPU"))
+    with Names() as mode:
+        values, kept = one.forward(at, [start], keep=True)
+        one.vjp(at, [start], cotangent.to(values.dtype), kept, by_prepared=True)
+    assert len(mode.names) > 5
+    assert not mode.names & {"_local_scalar_dense", "item", "nonzero", "lift_fresh", "is_nonzero", "equal"}
+
+
 def test_without_a_recorder_or_the_option_sweeps_are_launched(notes, monkeypatch):
     one, other = engine(recorded=False), engine()
     monkeypatch.setattr(engines, "recorder_for", graphs.recorder_for)  # none for the CPU

@@ -9,6 +9,7 @@ import numpy as np
 from qiskit.circuit import Parameter
 
 from qtm._circuit.angle_map import AngleMap
+from qtm._circuit.device_array import DeviceArray
 from qtm._circuit.expressions import compile_angles
 from qtm._circuit.flatten import GlobalPhase
 
@@ -21,6 +22,7 @@ class PhaseMap:
 
     def __init__(self, phase: GlobalPhase, parameters: Sequence[Parameter]) -> None:
         self.coefficients = np.array([coefficient for coefficient, _ in phase.expressions])  # (expressions,)
+        self._coefficients = DeviceArray(self.coefficients)
         expressions = [expression for _, expression in phase.expressions]
         self.map: AngleMap | None = compile_angles(expressions, parameters) if expressions else None
 
@@ -38,6 +40,6 @@ class PhaseMap:
         if self.map is None:
             return states
         angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
-        coefficients = torch.as_tensor(self.coefficients, dtype=angles.dtype, device=angles.device)
+        coefficients = self._coefficients.tensor(angles.dtype, angles.device)
         total = (angles * coefficients).sum(-1)  # not a product of matrices, which autocast takes in half precision
         return states * torch.complex(total.cos(), total.sin())[:, None]

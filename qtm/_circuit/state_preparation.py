@@ -9,6 +9,7 @@ import numpy as np
 from qiskit.circuit import Parameter, ParameterExpression
 
 from qtm._circuit.angle_map import AngleMap
+from qtm._circuit.device_array import DeviceArray
 from qtm._circuit.expressions import compile_angles
 from qtm._circuit.flatten import Preparation
 
@@ -24,6 +25,7 @@ class PreparedAmplitudes:
         symbolic = [isinstance(a, ParameterExpression) for a in preparation.amplitudes]
         numbers = [0j if s else complex(a) for a, s in zip(preparation.amplitudes, symbolic, strict=True)]
         self.constant = np.array(numbers)  # (amplitudes,)
+        self._constant = DeviceArray(self.constant)
         real = [a if s else 0.0 for a, s in zip(preparation.amplitudes, symbolic, strict=True)]
         self.map: AngleMap | None = compile_angles(real, parameters) if any(symbolic) else None
 
@@ -37,7 +39,7 @@ class PreparedAmplitudes:
         import torch
 
         kind = torch.complex64 if weights.dtype == torch.float32 else torch.complex128
-        amplitudes = torch.as_tensor(self.constant, dtype=kind, device=weights.device)[None]
+        amplitudes = self._constant.tensor(kind, weights.device)[None]
         if self.map is not None:
             amplitudes = self.map.torch(inputs, weights) + amplitudes
         if self.normalize:

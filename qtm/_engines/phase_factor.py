@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qtm._circuit.device_array import DeviceArray
 from qtm._circuit.expressions import LARGEST_ANGLE
 from qtm._circuit.flatten import GlobalPhase
 from qtm._engines.engine import Engine, Plan
@@ -23,7 +24,7 @@ class PhaseFactor:
         self.angles = np.array(used, np.int64)
         self.coefficients = np.array([terms[angle] for angle in used], float)
         self._constant = np.exp([1j * offset]).astype(self.dtype)
-        self._on: dict[torch.device, tuple[Tensor, ...]] = {}
+        self._tables = tuple(map(DeviceArray, (self.angles, self.coefficients, self._constant)))
 
     @staticmethod
     def of(phase: GlobalPhase, dtype: str) -> PhaseFactor:
@@ -52,29 +53,23 @@ class PhaseFactor:
 
     def of_tensor(self, angles: Tensor) -> Tensor:
         """The factor (batch or 1,) at angles (batch, angles)."""
+        dtype: torch.dtype = getattr(torch, self.dtype.name)
         if not len(self.angles):
-            return self._tables(angles.device)[2]
-        index, coefficients, _ = self._tables(angles.device)
+            return self._tables[2].tensor(dtype, angles.device)
+        index, coefficients = self._on(angles.device)
         own = angles.detach().index_select(1, index).double()
         own = torch.where(own.abs() <= LARGEST_ANGLE, own, torch.nan)  # see `Engine.gives_nan`
         total = (own * coefficients).sum(1) + self.offset
-        return torch.complex(total.cos(), total.sin()).to(getattr(torch, self.dtype.name))
+        return torch.complex(total.cos(), total.sin()).to(dtype)
 
     def gradient_of_tensor(self, by_phase: Tensor, angles: Tensor) -> Tensor:
         """The part of the derivatives by gate angles (batch, angles) that comes from those (batch,) by a."""
         gradient = torch.zeros_like(angles)
-        index, coefficients, _ = self._tables(angles.device)
+        index, coefficients = self._on(angles.device)
         return gradient.index_copy_(1, index, (by_phase[:, None] * coefficients).to(angles.dtype))
 
-    def _tables(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Angles, coefficients and the constant on a device, copied there once: the CPU waits for a copy."""
-        if device not in self._on:
-            arrays = self.angles, self.coefficients, self._constant
-            self._on[device] = tuple(torch.from_numpy(array).to(device) for array in arrays)
-        return self._on[device]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_on": {}}
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self._tables[0].tensor(torch.int64, device), self._tables[1].tensor(torch.float64, device)
 
 
 class PhasedEngine(Engine):

@@ -105,7 +105,8 @@ def _operation(operation: Operation, index: Mapping[Parameter, int], bits: Mappi
         return ["annotated", [repr(m) for m in operation.modifiers], _operation(operation.base_op, index, bits)]
     if isinstance(operation, ForLoopOp) and operation.params[1] is not None:
         index = {**index, operation.params[1]: -1 - len(index)}  # its name counts the loops that a process made
-    params = [_value(param, index) for param in getattr(operation, "params", ())]
+    given = getattr(operation, "params", ())  # of a Store they are its classical parts, whose repr has random ids
+    params = [_value(param, index) for param in given if not isinstance(param, expr.Expr)]
     extra = [getattr(operation, "ctrl_state", None), operation.unit if isinstance(operation, Delay) else None]
     if isinstance(operation, ControlFlowOp | Store):
         return [type(operation).__name__, params, _classical_parts(operation, bits)]
@@ -161,8 +162,9 @@ def _value(value: Any, index: Mapping[Parameter, int]) -> Any:
     if isinstance(value, Parameter):
         return ["parameter", index[value]]
     if isinstance(value, ParameterExpression):
-        names = sorted((parameter.name, index[parameter]) for parameter in value.parameters)
-        return ["expression", str(value), names]
+        inner = {p: Parameter(f"_{-index[p]}") for p in value.parameters if index[p] < 0}  # named by their process
+        names = sorted((inner.get(parameter, parameter).name, index[parameter]) for parameter in value.parameters)
+        return ["expression", str(value.subs(inner)), names]
     if isinstance(value, QuantumCircuit):
         return ["circuit", _structure(value, {**index, **_missing(value, index)})]
     if isinstance(value, np.ndarray):

@@ -61,7 +61,7 @@ class QuantumNetwork(ABC):
         self._placement = Placement.of(circuit, pass_manager)
         self._earlier_usage = Usage()
         self._sparse, self._input_gradients = sparse, input_gradients
-        self._methods: dict[str, GradientMethod] = {}
+        self._methods: dict[tuple[str, str], GradientMethod] = {}
         self._on_primitive: ShiftMethod | None = None
         _register(type(self))
 
@@ -143,11 +143,16 @@ class QuantumNetwork(ABC):
         found = self._jacobian(rows, wanted).reshape(*lead, *self._output_shape, len(wanted))
         return tuple(self._array(part) if part.shape[-1] else None for part in (found[..., :split], found[..., split:]))  # type: ignore[return-value]
 
-    def exact_method(self, dtype: str) -> GradientMethod:
-        """Exact outputs and derivatives, computing in ``dtype`` ("complex64", "complex128")."""
-        if dtype not in self._methods:
-            self._methods[dtype] = self._make_method(dtype)
-        return self._methods[dtype]
+    def exact_method(self, dtype: str, device: str = "cpu") -> GradientMethod:
+        """Exact outputs and derivatives in ``dtype`` ("complex64", "complex128"), for tensors on a type of device.
+
+        Raises:
+            UnsupportedError: the network cannot be simulated there.
+        """
+        key = dtype, device
+        if key not in self._methods:
+            self._methods[key] = self._make_method(dtype, device)
+        return self._methods[key]
 
     @property
     @abstractmethod
@@ -155,7 +160,7 @@ class QuantumNetwork(ABC):
         """Whether outputs are those of an ideal simulator, without noise or shots."""
 
     @abstractmethod
-    def _make_method(self, dtype: str) -> GradientMethod: ...
+    def _make_method(self, dtype: str, device: str) -> GradientMethod: ...
 
     @abstractmethod
     def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:

@@ -124,7 +124,7 @@ class EstimatorQNN(QuantumNetwork):
         """Whether the estimator is an ideal simulator without noise or shots."""
         return is_exact_estimator(self.estimator, self._default_precision in (0, DEFAULT_PRECISION))
 
-    def _make_method(self, dtype: str) -> GradientMethod:
+    def _make_method(self, dtype: str, device: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
         if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
             settings = MethodSettings(
@@ -133,6 +133,7 @@ class EstimatorQNN(QuantumNetwork):
                 observables=self._on_run,
                 noise=noise,
                 method=self.estimator.options.method if isinstance(self.estimator, FastEstimator) else "auto",
+                device=device,
             )
             return make_method(settings, dtype)
         circuit, number = without_idle_qubits(self._placement.simulate, support(self._on_simulate))
@@ -141,7 +142,7 @@ class EstimatorQNN(QuantumNetwork):
         if own is not None and dtype == "complex64":
             own = _in_single_precision(own)
         settings = MethodSettings(circuit=circuit, parameters=self._parameters, observables=operators, estimator=own)
-        return make_method(settings, dtype)
+        return make_method(settings.on_device(device), dtype)
 
     def _shifted(self, group_sizes: tuple[int, int]) -> ShiftMethod:
         made = template(without_measurements(self._placement.run), noisy_gates(self.estimator))

@@ -110,7 +110,8 @@ class ExactProbabilities(EngineMethod):
         self.outputs, self.outcomes = outputs, shown.tolist()
         self._target = torch.from_numpy(outputs.of(self.outcomes))  # (outcomes,)
         self._is_identity = self._target.tolist() == list(range(outputs.size))
-        if FusedMethod.of(self.simulation) is not None:
+        self._has_outside = bool((self._target == outputs.size).any())
+        if options.device == "cpu" and FusedMethod.of(self.simulation) is not None:
             self.fused = _FusedOutputs(self.simulation, self)
 
     def summed(self, probabilities: Tensor) -> Tensor:
@@ -122,15 +123,22 @@ class ExactProbabilities(EngineMethod):
         if self._is_identity:
             return probabilities
         size = self.outputs.size
-        sums = probabilities.new_zeros(len(probabilities), size + 1).index_add_(1, self._target, probabilities)
-        self.outputs.check(sums[:, -1].numpy(), self.outcomes)
+        target = self._target_on(probabilities.device)
+        sums = probabilities.new_zeros(len(probabilities), size + 1).index_add_(1, target, probabilities)
+        if self._has_outside:
+            self.outputs.check(sums[:, -1].cpu().numpy(), self.outcomes)
         return sums[:, :-1].contiguous()
 
     def spread(self, cotangent: Tensor) -> Tensor:
         """The cotangent (batch, outcomes) of probabilities from that (batch, outputs) of outputs."""
         if self._is_identity:
             return cotangent
-        return torch.nn.functional.pad(cotangent, (0, 1)).index_select(1, self._target)
+        return torch.nn.functional.pad(cotangent, (0, 1)).index_select(1, self._target_on(cotangent.device))
+
+    def _target_on(self, device: torch.device) -> Tensor:
+        if self._target.device != device:
+            self._target = self._target.to(device)
+        return self._target
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         found, residuals = super().forward(angles, prepared, keep)

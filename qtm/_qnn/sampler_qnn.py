@@ -151,22 +151,22 @@ class SamplerQNN(QuantumNetwork):
     def _place_outputs(self) -> None:
         pass  # outcomes are those of the user's bits, wherever the qubits are
 
-    def _make_method(self, dtype: str) -> GradientMethod:
+    def _make_method(self, dtype: str, device: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "SamplerQNN")
         if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
             circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
-            options = replace(self._options(dtype), noise=noise)
+            options = replace(self._options(dtype, device), noise=noise)
             return ExactProbabilities(circuit, self._parameters, bits, self._outputs, options)
         simulate = self._placement.simulate
         bits = self._placement.bits(simulate)
         circuit, number = without_idle_qubits(simulate, {q for q in bits if q is not None})
         places = [None if q is None else number[q] for q in bits]
-        return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype))
+        return ExactProbabilities(circuit, self._parameters, places, self._outputs, self._options(dtype, device))
 
-    def _options(self, dtype: str) -> Options:
-        """Options of the user's `FastSampler`, in the given dtype."""
+    def _options(self, dtype: str, device: str) -> Options:
+        """Options of the user's `FastSampler`, in the given dtype and on the given device."""
         own = self.sampler.options if isinstance(self.sampler, FastSampler) else Options()
-        return replace(own, dtype=dtype)
+        return replace(own, dtype=dtype, device=device)
 
     def _finished(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """The circuit with a single register that holds the outcome."""

@@ -21,7 +21,7 @@ from qtm._qnn.errors import network_error, peer
 from qtm._qnn.estimator_qnn import DEFAULT_PRECISION, EstimatorQNN
 from qtm._qnn.external_network import ExternalNetwork
 from qtm._qnn.sampler_qnn import SamplerQNN
-from qtm._torch.autograd import complex_name, dtype_of, expectation_values
+from qtm._torch.autograd import complex_name, dtype_and_device, expectation_values
 from qtm._torch.inputs import as_numbers, dense_tensor
 
 logger = logging.getLogger("qtm")
@@ -93,6 +93,7 @@ class TorchConnector(nn.Module):
         self.weight = nn.Parameter(_initial(initial_weights, neural_network.num_weights))
         self._twin: QuantumNetwork | None = None
         self._twin_of: tuple[Any, ...] = ()
+        self._refused_by_gpu: QuantumNetwork | None = None
         if execution == "fast":
             self._simulated()
 
@@ -140,21 +141,43 @@ class TorchConnector(nn.Module):
         return inputs, tuple(inputs.shape[:-1])
 
     def _outputs(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        by = inputs.requires_grad, weights.requires_grad
+        by = inputs.requires_grad, weights.requires_grad and weights.numel() > 0
         if inputs.ndim != 2:
             inputs = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
-        if inputs.is_cpu and weights.is_cpu and inputs.dtype is weights.dtype:  # nothing to convert: the usual case
-            return expectation_values(self._method(dtype_of([weights], inputs)), inputs, [weights], len(inputs), by)
-        here = inputs.to("cpu", weights.dtype if weights.numel() or not inputs.is_floating_point() else inputs.dtype)
-        fixed = weights.to("cpu", here.dtype)
-        method = self._method(dtype_of([fixed], here))
-        return expectation_values(method, here, [fixed], len(here), by).to(weights.device)
-
-    def _method(self, dtype: torch.dtype) -> GradientMethod:
         simulated = self._chosen()
-        return (
-            ExternalNetwork(self._neural_network) if simulated is None else simulated.exact_method(complex_name(dtype))
-        )
+        place = weights.device if weights.is_cuda and self._follows(simulated, weights) else torch.device("cpu")
+        if inputs.device != place or weights.device != place or inputs.dtype is not weights.dtype:
+            dtype = weights.dtype if weights.numel() or not inputs.is_floating_point() else inputs.dtype
+            values = self._outputs_at(simulated, inputs.to(place, dtype), weights.to(place, dtype), by)
+            return values.to(weights.device)
+        return self._outputs_at(simulated, inputs, weights, by)
+
+    def _outputs_at(
+        self, simulated: QuantumNetwork | None, inputs: Tensor, weights: Tensor, by: tuple[bool, ...]
+    ) -> Tensor:
+        """The same for tensors of one dtype on one device."""
+        dtype, device = dtype_and_device([weights], inputs)
+        if simulated is None:
+            method: GradientMethod = ExternalNetwork(self._neural_network)
+        else:
+            method = simulated.exact_method(complex_name(dtype), device)
+        return expectation_values(method, inputs, [weights], len(inputs), by)
+
+    def _follows(self, simulated: QuantumNetwork | None, weights: Tensor) -> bool:
+        """Whether the network computes on the GPU where the weights are; else tensors move to the CPU and back."""
+        if (
+            simulated is None
+            or simulated is self._refused_by_gpu
+            or weights.dtype not in (torch.float32, torch.float64)
+        ):
+            return False
+        try:
+            simulated.exact_method(complex_name(weights.dtype), "cuda")
+        except QtmError as error:
+            logger.info("a network on %s computes on the CPU: %s", weights.device, error)
+            self._refused_by_gpu = simulated
+            return False
+        return True
 
     def _chosen(self) -> QuantumNetwork | None:
         """The network to simulate; None where the user's own methods compute."""
@@ -200,7 +223,7 @@ class TorchConnector(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_twin": None, "_twin_of": ()}
+        return {**self.__dict__, "_twin": None, "_twin_of": (), "_refused_by_gpu": None}
 
 
 class _SparseGradient(torch.autograd.Function):

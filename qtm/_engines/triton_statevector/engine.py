@@ -24,7 +24,8 @@ from qtm._engines.triton_statevector.sweeps import Traffic
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
-# Two states of so many bits fit the registers of a program; with 12, compiled for NVIDIA's H100, some are spilled.
+# Two states of so many bits fit the registers of a program. With 12 they do in complex64, compiled for NVIDIA's compute
+# capability 9.0, but not in complex128, and half as many programs share the SMs where states are few.
 _TILE_BITS = 11
 _MOST_TILE_BITS = 13
 

@@ -24,7 +24,8 @@ No register is spilled, warps read 128 neighbouring bytes, and exchanges have no
 neighbours are 32 neighbours. An H200 moves 4.8e12 bytes and executes 33.5e12 instructions of threads in a second (67
 TFLOP/s). So an amplitude takes at least 3.3 ps for the traffic of a pass of `evolve`, and 0.55 ps for a rotation: from
 6 rotations a pass on, instructions are the limit, not memory. Passes of circuits with 22 qubits hold 20 to 60
-operations and reach at most a fifth of the bandwidth, but a pass for every operation would take 3.3 ps for each.
+operations, two thirds of them rotations: at most a third to a ninth of the bandwidth. A pass for every operation would
+take 3.3 ps for each.
 
 Imported where Triton is at hand only. With the environment variable ``TRITON_INTERPRET=1``, set before, Triton's
 interpreter runs these kernels on the CPU, with NumPy.

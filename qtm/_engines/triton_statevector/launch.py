@@ -15,9 +15,9 @@ from qtm._errors import MissingPackage, OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
 _OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
-_THREAD_NUMBERS = 4  # amplitudes of a thread, and more of the largest tiles
+_THREAD_NUMBERS = 4  # amplitudes of a thread of up to 8 warps; with more warps twice as many
 _WARP = 64 if torch.version.hip else 32  # threads that work in step
-_MOST_WARPS = 8
+_MOST_WARPS = 16  # 1024 threads are the limit of a program on AMD
 _BLOCK = 256  # elements of a program that maps angles
 # log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
 # barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter the number of programs counts.
@@ -87,7 +87,8 @@ def thread_bits(bits: int) -> int:
 
 
 def _warps(bits: int) -> int:
-    return min(max((1 << bits) // (_WARP * _THREAD_NUMBERS), 1), _MOST_WARPS)
+    quarters = (1 << bits) // (_WARP * _THREAD_NUMBERS)
+    return min(max(quarters // 2, min(quarters, _MOST_WARPS // 2), 1), _MOST_WARPS)
 
 
 def launch_tiles(
