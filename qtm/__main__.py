@@ -72,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--device", choices=["cpu"], default=default.device, help="where to compute")
     demo.add_argument("--out", type=Path, default=Path("qtm-demo"), metavar="FOLDER", help="folder for the results")
     demo.set_defaults(run=_run_demo)
-    info = commands.add_parser("info", help="versions, processor and kernel cache")
+    info = commands.add_parser(
+        "info",
+        help="versions, processor and kernel cache",
+        description="Show the versions, processor, memory and kernel cache that a bug report needs.",
+    )
     info.set_defaults(run=_run_info)
     comparison = compare_command.add_arguments(commands, _at_least)
     comparison.set_defaults(run=lambda options: compare_command.run(options, print))
@@ -116,9 +120,10 @@ def _run_demo(options: argparse.Namespace) -> None:
         f"{module.circuit.num_qubits} qubits, {module.num_trainable_parameters} weights, "
         f"{options.threads or available_cores()} threads"
     )
+    seconds = 0.1 if sys.stderr.isatty() else 10  # a log file gets a line every ten seconds
     with (
         log_above_bar([_LOGGER]),
-        progress_bar(total=model.num_steps, unit="step", desc="training") as bar,
+        progress_bar(total=model.num_steps, unit="step", desc="training", mininterval=seconds) as bar,
     ):
         for step in model.train():
             bar.set_postfix_str(_postfix(step), refresh=False)

@@ -354,10 +354,12 @@ def _run_tables(options: argparse.Namespace) -> int:
 @contextmanager
 def _progress(name: str, unit: str = "measurement") -> Iterator[Any]:
     """A progress bar below the log, which omits jobs: these are being measured."""
+    progress_bar = require("tqdm", "bench").tqdm
     log_above_bar = require("tqdm.contrib.logging", "bench").logging_redirect_tqdm
+    shape = f"{{desc}}: {{n}} {unit}s [{{elapsed}}{{postfix}}]"  # the total is not known, a mean rate says nothing
     logger.addFilter(_is_no_job)
     try:
-        with log_above_bar([logger]), require("tqdm", "bench").tqdm(desc=name, unit=f" {unit}s") as bar:
+        with log_above_bar([logger]), progress_bar(desc=name, bar_format=shape) as bar:
             yield bar
     finally:
         logger.removeFilter(_is_no_job)

@@ -89,6 +89,13 @@ def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.Monk
             exec(compile(code, str(ROOT / document), "exec"), namespace)
 
 
+def test_each_block_of_the_readme_runs_alone() -> None:
+    blocks = python_blocks(read("README.md"))
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block.code, "README.md", "exec"), {})
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_skipped_blocks_give_a_reason(document: str) -> None:
     blocks = python_blocks(read(document))
