@@ -77,7 +77,7 @@ def ising(n: int) -> SparsePauliOp:
 # Values and derivatives
 
 
-@pytest.mark.thinned(11)
+@pytest.mark.slow
 @each_dtype
 @pytest.mark.parametrize(("n", "tile_bits"), [(5, 3), (6, 2), (7, 5), (8, 6), (8, 11)])
 def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
@@ -139,6 +139,7 @@ def test_every_sum_is_written(tile_bits, unset_memory_is_nan):
     assert not found.isnan().any() and not engine.vjp(angles, prepared, found, kept)[0].isnan().any()
 
 
+@pytest.mark.slow
 def test_derivatives_agree_with_finite_differences():
     made = random_circuit(2, 5, 16, UNITARY)
     simulated = simulation(made, expectation(made), tile_bits=3)
