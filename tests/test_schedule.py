@@ -13,9 +13,26 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes
 
+from qtm._circuit.gf2 import pivots
 from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
-from qtm._engines.statevector.kernels.recipe import DOUBLE_SUPPORT, GROUPS, KIND, MASKS, PHASE, ROTATE, Recipe
+from qtm._engines.statevector.kernels.recipe import (
+    ALIKE,
+    COSET_INDEX,
+    COSETS,
+    COUNT,
+    DOUBLE_SUPPORT,
+    GROUPS,
+    KIND,
+    MASKS,
+    PHASE,
+    PLACE,
+    ROTATE,
+    SLOT,
+    TILE_BITS,
+    Recipe,
+)
+from qtm._engines.statevector.row_basis import SET_BITS, Basis
 
 TOLERANCE = {"complex128": 1e-11, "complex64": 5e-5}
 LANES = ("sample", "amplitude")
@@ -80,6 +97,41 @@ def test_a_rotation_between_lanes_shares_the_pass_of_others():
     between = [op for op in ops if op[KIND] == ROTATE and op[MASKS] == 0]
     assert between
     assert any(op[GROUPS] > 1 for op in between)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_layers_of_one_tile_share_a_pass(lanes):
+    recipe = recipe_of(simulation(ring(12), random_observables(1, 12), lane_kind=lanes))
+    ops = recipe.ops
+    passes = [
+        ops[i - op[PLACE] : i + 1]
+        for i, op in enumerate(ops)
+        if op[KIND] in (ROTATE, PHASE) and op[PLACE] + 1 == op[GROUPS]
+    ]
+    assert sum(len(p) for p in passes) == np.isin(ops[:, KIND], (ROTATE, PHASE)).sum()
+    largest = max(passes, key=len)
+    assert (largest[:, KIND] == PHASE).sum() > 1
+    for steps in passes:
+        rotations = steps[steps[:, KIND] == ROTATE]
+        slots = [slot for op in rotations for slot in range(op[SLOT], op[SLOT] + op[COUNT])]
+        assert slots == list(range(slots[0], slots[0] + len(slots))) if slots else True  # the kernels multiply cosines
+        for op in steps:
+            rows = recipe.index[
+                op[COSET_INDEX] : op[COSET_INDEX] + op[COSETS] * max(op[ALIKE] if op[KIND] == PHASE else 1, 1)
+            ]
+            if op[KIND] == ROTATE:
+                for mask in op[MASKS : MASKS + op[COUNT]]:
+                    rows = np.union1d(rows, rows ^ mask)
+            assert len(set(rows)) == 1 << op[TILE_BITS]  # every row of the tile
+
+
+def test_bits_of_neighbouring_rows_lie_in_different_sets_of_the_cache():
+    basis = Basis(lane_bits=3)
+    rows = [basis.add(1 << qubit) >> 3 for qubit in range(24)][3:]
+    neighbours = [a ^ b for a, b in pairwise(rows)]
+    for masks in (rows, neighbours, [a ^ b for a, b in pairwise(neighbours)]):
+        for first in range(len(masks) - SET_BITS):
+            assert len(pivots([m % (1 << SET_BITS) for m in masks[first : first + SET_BITS]])) == SET_BITS
 
 
 @pytest.mark.parametrize("size", [7, 9, 10, 12])

@@ -7,6 +7,8 @@ import numpy as np
 from qtm._circuit.gf2 import GrowingBasis, odd_bits, parities
 
 TABLE_BITS = 8  # masks in one table of phases or parities
+SET_BITS = 5  # of a row's number, which decide on the set of the first-level cache: 4 KiB of rows of 128 bytes
+_MODULUS = 0b100101
 
 
 def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
@@ -20,19 +22,31 @@ def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
     return [(c[:h], c[h:]) for c, h in zip(chunks, half, strict=True)]
 
 
-def _mixed(bit: int) -> int:
-    """Lower bits that go with a bit of the kernels' amplitudes: so rows far apart do not share a set of the cache."""
-    near = 1 << 4 + bit % 4 if bit >= 8 else 0
-    return near | (1 << 8 + bit % 4 if bit >= 12 else 0)
+def near_bits(bit: int) -> int:
+    """Low bits that go with a bit of a row: x**bit in the field of 32 elements, modulo x**5 + x**2 + 1.
+
+    The low bits decide on the set of the first-level cache. A tile has rows that differ by bits of neighbouring qubits,
+    or sums of such bits, and powers of x and their sums with the next powers are independent, five in a row.
+    """
+    power = 1
+    for _ in range(bit):
+        power <<= 1
+        power ^= _MODULUS if power >> SET_BITS else 0
+    return power
 
 
 class Basis(GrowingBasis):
     """Masks of the program's amplitudes as masks of the kernels' amplitudes."""
 
+    def __init__(self, lane_bits: int = 0) -> None:
+        super().__init__()
+        self.lane_bits = lane_bits
+
     def add(self, mask: int) -> int:
         """Make an independent mask the next row bit (with some lower ones); return its row mask."""
         bit = len(self.vectors)
-        own = 1 << bit | _mixed(bit)
+        row = bit - self.lane_bits
+        own = 1 << bit | (near_bits(row) << self.lane_bits if row >= SET_BITS else 0)
         vector = mask  # = mask + the vectors of the lower bits of own: so that own are the coordinates of mask
         for j in range(bit):
             if own >> j & 1:

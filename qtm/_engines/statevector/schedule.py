@@ -3,15 +3,13 @@
 Three things happen here. What no observable can see is dropped (the light cone). The amplitudes are renumbered
 by a linear map over GF(2), so that the support of the state, which starts as |0...0>, is always a prefix of
 the rows: the first rotation about each new mask doubles it, what can be done before the next doubling is, and
-it ends with 2^rank amplitudes, not 2^n. And real rotations are grouped in threes that a kernel does in one pass,
-with eight rows in registers.
+it ends with 2^rank amplitudes, not 2^n. And rotations and phases share passes, see `passes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, pairwise
 
 import numpy as np
 
@@ -33,20 +31,27 @@ from qtm._engines.statevector.kernels.recipe import (
     Recipe,
     line,
 )
+from qtm._engines.statevector.passes import LOOK_AHEAD, Rotation, Span, in_groups, is_phase, next_pass
 from qtm._engines.statevector.pauli_groups import Groups
 from qtm._engines.statevector.row_basis import Basis, split_tables
 from qtm._errors import OutOfMemory
 from qtm._locks import fork_safe_lock
 from qtm._machine import free_memory
 
-# Rows of a tile: two states of them fit the second-level cache or, where that holds whole states, the first-level one.
-_TILE_BITS, _SMALL_TILE_BITS = 9, 7
-_SMALL_BITS = 12  # rows of a state of which two fit the second-level cache
+_TILE_BITS = 7  # rows of which two states fit the first-level cache, with the tables of phases
 _EARLY_BITS = 7  # of a final state; on a smaller one passes of their own cost as much as the rows save
 _GROWTH = MAX_GENERATORS  # bits by which a support grows before what that makes possible is done, three in a pass
-_LOOK_AHEAD = 64  # operations that may be passed over in the search for one that fits
 
-Rotation = tuple[int, int, Slot]  # masks x and w, and the angle
+
+@dataclass(slots=True)
+class _Phases:
+    """Diagonal rotations that share two tables."""
+
+    first: Sequence[int]  # masks of signs
+    second: Sequence[int]
+    slots: list[tuple[int, Slot]]
+    slot: int = 0  # the first of them
+    table_row: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,7 +74,7 @@ class _Builder:
 
     def __init__(self, program: ConeProgram, lane_bits: int) -> None:
         self.lane_bits = lane_bits
-        self.basis = Basis()
+        self.basis = Basis(lane_bits)
         if program.prepared:
             for bit in range(program.num_bits):
                 self.basis.add(1 << bit)
@@ -90,11 +95,6 @@ class _Builder:
     @property
     def row_bits(self) -> int:
         return max(self.bits - self.lane_bits, 0)
-
-    @property
-    def tile_bits(self) -> int:
-        """How many masks may span a tile."""
-        return _SMALL_TILE_BITS if self.row_bits <= _SMALL_BITS else _TILE_BITS
 
     def split(self, mask: int) -> tuple[int, int]:
         """A mask's rows and its lanes."""
@@ -126,45 +126,80 @@ class _Builder:
         ready: list[Item] = []
         rest: list[Item] = []
         for number, item in enumerate(items):
-            if len(rest) > _LOOK_AHEAD:
+            if len(rest) > LOOK_AHEAD:
                 return ready, rest + items[number:]
             inside = self.basis.coordinates(item.x) is not None
             (ready if inside and all(item.commutes(r) for r in rest) else rest).append(item)
         return ready, rest
 
     def passes(self, items: list[Item]) -> None:
-        """Emit items that stay in the support: runs of phases, and runs of rotations in groups."""
-        for is_phase, run in groupby(items, key=lambda item: item.x == 0):
-            if is_phase:
-                self._phases(run)
+        """Emit items that stay in the support, in passes that take as many of them as fit a tile."""
+        basis = self.basis
+        rest = [(basis.coordinates(i.x) or 0, basis.functional(i.z), i.slot) for i in items]
+        while rest:
+            runs, span, rest = next_pass(rest, _TILE_BITS, self.lane_bits)
+            span.fill(self.row_bits)
+            self._pass(runs, span)
+
+    def _pass(self, runs: list[list[Rotation]], span: Span) -> None:
+        steps: list[list[Rotation] | _Phases] = []
+        for run in runs:
+            steps += self._phases(run) if is_phase(run[0]) else in_groups(run, self.lane_bits)
+        if not steps:
+            return
+        # The angles of the rotations follow one another: their cosines are multiplied.
+        row = 0
+        for step in steps:
+            if isinstance(step, _Phases):
+                step.slot, step.table_row = len(self.slots), row
+                row += (1 << len(step.first)) + (1 << len(step.second))
+                for mask, slot in step.slots:
+                    self._slot(slot, mask)
+        self.table_rows = max(self.table_rows, row)
+        pivot_index = self._store(("pivots", *span.masks), np.array(pivots(span.masks), np.int32))
+        for place, step in enumerate(steps):
+            tile = {"tile_index": pivot_index, "tile_bits": len(span.masks), "place": place, "groups": len(steps)}
+            if isinstance(step, _Phases):
+                self._emit_phases(step, span, tile)
             else:
-                basis = self.basis
-                pending = [(basis.coordinates(i.x) or 0, basis.functional(i.z), i.slot) for i in run]
-                self._rotations(pending)
+                masks = [m for x, _, _ in step if (m := self.split(x)[0])]  # none, of a rotation between lanes
+                self._operation(ROTATE, self.row_bits, step, **self._cosets(span.complement(masks)), **tile)
+
+    def _cosets(self, masks: list[int]) -> dict[str, int]:
+        offset = self._store(("coset", *masks), combinations(masks).astype(np.int32))
+        return {"cosets": 1 << len(masks), "coset_index": offset}
 
     # Phases
 
-    def _phases(self, items: Iterable[Item]) -> None:
+    def _phases(self, run: list[Rotation]) -> list[_Phases]:
         """Diagonal rotations; those that are constant on the support are global phases, and go into ``constant``."""
         rows: dict[int, Slot] = {}
-        for item in items:
-            mask = self.basis.functional(item.z)
-            slot = rows.setdefault(mask, Slot()) if mask else self.constant
-            slot.add(item.slot.terms.items(), item.slot.offset, 1)
-        for first, second in split_tables(list(rows)):
-            first_slot = len(self.slots)
-            for mask in (*first, *second):
-                self._slot(rows[mask], mask)
-            self.emit(
-                kind=PHASE,
-                bits=self.row_bits,
-                slot=first_slot,
-                count=len(first),
-                second_count=len(second),
-                first_index=self.row_index(first, self.row_bits),
-                second_index=self.row_index(second, self.row_bits),
-            )
-            self.table_rows = max(self.table_rows, (1 << len(first)) + (1 << len(second)))
+        for _, mask, slot in run:
+            total = rows.setdefault(mask, Slot()) if mask else self.constant
+            total.add(slot.terms.items(), slot.offset, 1)
+        return [_Phases(a, b, [(m, rows[m]) for m in (*a, *b)]) for a, b in split_tables(list(rows))]
+
+    def _emit_phases(self, step: _Phases, span: Span, tile: dict[str, int]) -> None:
+        tables = [[m >> self.lane_bits for m in masks] for masks in (step.first, step.second)]
+        different, alike = span.split([m for masks in tables for m in masks])
+        offsets = combinations(different)
+        in_tile = [self._store(("tile", *different, -1, *t), entries(t, offsets)) for t in tables]
+        self.emit(
+            kind=PHASE,
+            bits=self.row_bits,
+            slot=step.slot,
+            count=len(step.first),
+            second_count=len(step.second),
+            first_index=self.row_index(step.first, self.row_bits),
+            second_index=self.row_index(step.second, self.row_bits),
+            first_tile=in_tile[0],
+            second_tile=in_tile[1],
+            table_row=step.table_row,
+            alike=1 << len(alike),
+            cosets=1 << len(different),
+            coset_index=self._cosets([*alike, *different])["coset_index"],
+            **tile,
+        )
 
     def _slot(self, slot: Slot, signs: int) -> None:
         self.slots.append(slot)
@@ -192,52 +227,6 @@ class _Builder:
         # Growing, a pass goes over the rows there were; within a row it goes over both lanes of a pair.
         signs = self.basis.functional(item.z, bits if kind == DOUBLE_SUPPORT else bits + 1)
         self._operation(kind, max(bits - self.lane_bits, 0), [(mask, signs, item.slot)])
-
-    def _rotations(self, pending: list[Rotation]) -> None:
-        groups: list[list[Rotation]] = []
-        window: list[Rotation] = []  # what a group may be picked from: as much as `_next_group` looks at
-        rest = iter(pending)
-        while window := [*window, *islice(rest, _LOOK_AHEAD + MAX_GENERATORS + 1 - len(window))]:
-            group, window = _next_group(window, self.lane_bits)
-            groups.append(group)
-        for groups_of_pass in self._passes(_balanced(groups, self.lane_bits)):
-            self._pass(groups_of_pass)
-
-    def _passes(self, groups: list[list[Rotation]]) -> list[list[list[Rotation]]]:
-        """Neighbouring groups whose masks of rows are independent together, and fit a tile."""
-        passes: list[list[list[Rotation]]] = []
-        masks: list[int] = []
-        for group in groups:
-            more = [*masks, *(m for x, _, _ in group if (m := self.split(x)[0]))]
-            if passes and len(pivots(more)) == len(more) <= self.tile_bits:
-                passes[-1].append(group)
-                masks = more
-            else:
-                passes.append([group])
-                masks = more[len(masks) :]
-        return passes
-
-    def _pass(self, groups: list[list[Rotation]]) -> None:
-        rows = [[self.split(x)[0] for x, _, _ in group] for group in groups]
-        span = [m for masks in rows for m in masks if m]  # a rotation between lanes has no mask of rows
-        for bit in range(self.row_bits):  # to the size of a tile with neighbouring rows
-            if len(span) < self.tile_bits and len(pivots([*span, 1 << bit])) > len(span):
-                span.append(1 << bit)
-        where = self._store(("pivots", *span), np.array(pivots(span), np.int32))
-        for place, (group, masks) in enumerate(zip(groups, rows, strict=True)):
-            others = [m for m in span if m not in masks]
-            offset = self._store(("coset", *others), combinations(others).astype(np.int32))
-            self._operation(
-                ROTATE,
-                self.row_bits,
-                group,
-                cosets=1 << len(others),
-                coset_index=offset,
-                tile_index=where,
-                tile_bits=len(span),
-                place=place,
-                groups=len(groups),
-            )
 
     def _operation(self, kind: int, bits: int, group: list[Rotation], **tile: int) -> None:
         """Rotations as one operation; ``tile`` has the columns of a pass over tiles, where it is part of one."""
@@ -274,47 +263,15 @@ def row_index(masks: Sequence[int], bits: int) -> np.ndarray:
     """Table entry of every low row, then of every high row: bit j is the parity under mask j."""
     low = np.arange(1 << min(bits, LOW_BITS), dtype=np.int64)
     high = np.arange(1 << max(bits - LOW_BITS, 0), dtype=np.int64) << LOW_BITS
-    rows = np.concatenate([low, high])
-    entries = np.zeros(len(rows), np.int64)
+    return entries(masks, np.concatenate([low, high]))
+
+
+def entries(masks: Sequence[int], rows: np.ndarray) -> np.ndarray:
+    """Table entry of every row: bit j is the parity under mask j."""
+    found = np.zeros(len(rows), np.int64)
     for j, mask in enumerate(masks):
-        entries |= odd_bits(rows, np.int64(mask)).astype(np.int64) << j
-    return entries.astype(np.int32)
-
-
-def _fits(group: list[Rotation], x: int, w: int, lane_bits: int) -> bool:
-    """Whether each generator's signs are settled by its own mask alone, and their masks of rows are independent."""
-    span = [0]
-    for other_x, other_w, _ in group:
-        if (other_x & w).bit_count() & 1 or (other_w & x).bit_count() & 1:
-            return False
-        span += [mask ^ other_x >> lane_bits for mask in span]
-    return 0 not in span[1:] and x >> lane_bits not in span
-
-
-def _commute(a: Rotation, b: Rotation) -> bool:
-    return not ((a[0] & b[1]).bit_count() ^ (a[1] & b[0]).bit_count()) & 1
-
-
-def _next_group(pending: list[Rotation], lane_bits: int) -> tuple[list[Rotation], list[Rotation]]:
-    """The first rotation with those behind it that can be done with it and may be moved up to it; and the others."""
-    group: list[Rotation] = [pending[0]]
-    skipped: list[Rotation] = []
-    for rotation in pending[1:]:
-        if len(group) == MAX_GENERATORS or len(skipped) > _LOOK_AHEAD:
-            break
-        if _fits(group, rotation[0], rotation[1], lane_bits) and all(_commute(rotation, s) for s in skipped):
-            group.append(rotation)
-        else:
-            skipped.append(rotation)
-    return group, skipped + pending[len(group) + len(skipped) :]
-
-
-def _balanced(groups: list[list[Rotation]], lane_bits: int) -> list[list[Rotation]]:
-    """A pass for one rotation costs nearly as much as one for two: deal 3 + 1 as 2 + 2."""
-    for before, single in pairwise(groups):
-        if len(before) == MAX_GENERATORS and len(single) == 1 and _fits(before[-1:], *single[0][:2], lane_bits):
-            single.insert(0, before.pop())
-    return groups
+        found |= odd_bits(rows, np.int64(mask)).astype(np.int64) << j
+    return found.astype(np.int32)
 
 
 # --- The whole --------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Sweeps:
         self.tiny = TINY[self.real.itemsize]
         self.zero_state = np.zeros((0, self.tiling.numbers), self.real)
         slots, rows, factors = max(len(self.recipe.slot_offset), 1), plan.table_rows, max(plan.mask_count, 1)
-        self._scratch_sizes = (slots, slots, 1, 1, 2 * rows, 2 * rows, factors)
+        self._scratch_sizes = (slots, slots, 1, 2, 2 * rows, 2 * rows, factors)
         self.scratch_kind = f"scratch {self._scratch_sizes} {self.real.str}"
         self._buffer_kinds: dict[int, str] = {}  # by the number of tiles
         self.scratch_bytes = self.tiling.lanes * (8 * slots + self.real.itemsize * sum(self._scratch_sizes[1:]))

@@ -111,16 +111,16 @@ def observe(state: Any, target: Any, recipe: Recipe, work: Workspace, cotangent:
     """target <- sum_m cotangent_m O_m state."""
     index, factors, parts, bits = recipe.index, work.weights, recipe.parts, recipe.row_bits
     member, size = team.member, team.size
-    if member == 0:
+    if recipe.groups.shape[0] == 0 and member == 0:
         fill(target, (parts << bits) * work.scale.size, 0.0)
-    together(team)
     for g in range(recipe.groups.shape[0]):
         group = recipe.groups[g]
         _build_factors(group, recipe, work, cotangent, tile)
         second_table, lane = 1 << group[STRING_COUNTS], group[STRING_LANES]
         tables.observe_rows(
             state, target, bits, group[STRING_MASK], lane, factors, index, member, size,
-            group[STRING_INDEX], group[STRING_INDEX + 1], second_table, parts, group[STRING_ODD], int(lane != 0),
+            group[STRING_INDEX], group[STRING_INDEX + 1], second_table, int(g == 0), parts, group[STRING_ODD],
+            int(lane != 0),
         )  # fmt: skip
 
 

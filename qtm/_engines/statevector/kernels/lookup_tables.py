@@ -11,12 +11,26 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from qtm._engines.statevector.kernels.simd import Emit, Rows, step
+from qtm._engines.statevector.kernels.lane_rotations import column
+from qtm._engines.statevector.kernels.recipe import (
+    ALIKE,
+    BITS,
+    COSET_INDEX,
+    COSETS,
+    COUNT,
+    FIRST_INDEX,
+    FIRST_TILE,
+    SECOND_INDEX,
+    SECOND_TILE,
+    TABLE_ROW,
+)
+from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
 
 LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
 _TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
 # Parts, whether the imaginary part is meant, which real states do not have, and whether lanes are paired.
 _STRING_VARIANTS = ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
+_OBSERVE_VARIANTS = tuple((fresh, *variant) for fresh in (0, 1) for variant in _STRING_VARIANTS)
 
 
 class _Lookup:
@@ -50,6 +64,44 @@ class _Lookup:
                 if len(entries) == 2:
                     entries[1] = e.plus(entries[1], self.base)
                 body(b.add(start, low.index), entries, b.and_(low.index, e.constant(1)))
+
+
+class _TileLookup:
+    """The same for the rows of one tile, which begins at row ``tile``."""
+
+    def __init__(self, e: Emit, op: ir.Value, index: ir.Value, tile: Any, two: int) -> None:
+        self.e, self.index, self.tile, self.op = e, index, tile, op
+        b = e.builder
+        bits, table = column(e, op, BITS), column(e, op, TABLE_ROW)
+        small = b.icmp_signed("<", bits, e.constant(LOW_BITS))
+        low_rows = e.power(b.select(small, bits, e.constant(LOW_BITS)))
+        low = b.and_(tile, b.sub(low_rows, e.constant(1)))
+        high = e.plus(low_rows, b.lshr(tile, e.constant(LOW_BITS)))
+        tables = ((FIRST_INDEX, FIRST_TILE), (SECOND_INDEX, SECOND_TILE))[: 1 + two]
+        self.within = [column(e, op, tile_column) for _, tile_column in tables]
+        self.far = [
+            b.xor(self._at(column(e, op, where), low), self._at(column(e, op, where), high)) for where, _ in tables
+        ]
+        self.bases = [table, e.plus(table, e.power(column(e, op, COUNT)))][: 1 + two]
+
+    def _at(self, first: ir.Value, number: ir.Value) -> ir.Value:
+        b = self.e.builder
+        return b.sext(b.load(b.gep(self.index, [b.add(first, number)])), INT)
+
+    def each(self, begin: Any, body: Any, end: Any) -> None:
+        """Emit ``body(row, first)`` for rows that share ``first = begin(entries)``, then ``end(entries, first)``."""
+        e, b = self.e, self.e.builder
+        offset, alike = column(e, self.op, COSET_INDEX), column(e, self.op, ALIKE)
+        with e.loop(column(e, self.op, COSETS)) as loop:
+            entries = [
+                e.plus(base, b.xor(far, self._at(within, loop.index)))
+                for base, far, within in zip(self.bases, self.far, self.within, strict=True)
+            ]
+            first = begin(entries)
+            start = b.add(offset, b.mul(loop.index, alike))
+            with e.loop(alike) as rows:
+                body(b.xor(self.tile, self._at(start, rows.index)), first)
+            end(entries, first)
 
 
 def _pair(e: Emit, rows: Rows, row: Any) -> list:
@@ -127,17 +179,32 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
 
 @intrinsic(prefer_literal=True)
+def phase_tile(typing, state, op, table, index, tile, two):
+    """`phase_rows` on the tile at row ``tile``."""
+
+    def emit(e: Emit, state: Rows, op: Any, table: Rows, index: Any, tile: Any, two: int) -> None:
+        def begin(entries: list) -> list:
+            return _phase(e, table, entries)
+
+        def body(row: Any, phase: list) -> None:
+            _store(e, state, row, e.cmul(phase, _pair(e, state, row)))
+
+        def end(entries: list, phase: list) -> None:
+            pass
+
+        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+
+    return step(emit, state, op, table, index, tile, two, variants=_TABLE_VARIANTS)
+
+
+@intrinsic(prefer_literal=True)
 def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, member, team, first, second, base, two):
     """Undo `phase_rows` on state p and cotangent q, adding Im(conj(q) p) to ``weights``."""
 
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
              team: Any, *lookup: Any) -> None:  # fmt: skip
         def body(row: Any, entries: list, copy: Any) -> None:
-            phase, p, q = _phase(e, table, entries), _pair(e, state, row), _pair(e, cotangent, row)
-            weight = e.fnma(q[1], p[0], e.mul(q[0], p[1]))
-            _add_at(e, weights, entries, copy, weight)
-            _store(e, state, row, e.conj_mul(phase, p))
-            _store(e, cotangent, row, e.conj_mul(phase, q))
+            _add_at(e, weights, entries, copy, _turn_back(e, _phase(e, table, entries), state, cotangent, row))
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
@@ -145,6 +212,35 @@ def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, me
         emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two,
         variants=_TABLE_VARIANTS,
     )  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def phase_tile_adjoint(typing, state, cotangent, op, table, weights, index, tile, two):
+    """`phase_rows_adjoint` on the tile at row ``tile``."""
+
+    def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, table: Rows, weights: Rows, index: Any, tile: Any,
+             two: int) -> None:  # fmt: skip
+        def begin(entries: list) -> tuple:
+            return _phase(e, table, entries), e.accumulator(e.splat(state.type, 0.0))
+
+        def body(row: Any, first: tuple) -> None:
+            phase, total = first
+            total.set(e.add(total.get(), _turn_back(e, phase, state, cotangent, row)))
+
+        def end(entries: list, first: tuple) -> None:
+            _add_at(e, weights, entries, e.constant(0), first[1].get())
+
+        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+
+    return step(emit, state, cotangent, op, table, weights, index, tile, two, variants=_TABLE_VARIANTS)
+
+
+def _turn_back(e: Emit, phase: list, state: Rows, cotangent: Rows, row: Any) -> ir.Value:
+    """Undo a phase on a row of state p and cotangent q; return Im(conj(q) p)."""
+    p, q = _pair(e, state, row), _pair(e, cotangent, row)
+    _store(e, state, row, e.conj_mul(phase, p))
+    _store(e, cotangent, row, e.conj_mul(phase, q))
+    return e.fnma(q[1], p[0], e.mul(q[0], p[1]))
 
 
 def _turn_by(e: Emit, factors: Rows, entries: list, target: list, source: list) -> list:
@@ -281,17 +377,38 @@ def weigh_rows_tangent(
 
 @intrinsic(prefer_literal=True)
 def observe_rows(
-    typing, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute
+    typing,
+    state,
+    target,
+    bits,
+    mask,
+    lane,
+    factors,
+    index,
+    member,
+    team,
+    first,
+    second,
+    base,
+    fresh,
+    parts,
+    odd,
+    permute,
 ):
-    """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``."""
+    """target_row += f p_other, or i f p_other if ``odd``; f is the sum of the row's entries of ``factors``.
+
+    With ``fresh``, the target is not read: it counts as 0.
+    """
 
     def emit(e: Emit, state: Rows, target: Rows, bits: Any, mask: Any, lane: Any, factors: Rows, index: Any,
-             member: Any, team: Any, first: Any, second: Any, base: Any, parts: int, odd: int,
-             permute: int) -> None:  # fmt: skip
+             member: Any, team: Any, first: Any, second: Any, base: Any, fresh: int, parts: int,
+             odd: int, permute: int) -> None:  # fmt: skip
         def body(row: Any, entries: list, copy: Any) -> None:
             f = e.add(factors.load(entries[0]), factors.load(entries[1]))
             p = _other(e, state, row, mask, lane, parts, permute)
-            q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
+            q = [e.splat(state.type, 0.0)] * parts
+            if not fresh:
+                q = [target.load(e.vector_index(row, parts, part)) for part in range(parts)]
             if odd:
                 q = [e.fnma(f, p[1], q[0]), e.fma(f, p[0], q[1])]
             else:
@@ -301,6 +418,6 @@ def observe_rows(
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
     return step(
-        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, parts, odd, permute,
-        variants=_STRING_VARIANTS,
+        emit, state, target, bits, mask, lane, factors, index, member, team, first, second, base, fresh, parts, odd,
+        permute, variants=_OBSERVE_VARIANTS,
     )  # fmt: skip

@@ -12,7 +12,7 @@ Operations, a line of ``Recipe.ops`` each, in order. All kinds have
 | SLOT | the first of its angles; the others follow |
 | COUNT | how many generators share the operation; of a PHASE, how many masks are in its first table |
 
-ROTATE, up to three commuting generators in one pass, or one whose mask of rows is 0: it pairs lanes of the same row.
+ROTATE, up to three commuting generators in one go, or one whose mask of rows is 0: it pairs lanes of the same row.
 DOUBLE_SUPPORT, one generator whose partner rows are still zero. ROTATE_LANES, one whose partner lanes are still zero.
 For generator j they have
 
@@ -23,24 +23,28 @@ For generator j they have
 | PIVOTS + j | a bit of the mask: pairs are numbered by the rows in which it is 0 |
 | LANES + j | lanes l and l ^ lanes are paired |
 
-A ROTATE is done tile by tile, together with its neighbours. A tile is the coset of a row under 2**TILE_BITS
-combinations of masks: those of the operations that share the pass, and others that fill it up. It has
-
-| column | content |
-| --- | --- |
-| COSETS | how many cosets of its own masks a tile has |
-| COSET_INDEX | where in ``Recipe.index`` their first rows stand, relative to the tile |
-| TILE_INDEX | where in ``Recipe.index`` the pivots of the tile's masks stand |
-| TILE_BITS | how many these are |
-| PLACE | its place among the operations of the pass |
-| GROUPS | how many operations the pass has |
-
 A PHASE multiplies every row with an entry of each of two tables, looked up by the parities of the row under the masks:
 
 | column | content |
 | --- | --- |
 | SECOND_COUNT | how many masks are in the second table |
 | FIRST_INDEX, SECOND_INDEX | where in ``Recipe.index`` the lookups of the tables begin, see `lookup_tables` |
+| TABLE_ROW | where its tables stand among those of the pass |
+
+ROTATE and PHASE are done tile by tile, together with their neighbours. A tile is the coset of a row under 2**TILE_BITS
+combinations of masks: those of the operations that share the pass, and others that fill it up. The angles of the
+rotations of a pass follow one another. They have
+
+| column | content |
+| --- | --- |
+| COSETS | how many cosets of its own masks a tile has; of a PHASE, how many groups of rows with the same entries |
+| COSET_INDEX | where in ``Recipe.index`` their first rows stand, relative to the tile; of a PHASE, those of all rows |
+| ALIKE | of a PHASE, how many rows a group has |
+| FIRST_TILE, SECOND_TILE | of a PHASE, where the groups' entries stand there, relative to the tile's |
+| TILE_INDEX | where in ``Recipe.index`` the pivots of the tile's masks stand |
+| TILE_BITS | how many these are |
+| PLACE | its place among the operations of the pass |
+| GROUPS | how many operations the pass has |
 
 Strings that are measured, a line of ``Recipe.groups`` for those that share a mask x and the parity of k (i^k X^x Z^z):
 
@@ -65,7 +69,7 @@ MAX_GENERATORS = 3  # of one ROTATE: the rows of a coset fill the registers
 KIND, BITS, SLOT, COUNT = 0, 1, 2, 3
 MASKS, SIGNS, PIVOTS, LANES = 4, 7, 10, 13
 COSETS, COSET_INDEX, TILE_INDEX, TILE_BITS, PLACE, GROUPS = 16, 17, 18, 19, 20, 21
-SECOND_COUNT, FIRST_INDEX, SECOND_INDEX = 4, 5, 6  # of a PHASE
+SECOND_COUNT, FIRST_INDEX, SECOND_INDEX, FIRST_TILE, SECOND_TILE, TABLE_ROW, ALIKE = range(4, 11)  # of a PHASE
 OPERATION_COLUMNS = 22
 
 STRING_MASK, STRING_ODD, STRING_FIRST, STRING_COUNTS, STRING_INDEX, STRING_LANES = 0, 1, 2, 3, 5, 7

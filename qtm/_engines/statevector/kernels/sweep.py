@@ -5,8 +5,8 @@ lowest bits are the lanes (amplitude lanes, for large states and small batches).
 the program of the sweep, `Workspace` the scratch of one worker; nothing is allocated here.
 
 Cost of one rotation in real multiply-adds per pair of amplitudes: 4 forward, 12 in reverse (4 to undo it on each of
-the two states, 4 for its sum); half of that for real circuits. A phase costs 8 per amplitude forward (4 for the product
-of two table entries, 4 to apply it) and 16 in reverse.
+the two states, 4 for its sum); half of that for real circuits. A phase costs 4 per amplitude forward and 10 in
+reverse, and 4 in each for the product of two table entries, which rows with the same entries share.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from qtm._engines.statevector.kernels.recipe import (
     LANES,
     MASKS,
     PHASE,
-    PLACE,
     ROTATE,
     SECOND_COUNT,
     SECOND_INDEX,
     SLOT,
+    TABLE_ROW,
     TILE_BITS,
     TILE_INDEX,
     Recipe,
@@ -53,7 +53,7 @@ class Scratch(NamedTuple):
     angles: np.ndarray  # (slots * lanes,) float64
     sums: np.ndarray  # (slots * lanes,) like the state, and so the others
     scale: np.ndarray  # (lanes,): the state is this times what the rows hold
-    square: np.ndarray  # (lanes,)
+    square: np.ndarray  # (2 * lanes,)
     table: np.ndarray  # (table rows * 2 * lanes,)
     weights: np.ndarray  # (table rows * 2 * lanes,): two copies of each, see `tables`
     factors: np.ndarray  # (masks * lanes,)
@@ -173,11 +173,14 @@ def share(count: int, team: Team) -> tuple[int, int]:
 
 
 @jit
-def build_phases(op: Any, work: Workspace) -> None:
-    """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks; the state's scale goes into the first."""
-    slot, base, table, cosine, sine = op[SLOT], 0, work.table, work.cosine, work.sine
+def build_phases(op: Any, work: Workspace, base: int, scale: Any) -> None:
+    """Tables of exp(-i/2 sum_j +-a_j) over the parities of the masks, from row ``base``; ``scale`` goes into the first.
+
+    It is 1 afterwards.
+    """
+    slot, table, cosine, sine = op[SLOT], work.table, work.cosine, work.sine
     for count in (op[COUNT], op[SECOND_COUNT]):
-        tables.begin_phases(table, base, work.scale)
+        tables.begin_phases(table, base, scale)
         for j in range(count):
             tables.extend_phases(table, base, 1 << j, cosine, sine, slot + j)
         slot += count
@@ -186,7 +189,7 @@ def build_phases(op: Any, work: Workspace) -> None:
 
 @inlined
 def _phase(state: Any, op: Any, index: Any, work: Workspace, team: Team) -> None:
-    build_phases(op, work)
+    build_phases(op, work, 0, work.scale)
     table, second_table, two = work.table, 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
     tables.phase_rows(
         state, op[BITS], table, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX], second_table, two
@@ -199,7 +202,7 @@ def _phase_adjoint(state: Any, cotangent: Any, op: Any, index: Any, work: Worksp
     second_table, weights, table = 1 << first, work.weights, work.table
     fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
     simd.square_row(work.square, work.scale)
-    build_phases(op, work)
+    build_phases(op, work, 0, work.scale)
     tables.phase_rows_adjoint(
         state, cotangent, op[BITS], table, weights, index, team.member, team.size, op[FIRST_INDEX], op[SECOND_INDEX],
         second_table, int(second > 0),
@@ -210,14 +213,20 @@ def _phase_adjoint(state: Any, cotangent: Any, op: Any, index: Any, work: Worksp
 
 @jit
 def remaining(ops: Any, scale: Any, cosine: Any, first: int, last: int) -> float:
-    """Smallest scale over the lanes after the rotations of operations first .. last of a pass."""
-    return simd.least_product(scale, cosine, ops[first, SLOT], slots_of(ops, first, last))
+    """Smallest scale over the lanes after operations first .. last of a pass."""
+    slot, count = angles_of(ops, first, last)
+    return simd.least_product(scale, cosine, slot, count)
 
 
 @jit
-def slots_of(ops: Any, first: int, last: int) -> int:
-    """How many angles operations first .. last have."""
-    return ops[last - 1, SLOT] + ops[last - 1, COUNT] - ops[first, SLOT]
+def angles_of(ops: Any, first: int, last: int) -> tuple[int, int]:
+    """The first angle of the rotations among operations first .. last of a pass, and how many there are."""
+    slot, count = 0, 0
+    for number in range(first, last):
+        if ops[number, KIND] == ROTATE:
+            slot = slot if count else ops[number, SLOT]
+            count += ops[number, COUNT]
+    return slot, count
 
 
 @jit
@@ -270,15 +279,22 @@ def rescale(state: Any, count: int, scale: Any, team: Team) -> None:
 
 @jit
 def _pass_forward(recipe: Recipe, work: Workspace, state: Any, first: int, last: int, team: Team) -> None:
-    """Groups first .. last of rotations, tile by tile, their cosines divided out."""
+    """Operations first .. last of a pass, tile by tile; the cosines of rotations are divided out."""
     parts, index, tangent, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
+    for number in range(first, last):
+        if ops[number, KIND] == PHASE:
+            build_phases(ops[number], work, ops[number, TABLE_ROW], work.scale)
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_of(op))
-    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
+            if op[KIND] == PHASE:
+                tables.phase_tile(state, op, work.table, index, base, int(op[SECOND_COUNT] > 0))
+            else:
+                rotations.rotate(state, op, tangent, base, index, op[COUNT], parts, lanes_of(op))
+    slot, count = angles_of(ops, first, last)
+    simd.scale_by_product(work.scale, work.cosine, slot, count)
 
 
 @jit
@@ -288,43 +304,83 @@ def _pass_reverse(
     """Undo `_pass_forward`."""
     parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
+    _open_phases(ops, work, first, last)
     for tile in range(begin, end):
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            moved = lanes_of(op)
-            rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
-    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
+            if op[KIND] == PHASE:
+                two = int(op[SECOND_COUNT] > 0)
+                tables.phase_tile_adjoint(state, cotangent, op, work.table, work.weights, index, base, two)
+            else:
+                moved = lanes_of(op)
+                rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
+    _close_pass(ops, work, first, last)
+
+
+@jit
+def _open_phases(ops: Any, work: Workspace, first: int, last: int) -> None:
+    """Tables of the phases of a pass, from the last, which takes the scale of both states; and room for their sums."""
+    lanes = work.scale.size
+    simd.copy_row(work.square, 1, work.scale, 0)
+    for number in range(last - 1, first - 1, -1):
+        op = ops[number]
+        if op[KIND] == PHASE:
+            build_phases(op, work, op[TABLE_ROW], work.square[lanes:])
+            weights = work.weights[2 * op[TABLE_ROW] * lanes :]
+            fill(weights, 2 * ((1 << op[COUNT]) + (1 << op[SECOND_COUNT])) * lanes, 0.0)
+
+
+@jit
+def _close_pass(ops: Any, work: Workspace, first: int, last: int) -> None:
+    """Sums of a pass at the scale that both states had then; and the scale they have now."""
+    lanes, sums, scale, square, cosine = work.scale.size, work.sums, work.scale, work.square, work.cosine
+    since = square[lanes:]  # how the scale has changed since the first tables were made, which have the rest
+    fill(since, lanes, 1.0)
+    taken = False
+    for number in range(last - 1, first - 1, -1):
+        op = ops[number]
+        if op[KIND] == PHASE:
+            weights = work.weights[2 * op[TABLE_ROW] * lanes :]
+            reduce_weights(sums[op[SLOT] * lanes :], weights, op[COUNT], op[SECOND_COUNT])
+            simd.square_row(square, scale)
+            simd.scale_rows(sums, op[SLOT], op[COUNT] + op[SECOND_COUNT], square, 0)
+            if not taken:
+                simd.copy_row(scale, 0, since, 0)
+                taken = True
+        else:
+            simd.scale_by_product(since, cosine, op[SLOT], op[COUNT])
+            simd.scale_sums(sums, scale, cosine, op[SLOT], op[COUNT], 1)
 
 
 @inlined
 def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team: Team) -> None:
     """Evolve the state of one tile; what it lacks in norm is left in ``work.scale``."""
     parts, ops = recipe.parts, recipe.ops
-    left = ops.shape[0]
+    left, alone = ops.shape[0], 0  # operations before ``alone`` are done one by one
     while left > 0:
         number = ops.shape[0] - left
         op = ops[number]
-        if op[KIND] == PHASE:
-            _phase(state, op, recipe.index, work, team)
-            together(team)
-            left -= 1
-            continue
-        last = number - op[PLACE] + op[GROUPS]
-        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        last = number + (op[GROUPS] if number >= alone else 1)
+        in_pass = op[KIND] == ROTATE or last - number > 1
+        if in_pass and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
             if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                alone = max(alone, last)
                 last = number + 1
-        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                in_pass = op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny
+        if in_pass:
             _pass_forward(recipe, work, state, number, last, team)
+            together(team)
+        elif op[KIND] == PHASE:
+            _phase(state, op, recipe.index, work, team)
             together(team)
         else:
             for b in range(op[COUNT]):
                 rotate_one(state, op, b, parts, work, team)
                 together(team)
-            last = number + 1
         left = ops.shape[0] - last
 
 
@@ -332,28 +388,29 @@ def sweep_forward(recipe: Recipe, work: Workspace, state: Any, tiny: float, team
 def sweep_reverse(recipe: Recipe, work: Workspace, state: Any, cotangent: Any, tiny: float, team: Team) -> None:
     """Undo the circuit on state and cotangent; ``work.sums`` gets the derivative by every slot angle."""
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
+    alone = last  # operations from here on are undone one by one
     while last > 0:
         op = ops[last - 1]
-        if op[KIND] == PHASE:
-            _phase_adjoint(state, cotangent, op, recipe.index, work, team)
-            together(team)
-            last -= 1
-            continue
-        number = last - 1 - op[PLACE]
-        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        number = last - (op[GROUPS] if last <= alone else 1)
+        in_pass = op[KIND] == ROTATE or last - number > 1
+        if in_pass and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             rescale(cotangent, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
             if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                alone = min(alone, number)
                 number = last - 1
-        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                in_pass = op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny
+        if in_pass:
             _pass_reverse(recipe, work, state, cotangent, number, last, team)
+            together(team)
+        elif op[KIND] == PHASE:
+            _phase_adjoint(state, cotangent, op, recipe.index, work, team)
             together(team)
         else:
             for b in range(op[COUNT] - 1, -1, -1):
                 rotate_one_adjoint(state, cotangent, op, b, parts, work, team)
                 together(team)
                 simd.scale_sums(work.sums, work.scale, work.cosine, op[SLOT] + b, 1, 0)
-            number = last - 1
         last = number

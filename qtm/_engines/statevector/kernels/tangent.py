@@ -28,7 +28,6 @@ from qtm._engines.statevector.kernels.recipe import (
     COUNT,
     DOUBLE_SUPPORT,
     FIRST_INDEX,
-    GROUPS,
     KIND,
     MASKS,
     PHASE,
@@ -50,6 +49,7 @@ from qtm._engines.statevector.kernels.sweep import (
     Scratch,
     Team,
     Workspace,
+    angles_of,
     build_phases,
     fill,
     lanes_of,
@@ -61,7 +61,6 @@ from qtm._engines.statevector.kernels.sweep import (
     rotate_one,
     rotate_one_adjoint,
     share,
-    slots_of,
     tile_base,
     together,
     workspace,
@@ -123,6 +122,13 @@ def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: An
         rotations.add_generator(target, source, op, which, half, team.member, team.size, parts, doubled)
 
 
+@jit
+def follows(ops: Any, number: int) -> bool:
+    """Whether an operation and the one before it are rotations of one pass: a phase has a sweep of its own here."""
+    rotations_of_pass = ops[number, PLACE] > 0 and ops[number, KIND] == ROTATE and ops[number - 1, KIND] == ROTATE
+    return bool(rotations_of_pass)
+
+
 # --- Sweeps -------------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +143,8 @@ def _pass_forward(
         for number in range(first, last):
             op = ops[number]
             rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_of(op))
-    simd.scale_by_product(work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last))
+    slot, count = angles_of(ops, first, last)
+    simd.scale_by_product(work.scale, work.cosine, slot, count)
 
 
 @jit
@@ -163,14 +170,15 @@ def _pass_reverse(
                 state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT], parts,
                 lanes_of(op),
             )  # fmt: skip
-    simd.scale_sums(sums, work.scale, work.cosine, ops[first, SLOT], slots_of(ops, first, last), 1)
+    slot, count = angles_of(ops, first, last)
+    simd.scale_sums(sums, work.scale, work.cosine, slot, count, 1)
 
 
 @inlined
 def _phase_forward(
     state: Any, tangent: Any, op: Any, index: Any, work: Workspace, along: Direction, team: Team
 ) -> None:
-    build_phases(op, work)
+    build_phases(op, work, 0, work.scale)
     _build_phase_direction(op, along, work.scale.size)
     second_table, two = 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
     tables.phase_rows_tangent(
@@ -195,7 +203,7 @@ def _phase_reverse(
     second_table, weights = 1 << first, work.weights
     fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
     simd.square_row(work.square, work.scale)
-    build_phases(op, work)
+    build_phases(op, work, 0, work.scale)
     _build_phase_direction(op, along, work.scale.size)
     tables.phase_rows_tangent_adjoint(
         state, tangent, cotangent, cotangent_tangent, op[BITS], work.table, along.table, weights, index, team.member,
@@ -220,7 +228,9 @@ def _sweep_forward(
             together(team)
             left -= 1
             continue
-        last = number - op[PLACE] + op[GROUPS]
+        last = number + 1
+        while last < ops.shape[0] and follows(ops, last):
+            last += 1
         if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             rescale(tangent, parts << op[BITS], work.scale, team)
@@ -262,7 +272,9 @@ def _sweep_reverse(
             together(team)
             last -= 1
             continue
-        number = last - 1 - op[PLACE]
+        number = last - 1
+        while follows(ops, number):
+            number -= 1
         if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             rescale(tangent, parts << op[BITS], work.scale, team)
