@@ -247,6 +247,7 @@ def test_seeds_and_pickles() -> None:
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_deferred_measurement_cannot_hold() -> None:
     def long(count: int) -> QuantumCircuit:
         circuit = QuantumCircuit(2, 1)

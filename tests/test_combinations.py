@@ -147,7 +147,7 @@ def test_a_circuit_from_the_journal_binds_the_parameters_of_the_caller(
 
 @each_encoding
 @each_gradient
-@pytest.mark.thinned(24)
+@pytest.mark.slow
 def test_a_second_module_and_a_resumed_run_train(encoding: str, gradient: str, tmp_path: Any) -> None:
     def trained(connection: hardware.Connection) -> tuple[np.ndarray, np.ndarray]:
         settings = {"estimator": connection.estimator, "pass_manager": connection.pass_manager}

@@ -123,7 +123,7 @@ def test_gradcheck(package: Any, kind: str, execution: str) -> None:
 @each_kind
 @each_dtype
 @pytest.mark.parametrize("seed", [41, 42])
-@pytest.mark.thinned(26)
+@pytest.mark.slow
 def test_agrees_with_their_connector(kind: str, dtype: torch.dtype, tolerance: float, seed: int) -> None:
     case = random_case(seed)
     theirs = network(peer, kind, case)

@@ -314,6 +314,7 @@ def test_error_cancellation_keeps_the_noise_of_its_run_and_renews_it_on_request(
     assert channels(worse(10), recalibrate=True)[0] > 1.01 * gamma
 
 
+@pytest.mark.slow
 def test_a_service_out_of_reach_at_the_end_does_not_spoil_a_run(tmp_path: Path, caplog: Any) -> None:
     service = MockService(tmp_path / "service")
     with on_mock(service, journal=tmp_path / "run.journal", retries=1) as device:

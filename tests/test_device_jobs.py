@@ -63,6 +63,7 @@ def test_transient_failures_are_retried_and_nothing_is_submitted_twice(service, 
         assert job.job_ids() == [record["id"] for record in service.submitted()]
 
 
+@pytest.mark.slow
 def test_retries_are_bounded_and_the_run_can_go_on(service, tmp_path):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal, retries=2) as device:

@@ -162,7 +162,7 @@ def test_the_fisher_information_of_one_rotation() -> None:
     np.testing.assert_allclose(found.matrices, np.ones((20, 1, 1)), atol=1e-8)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("qubits", [None, (2, 0)])
 def test_the_fisher_information_is_that_of_its_definition(qubits: tuple[int, ...] | None) -> None:
     model = reuploading_circuit(3, 1)

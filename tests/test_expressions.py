@@ -161,6 +161,7 @@ def bound_complex(expression: Any, values: np.ndarray) -> complex:
     return complex(expression.bind({p: value_of[p] for p in expression.parameters}).numeric())
 
 
+@pytest.mark.slow
 def test_random_expressions(rng: np.random.Generator) -> None:
     draw, values = random.Random(5), sample(rng, 1)
     expressions = [e for e in (usable(draw, values[0]) for _ in range(1500)) if e is not None]

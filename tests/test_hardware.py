@@ -273,6 +273,7 @@ def test_a_budget_of_seconds_counts_what_the_service_charged(service):
         assert len(service.submitted()) == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_budget_and_may_raise_it(service, tmp_path):
     journal = tmp_path / "run.journal"
     with on_mock(service, journal=journal, max_executions=700) as device:

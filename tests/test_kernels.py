@@ -484,6 +484,7 @@ class TestPeers:
         ]
         np.testing.assert_allclose(*found, atol=1e-6)
 
+    @pytest.mark.slow
     def test_pegasos_predicts_the_same(self) -> None:
         X, y = make_moons(20, noise=0.1, random_state=0)
         circuit = zz_feature_map(2)

@@ -122,7 +122,7 @@ def test_many_bits_need_no_vector() -> None:
         result.quasi_probabilities()
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fake_manila", "fake_torino"])
 def test_calibration_follows_the_layout(name: str) -> None:
     """The factors are those of the physical qubits, and of these alone; the second run calibrates nothing."""

@@ -102,7 +102,7 @@ HALVED = [
 
 
 @pytest.mark.parametrize(("method", "options", "noise"), HALVED)
-@pytest.mark.thinned(7)
+@pytest.mark.thinned(14)
 def test_the_error_on_fake_manila_is_at_least_halved(method: str, options: dict[str, Any], noise: Any) -> None:
     circuit = real_amplitudes(4, reps=2, entanglement="linear")
     isa = transpile(circuit, BACKEND, optimization_level=1, seed_transpiler=1)

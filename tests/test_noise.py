@@ -214,6 +214,7 @@ def test_gates_outside_the_model_are_translated_not_run_free_of_noise() -> None:
     assert run(noise.noisy_estimator(model), circuit, "Z") == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_a_backend_gives_its_noise_and_wants_isa_circuits() -> None:
     backend = FakeManilaV2()
     circuit = random_circuit(3, 4)

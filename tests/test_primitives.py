@@ -278,6 +278,7 @@ def test_each_parameter_set_is_evolved_once(calls: list[tuple[int, int]], pub: A
     assert calls == [expected]
 
 
+@pytest.mark.slow
 def test_zipped_sets_and_observables_do_not_explode(
     calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

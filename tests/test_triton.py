@@ -77,7 +77,7 @@ def ising(n: int) -> SparsePauliOp:
 # Values and derivatives
 
 
-@pytest.mark.thinned(11)
+@pytest.mark.slow
 @each_dtype
 @pytest.mark.parametrize(("n", "tile_bits"), [(5, 3), (6, 2), (7, 5), (8, 6), (8, 11)])
 def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
@@ -101,6 +101,7 @@ def test_tiles_agree_with_qiskit(n, tile_bits, dtype):
 @each_dtype
 @pytest.mark.parametrize("make", [efficient_su2, real_amplitudes])
 @pytest.mark.parametrize("n", [6, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.thinned(4)
 def test_programs_of_one_tile_as_on_a_gpu(monkeypatch, n, make, dtype):
     """In the interpreter a program holds many tiles; on a GPU it is one, and what is the same for all is a scalar."""
     monkeypatch.setitem(launch._PROGRAM_BITS, "cpu", launch._PROGRAM_BITS["cuda"])
@@ -138,6 +139,7 @@ def test_every_sum_is_written(tile_bits, unset_memory_is_nan):
     assert not found.isnan().any() and not engine.vjp(angles, prepared, found, kept)[0].isnan().any()
 
 
+@pytest.mark.slow
 def test_derivatives_agree_with_finite_differences():
     made = random_circuit(2, 5, 16, UNITARY)
     simulated = simulation(made, expectation(made), tile_bits=3)
@@ -570,6 +572,7 @@ def test_a_cpu_waits_for_angles_of_a_gpu_only_where_it_must(value, message, has_
         method._check_angles(angles.as_subclass(Elsewhere))
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("value", [value for value, _ in MEANINGLESS])
 @pytest.mark.parametrize("output", [Expectation(coerce_observables(["ZZ"], 2)), Probabilities((0, 1)), State()])
 def test_angles_that_mean_nothing_give_nan(output, value):

@@ -470,6 +470,7 @@ def test_a_step_waits_for_nothing_and_copies_nothing_to_a_device(output, notes, 
     assert not mode.names & {"_local_scalar_dense", "item", "nonzero", "lift_fresh", "is_nonzero", "equal"}
 
 
+@pytest.mark.slow
 def test_without_a_recorder_or_the_option_sweeps_are_launched(notes, monkeypatch):
     one, other = engine(recorded=False), engine()
     monkeypatch.setattr(engines, "recorder_for", graphs.recorder_for)  # none for the CPU
