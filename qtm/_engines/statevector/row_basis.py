@@ -36,17 +36,22 @@ def near_bits(bit: int) -> int:
 
 
 class Basis(GrowingBasis):
-    """Masks of the program's amplitudes as masks of the kernels' amplitudes."""
+    """Masks of the program's amplitudes as masks of the kernels' amplitudes.
 
-    def __init__(self, lane_bits: int = 0) -> None:
+    Args:
+        lane_bits: low bits of the kernels' amplitudes that are lanes; rows begin behind them.
+        spread: whether rows are spread over the sets of the cache. The numbers of rows then depend on the lanes.
+    """
+
+    def __init__(self, lane_bits: int = 0, *, spread: bool = True) -> None:
         super().__init__()
-        self.lane_bits = lane_bits
+        self.lane_bits, self.spread = lane_bits, spread
 
     def add(self, mask: int) -> int:
         """Make an independent mask the next row bit (with some lower ones); return its row mask."""
         bit = len(self.vectors)
         row = bit - self.lane_bits
-        own = 1 << bit | (near_bits(row) << self.lane_bits if row >= SET_BITS else 0)
+        own = 1 << bit | (near_bits(row) << self.lane_bits if self.spread and row >= SET_BITS else 0)
         vector = mask  # = mask + the vectors of the lower bits of own: so that own are the coordinates of mask
         for j in range(bit):
             if own >> j & 1:

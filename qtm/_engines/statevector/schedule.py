@@ -74,7 +74,9 @@ class _Builder:
 
     def __init__(self, program: ConeProgram, lane_bits: int) -> None:
         self.lane_bits = lane_bits
-        self.basis = Basis(lane_bits)
+        # Whoever reads or writes rows by their numbers does so once for both kinds of lanes.
+        measured = program.measured
+        self.basis = Basis(lane_bits, spread=not (program.prepared or measured.everything or measured.outcomes))
         if program.prepared:
             for bit in range(program.num_bits):
                 self.basis.add(1 << bit)
