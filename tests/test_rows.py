@@ -1,4 +1,4 @@
-"""What reads or writes the rows of a state by number: states, outcomes and prepared amplitudes, in both kinds of lanes."""
+"""What reads or writes rows of a state by number, in both kinds of lanes: states, outcomes, prepared amplitudes."""
 
 from __future__ import annotations
 
