@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 _OURS = "#2a6fbb"
 _COLOURS = (
     "#d9622b", "#3a923a", "#c03d3e", "#9372b2", "#845b53", "#d684bd",
-    "#7f7f7f", "#a9aa35", "#2eabb8", "#50555e", "#e1812c", "#111111",
+    "#7f7f7f", "#a9aa35", "#2eabb8", "#50555e", "#e1b12c", "#111111",
+    "#8c1d40", "#5ad1a0", "#c9a0dc", "#7a4b00", "#ff9896",
 )  # fmt: skip
 
 
 def comparison_figure(content: dict[str, Any]) -> Figure:
     """One panel per mode and one line per package and precision, quartiles in pale; a triangle points up from a bound.
+
+    Modes that no other package was measured in are left out, unless there is no other package.
 
     Args:
         content: what a benchmark saved.
@@ -27,8 +30,11 @@ def comparison_figure(content: dict[str, Any]) -> Figure:
     Raises:
         MissingPackage: matplotlib is not installed.
     """
-    modes = sorted({row["mode"] for row in content["rows"]}, key=lambda mode: (*MODES, mode).index(mode))
-    figure = require("matplotlib.figure", "bench").Figure(figsize=(4.6 * len(modes) + 2.4, 4.6), layout="constrained")
+    compared = {row["mode"] for row in content["rows"] if row["peer"] != "qtm"}
+    modes = sorted(compared or {row["mode"] for row in content["rows"]}, key=lambda mode: (*MODES, mode).index(mode))
+    figure = require("matplotlib.figure", "bench").Figure(
+        figsize=(max(4.6 * len(modes), 6.4) + 2.4, 4.6), layout="constrained"
+    )
     panels = figure.subplots(1, len(modes), squeeze=False)[0]
     names = list(dict.fromkeys(_name(row) for row in content["rows"]))
     others = [name for name in names if not name.startswith("qtm")]
