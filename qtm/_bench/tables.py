@@ -360,6 +360,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
     "table3": (("table3",), partial(with_training, benchmark="table3")),
     "threads": (("threads",), threads),
     "noise": (("noise",), partial(comparison, benchmark="noise", mode="combined")),
+    "wide": (("wide",), partial(comparison, benchmark="wide", mode="combined")),
     "vqe": (("vqe",), partial(comparison, benchmark="vqe", mode="combined")),
     "latency": (("latency",), partial(comparison, benchmark="latency", mode="combined")),
     "mps": (("mps",), ground_states),
