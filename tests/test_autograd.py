@@ -157,6 +157,7 @@ def test_encoding_gradients_flag():
         assert made.variational_0.grad is not None
 
 
+@pytest.mark.slow
 def test_sets_with_settings_of_their_own():
     made = module(variational_params_names=["theta", "lam"])
     groups = [{"params": made.theta, "lr": 0.01}, {"params": made.lam, "lr": 0.1}]

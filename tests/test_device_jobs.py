@@ -230,6 +230,7 @@ def test_a_run_that_does_not_repeat_itself_gets_an_error(service, tmp_path, capl
     assert "does not repeat itself" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_journal_is_continued_on_purpose_only(tmp_path, service):
     journal = tmp_path / "run.journal"
     with pytest.raises(QtmError, match="no journal.*connect"):

@@ -338,6 +338,7 @@ def test_a_team_of_threads_with_initial_states(dtype, monkeypatch):
         np.testing.assert_allclose(team, one, atol=10 * DTYPES[dtype], rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(9)
 @pytest.mark.parametrize("name", ["pi", "closer to pi", "above 0.01", "below 0.01", "0"])
 def test_a_team_of_threads_at_half_turns(name, monkeypatch):

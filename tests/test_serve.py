@@ -91,6 +91,7 @@ def test_predictions_and_gradients_are_those_of_qiskit(client: TestClient) -> No
     np.testing.assert_allclose(answer["weights"], differences[4:], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_training_learns_and_stays_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "models.sqlite"
     with TestClient(create_app(path, TOKEN), headers=HEADERS) as client:
