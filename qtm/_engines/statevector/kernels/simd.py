@@ -291,6 +291,13 @@ def spin_until_changed(counter: np.ndarray, seen: int, looks: int) -> None:
         thread_yield()
 
 
+@jit
+def count_and_spin(finished: np.ndarray, counter: np.ndarray, seen: int, looks: int) -> None:
+    """Add one to ``finished``, then `spin_until_changed`."""
+    atomic_increment(finished)
+    spin_until_changed(counter, seen, looks)
+
+
 # --- Small vector steps -----------------------------------------------------------------------------------------
 
 
