@@ -20,6 +20,7 @@ _NO_GAIN = 0.95  # several threads that take more than this share of the time of
 # Threads of torch spin if more than so many processors are busy meanwhile; those of qtm do so for shorter shares.
 _SPINNING, _LEAST_SHARE = 1.5, 5e-5
 _SECONDS_ALONE = 10.0
+_LONGEST = 2.0  # times one thread's: a call that was interrupted for longer is chance, and would outweigh all others
 
 
 class Contention:
@@ -43,7 +44,7 @@ class Contention:
             used: processor time of the process meanwhile, in seconds.
         """
         self._calls += 1
-        self._elapsed += elapsed
+        self._elapsed += min(elapsed, _LONGEST * threads * computed)
         self._alone += threads * computed
         self._shares += computed
         self._used += used
