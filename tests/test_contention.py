@@ -43,6 +43,7 @@ def _noted(calls: list[Call], threads: int = 2) -> Contention:
     ("threads", "calls"),
     [
         (2, [PARALLEL] * 200),
+        (2, [PARALLEL] * 40 + [(1e-3, 1.0, 2e-3)] + [PARALLEL] * 39),  # one call was interrupted for a second
         (2, [PARALLEL] * 60 + [SERIAL] * 20),
         (2, [(1e-3, 1.5e-3, 2e-3)] * 200),  # two tiles and three tiles
         (2, [PARALLEL, SERIAL] * 100),  # gains in every other call

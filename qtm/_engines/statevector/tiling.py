@@ -12,8 +12,8 @@ from qtm._engines.statevector.kernels.recipe import Recipe
 from qtm._engines.statevector.kernels.sweep import Team
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED
 
-# Real multiply-adds that are worth a second thread: measured, 48 samples of 6 qubits are not, of 7 qubits are.
-WORTH_A_THREAD = 6_000_000
+# Real multiply-adds that are worth a second thread: measured, 48 samples of 7 qubits are not, of 8 qubits are.
+WORTH_A_THREAD = 12_000_000
 # Of one state, whose members wait for each other after every pass: measured, 15 qubits are not, 16 qubits are.
 WORTH_A_TEAM = 120_000_000
 _NO_COUNTER = np.zeros(1, np.int64)
