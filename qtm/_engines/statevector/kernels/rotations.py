@@ -121,42 +121,45 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
         group = _Group(e, op, base, index, count, permute)
         slots = [e.plus(group.slot, b) for b in range(count)]
         tangents = [tangent.load(slot) for slot in slots]
-        # Sums stay in registers where they fit beside the rows of a coset: in memory each addition waits for the last.
-        held = [e.accumulator(sums.load(slot)) for slot in slots] if count < 3 else []
+        zero = e.splat(state.type, 0.0)
+        # Each part has sums of its own, in registers: an addition to the last one would wait for it.
+        held = [[e.accumulator(zero) for _ in slots] for _ in range(1 if permute else parts)]
         with e.loop(group.cosets) as loop:
             rows, odd = group.rows(loop.index)
-            t, signs = tangents, []
-            if permute:
-                signs = [e.sign(o, v.type) for v, o in zip(tangents, odd, strict=True)]
-                t = [e.mul(v, s) for v, s in zip(tangents, signs, strict=True)]
+            t = _signed(e, tangents, odd, permute)
             for part in range(parts):
                 where = [e.vector_index(r, parts, part) for r in rows]
                 p, q = group.aligned(state, where), group.aligned(cotangent, where)
-                before = [h.get() for h in held] or [sums.load(slot) for slot in slots]
-                total = [e.splat(state.type, 0.0)] * count if permute else list(before)
-                if group.within:
-                    _add_sums(e, group, total, p, q)
-                    _turn(e, group, p, t, back=True)
-                    _turn(e, group, q, t, back=True)
-                for b in () if group.within else reversed(range(count)):
-                    for lo, hi in _pairs(count, b):
-                        total[b] = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total[b]))
-                        p[lo], p[hi] = e.fma(t[b], p[hi], p[lo]), e.fnma(t[b], p[lo], p[hi])
-                        q[lo], q[hi] = e.fma(t[b], q[hi], q[lo]), e.fnma(t[b], q[lo], q[hi])
+                for b in reversed(range(count)):
+                    own = held[part % len(held)][b]
+                    total = _undo(e, group, b, t[b], p, q, zero if permute else own.get())
+                    own.set(e.fma(total, e.sign(odd[b], total.type), own.get()) if permute else total)
                 for s, i in enumerate(where):
                     state.store(group.turn(p[s], s), i)
                     cotangent.store(group.turn(q[s], s), i)
-                for b in range(count):
-                    value = e.fma(total[b], signs[b], before[b]) if permute else total[b]
-                    if held:
-                        held[b].set(value)
-                    else:
-                        sums.store(value, slots[b])
                 e.fence()
-        for accumulator, slot in zip(held, slots, strict=False):
-            sums.store(accumulator.get(), slot)
+        for b, slot in enumerate(slots):
+            value = sums.load(slot)
+            for own in held:
+                value = e.add(value, own[b].get())
+            sums.store(value, slot)
 
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
+
+
+def _undo(e: Emit, group: _Group, b: int, t: ir.Value, p: list, q: list, total: ir.Value) -> ir.Value:
+    """Undo generator b on the rows p and q of a coset; ``total`` + <q|(-iQ)|p>."""
+    if group.within:
+        swapped = e.swap_lanes(p[0], group.lanes[0])
+        total = e.fnma(q[0], swapped, total)
+        p[0], q[0] = e.fma(t, swapped, p[0]), e.fma(t, e.swap_lanes(q[0], group.lanes[0]), q[0])
+        return total
+    for lo, hi in _pairs(group.count, b):
+        total = e.fnma(q[lo], p[hi], e.fma(q[hi], p[lo], total))
+        p[lo], p[hi] = e.fma(t, p[hi], p[lo]), e.fnma(t, p[lo], p[hi])
+        q[lo], q[hi] = e.fma(t, q[hi], q[lo]), e.fnma(t, q[lo], q[hi])
+        p[lo], p[hi], q[lo], q[hi], total = e.pin(p[lo], p[hi], q[lo], q[hi], total)
+    return total
 
 
 def _turn(e: Emit, group: _Group, rows: list, t: list, back: bool = False) -> None:

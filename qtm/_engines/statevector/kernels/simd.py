@@ -25,7 +25,7 @@ from qtm._engines.statevector.kernels.compilation import jit, target_features
 _FEATURES = target_features()
 _AVX512 = "avx512f" in _FEATURES
 VECTOR_BYTES = 64 if _AVX512 else 32 if "avx" in _FEATURES else 16
-FAST = ("contract", "reassoc", "nsz")
+FAST = ("contract", "nsz")
 INT = ir.IntType(64)
 _DOUBLE = ir.DoubleType()
 
@@ -165,8 +165,12 @@ class Emit:
 
     def sign(self, odd: ir.Value, vector: ir.VectorType) -> ir.Value:
         """+1 in every lane for 0, -1 for 1."""
-        number = self.builder.sub(self.constant(1), self.builder.shl(odd, self.constant(1)))
-        return self.spread(self.builder.sitofp(number, vector.element), vector)
+        # From memory, as an operand of the instruction that multiplies: no unit of arithmetic is needed to make it.
+        both = ir.Constant(ir.ArrayType(vector, 2), [self.splat(vector, 1.0), self.splat(vector, -1.0)])
+        name = f"sign.{vector.count}.{vector.element}"
+        table = self.builder.module.globals.get(name) or cgutils.global_constant(self.builder.module, name, both)
+        table.align = VECTOR_BYTES
+        return self.builder.load(self.builder.gep(table, [self.constant(0), odd]), align=VECTOR_BYTES)
 
     def accumulator(self, start: ir.Value) -> Accumulator:
         """A vector that a loop changes, held in a register."""
@@ -180,6 +184,20 @@ class Emit:
     def swap_lanes(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """Lane l of the result is lane ``l ^ mask`` of ``value``."""
         return _permute(self, value, mask) if _AVX512 else _shuffle(self, value, mask)
+
+    def pin(self, *values: ir.Value) -> list:
+        """The same values, which must all be computed before any that is pinned later.
+
+        LLVM's scheduler would otherwise begin more chains than there are registers, and spill.
+        """
+        if not _AVX512:
+            return list(values)
+        kinds = [v.type for v in values]
+        result = kinds[0] if len(values) == 1 else ir.LiteralStructType(kinds)
+        constraint = ",".join(["=v"] * len(values) + [str(i) for i in range(len(values))])
+        asm = ir.InlineAsm(ir.FunctionType(result, kinds), "", constraint, side_effect=True)
+        together = self.builder.call(asm, values)
+        return [together] if len(values) == 1 else [self.builder.extract_value(together, i) for i in range(len(values))]
 
     def fence(self) -> None:
         """Keep LLVM from interleaving two parts of a row: together they do not fit the registers."""
