@@ -140,8 +140,8 @@ def rotate_adjoint(typing, state, cotangent, op, tangent, sums, base, index, cou
                 e.fence()
         for b, slot in enumerate(slots):
             value = sums.load(slot)
-            for own in held:
-                value = e.add(value, own[b].get())
+            for of_part in held:
+                value = e.add(value, of_part[b].get())
             sums.store(value, slot)
 
     return step(emit, state, cotangent, op, tangent, sums, base, index, count, parts, permute, variants=_PASS_VARIANTS)
