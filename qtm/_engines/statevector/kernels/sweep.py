@@ -304,7 +304,7 @@ def _pass_reverse(
     """Undo `_pass_forward`."""
     parts, index, tangent, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
-    _open_phases(ops, work, first, last)
+    open_phases(ops, work, first, last)
     for tile in range(begin, end):
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
@@ -315,11 +315,11 @@ def _pass_reverse(
             else:
                 moved = lanes_of(op)
                 rotations.rotate_adjoint(state, cotangent, op, tangent, sums, base, index, op[COUNT], parts, moved)
-    _close_pass(ops, work, first, last)
+    close_pass(ops, work, first, last)
 
 
 @jit
-def _open_phases(ops: Any, work: Workspace, first: int, last: int) -> None:
+def open_phases(ops: Any, work: Workspace, first: int, last: int) -> None:
     """Tables of the phases of a pass, from the last, which takes the scale of both states; and room for their sums."""
     lanes = work.scale.size
     simd.copy_row(work.square, 1, work.scale, 0)
@@ -332,7 +332,7 @@ def _open_phases(ops: Any, work: Workspace, first: int, last: int) -> None:
 
 
 @jit
-def _close_pass(ops: Any, work: Workspace, first: int, last: int) -> None:
+def close_pass(ops: Any, work: Workspace, first: int, last: int) -> None:
     """Sums of a pass at the scale that both states had then; and the scale they have now."""
     lanes, sums, scale, square, cosine = work.scale.size, work.sums, work.scale, work.square, work.cosine
     since = square[lanes:]  # how the scale has changed since the first tables were made, which have the rest

@@ -21,20 +21,19 @@ import numpy as np
 
 from qtm._engines.statevector.kernels import lane_rotations, rotations, simd
 from qtm._engines.statevector.kernels import lookup_tables as tables
+from qtm._engines.statevector.kernels import tangent_phases as phases
 from qtm._engines.statevector.kernels.compilation import inlined, jit
 from qtm._engines.statevector.kernels.expectation import add_row, collect, collect_initial, observe, start_state
 from qtm._engines.statevector.kernels.recipe import (
     BITS,
     COUNT,
     DOUBLE_SUPPORT,
-    FIRST_INDEX,
+    GROUPS,
     KIND,
     MASKS,
     PHASE,
-    PLACE,
     ROTATE,
     SECOND_COUNT,
-    SECOND_INDEX,
     SLOT,
     STRING_COUNTS,
     STRING_FIRST,
@@ -42,6 +41,7 @@ from qtm._engines.statevector.kernels.recipe import (
     STRING_LANES,
     STRING_MASK,
     STRING_ODD,
+    TABLE_ROW,
     TILE_BITS,
     Recipe,
 )
@@ -51,9 +51,11 @@ from qtm._engines.statevector.kernels.sweep import (
     Workspace,
     angles_of,
     build_phases,
+    close_pass,
     fill,
     lanes_of,
     odd_lane,
+    open_phases,
     prepare,
     reduce_weights,
     remaining,
@@ -71,7 +73,7 @@ class Direction(NamedTuple):
     """Memory of one worker beside its `Scratch`."""
 
     half: np.ndarray  # (slots * lanes,): half the direction of every slot's angle, or minus that to go back
-    table: np.ndarray  # (table rows * lanes,): sums of them over the parities of a phase
+    table: np.ndarray  # (table rows * lanes,): sums of them over the parities of the phases of a pass
 
 
 @jit
@@ -95,24 +97,6 @@ def prepare_direction(
 # --- What a rotation adds -----------------------------------------------------------------------------------------
 
 
-@jit
-def _build_phase_direction(op: Any, along: Direction, lanes: int) -> None:
-    """Tables of -sum_j +-h_j over the parities of the masks, + where they are even."""
-    slot, base, table, half = op[SLOT], 0, along.table, along.half
-    for count in (op[COUNT], op[SECOND_COUNT]):
-        for lane in range(lanes):
-            table[base * lanes + lane] = 0.0
-        for j in range(count):
-            for v in range(1 << j):
-                even, odd = (base + v) * lanes, (base + v + (1 << j)) * lanes
-                for lane in range(lanes):
-                    change, value = half[(slot + j) * lanes + lane], table[even + lane]
-                    table[odd + lane] = value + change
-                    table[even + lane] = value - change
-        slot += count
-        base += 1 << count
-
-
 @inlined
 def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: Any, team: Team) -> None:
     if op[MASKS] == 0:
@@ -122,13 +106,6 @@ def _add_one(target: Any, source: Any, op: Any, which: int, parts: int, half: An
         rotations.add_generator(target, source, op, which, half, team.member, team.size, parts, doubled)
 
 
-@jit
-def follows(ops: Any, number: int) -> bool:
-    """Whether an operation and the one before it are rotations of one pass: a phase has a sweep of its own here."""
-    rotations_of_pass = ops[number, PLACE] > 0 and ops[number, KIND] == ROTATE and ops[number - 1, KIND] == ROTATE
-    return bool(rotations_of_pass)
-
-
 # --- Sweeps -------------------------------------------------------------------------------------------------------
 
 
@@ -136,13 +113,22 @@ def follows(ops: Any, number: int) -> bool:
 def _pass_forward(
     recipe: Recipe, work: Workspace, along: Direction, state: Any, tangent: Any, first: int, last: int, team: Team
 ) -> None:
-    parts, index, tan, ops = recipe.parts, recipe.index, work.tangent, recipe.ops
+    """Operations first .. last of a pass, tile by tile, on a state and its tangent."""
+    parts, index, tan, half, ops = recipe.parts, recipe.index, work.tangent, along.half, recipe.ops
+    for number in range(first, last):
+        if ops[number, KIND] == PHASE:
+            build_phases(ops[number], work, ops[number, TABLE_ROW], work.scale)
+    phases.build_directions(ops, half, along.table, first, last, work.scale.size)
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
         base = tile_base(tile, ops[first], index)
         for number in range(first, last):
             op = ops[number]
-            rotations.rotate_tangent(state, tangent, op, tan, along.half, base, index, op[COUNT], parts, lanes_of(op))
+            if op[KIND] == PHASE:
+                two = int(op[SECOND_COUNT] > 0)
+                phases.phase_tile_tangent(state, tangent, op, work.table, along.table, index, base, two)
+            else:
+                rotations.rotate_tangent(state, tangent, op, tan, half, base, index, op[COUNT], parts, lanes_of(op))
     slot, count = angles_of(ops, first, last)
     simd.scale_by_product(work.scale, work.cosine, slot, count)
 
@@ -160,57 +146,26 @@ def _pass_reverse(
     last: int,
     team: Team,
 ) -> None:
+    """Undo `_pass_forward` on both pairs."""
     parts, index, tan, sums, ops = recipe.parts, recipe.index, work.tangent, work.sums, recipe.ops
+    open_phases(ops, work, first, last)
+    phases.build_directions(ops, along.half, along.table, first, last, work.scale.size)
     begin, end = share(1 << (ops[first, BITS] - ops[first, TILE_BITS]), team)
     for tile in range(begin, end):
         base = tile_base(tile, ops[first], index)
         for number in range(last - 1, first - 1, -1):
             op = ops[number]
-            rotations.rotate_tangent_adjoint(
-                state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT], parts,
-                lanes_of(op),
-            )  # fmt: skip
-    slot, count = angles_of(ops, first, last)
-    simd.scale_sums(sums, work.scale, work.cosine, slot, count, 1)
-
-
-@inlined
-def _phase_forward(
-    state: Any, tangent: Any, op: Any, index: Any, work: Workspace, along: Direction, team: Team
-) -> None:
-    build_phases(op, work, 0, work.scale)
-    _build_phase_direction(op, along, work.scale.size)
-    second_table, two = 1 << op[COUNT], int(op[SECOND_COUNT] > 0)
-    tables.phase_rows_tangent(
-        state, tangent, op[BITS], work.table, along.table, index, team.member, team.size, op[FIRST_INDEX],
-        op[SECOND_INDEX], second_table, two,
-    )  # fmt: skip
-
-
-@inlined
-def _phase_reverse(
-    state: Any,
-    tangent: Any,
-    cotangent: Any,
-    cotangent_tangent: Any,
-    op: Any,
-    index: Any,
-    work: Workspace,
-    along: Direction,
-    team: Team,
-) -> None:
-    first, second = op[COUNT], op[SECOND_COUNT]  # masks in each table
-    second_table, weights = 1 << first, work.weights
-    fill(weights, 2 * (second_table + (1 << second)) * work.scale.size, 0.0)
-    simd.square_row(work.square, work.scale)
-    build_phases(op, work, 0, work.scale)
-    _build_phase_direction(op, along, work.scale.size)
-    tables.phase_rows_tangent_adjoint(
-        state, tangent, cotangent, cotangent_tangent, op[BITS], work.table, along.table, weights, index, team.member,
-        team.size, op[FIRST_INDEX], op[SECOND_INDEX], second_table, int(second > 0),
-    )  # fmt: skip
-    reduce_weights(work.sums[op[SLOT] * work.scale.size :], weights, first, second)
-    simd.scale_rows(work.sums, op[SLOT], first + second, work.square, 0)
+            if op[KIND] == PHASE:
+                phases.phase_tile_tangent_adjoint(
+                    state, tangent, cotangent, cotangent_tangent, op, work.table, along.table, work.weights, index,
+                    base, int(op[SECOND_COUNT] > 0),
+                )  # fmt: skip
+            else:
+                rotations.rotate_tangent_adjoint(
+                    state, tangent, cotangent, cotangent_tangent, op, tan, along.half, sums, base, index, op[COUNT],
+                    parts, lanes_of(op),
+                )  # fmt: skip
+    close_pass(ops, work, first, last)
 
 
 @inlined
@@ -219,26 +174,22 @@ def _sweep_forward(
 ) -> None:
     """`sweep.sweep_forward` of a state and its tangent."""
     parts, ops = recipe.parts, recipe.ops
-    left = ops.shape[0]
+    left, alone = ops.shape[0], 0  # operations before ``alone`` are done one by one
     while left > 0:
         number = ops.shape[0] - left
         op = ops[number]
-        if op[KIND] == PHASE:
-            _phase_forward(state, tangent, op, recipe.index, work, along, team)
-            together(team)
-            left -= 1
-            continue
-        last = number + 1
-        while last < ops.shape[0] and follows(ops, last):
-            last += 1
-        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        last = number + (op[GROUPS] if number >= alone else 1)
+        in_pass = op[KIND] == ROTATE or op[KIND] == PHASE
+        if in_pass and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             rescale(tangent, parts << op[BITS], work.scale, team)
             together(team)
             fill(work.scale, work.scale.size, 1.0)
             if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                alone = max(alone, last)
                 last = number + 1
-        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                in_pass = remaining(ops, work.scale, work.cosine, number, last) > tiny
+        if in_pass:
             _pass_forward(recipe, work, along, state, tangent, number, last, team)
             together(team)
         else:
@@ -247,7 +198,6 @@ def _sweep_forward(
                 rotate_one(tangent, op, b, parts, work, team)
                 _add_one(tangent, state, op, b, parts, along.half, team)
                 together(team)
-            last = number + 1
         left = ops.shape[0] - last
 
 
@@ -265,17 +215,12 @@ def _sweep_reverse(
 ) -> None:
     """`sweep.sweep_reverse` of both pairs; ``along`` has minus half the direction."""
     parts, ops, last = recipe.parts, recipe.ops, recipe.ops.shape[0]
+    alone = last  # operations from here on are undone one by one
     while last > 0:
         op = ops[last - 1]
-        if op[KIND] == PHASE:
-            _phase_reverse(state, tangent, cotangent, cotangent_tangent, op, recipe.index, work, along, team)
-            together(team)
-            last -= 1
-            continue
-        number = last - 1
-        while follows(ops, number):
-            number -= 1
-        if op[KIND] == ROTATE and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+        number = last - (op[GROUPS] if last <= alone else 1)
+        in_pass = op[KIND] == ROTATE or op[KIND] == PHASE
+        if in_pass and not remaining(ops, work.scale, work.cosine, number, last) > tiny:
             rescale(state, parts << op[BITS], work.scale, team)
             rescale(tangent, parts << op[BITS], work.scale, team)
             rescale(cotangent, parts << op[BITS], work.scale, team)
@@ -283,8 +228,10 @@ def _sweep_reverse(
             together(team)
             fill(work.scale, work.scale.size, 1.0)
             if not remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                alone = min(alone, number)
                 number = last - 1
-        if op[KIND] == ROTATE and remaining(ops, work.scale, work.cosine, number, last) > tiny:
+                in_pass = remaining(ops, work.scale, work.cosine, number, last) > tiny
+        if in_pass:
             _pass_reverse(recipe, work, along, state, tangent, cotangent, cotangent_tangent, number, last, team)
             together(team)
         else:
@@ -295,7 +242,6 @@ def _sweep_reverse(
                 rotate_one_adjoint(tangent, cotangent, op, b, parts, work, team)
                 together(team)
                 simd.scale_sums(work.sums, work.scale, work.cosine, op[SLOT] + b, 1, 0)
-            number = last - 1
         last = number
 
 
