@@ -169,3 +169,74 @@ def test_weights_alone():
     (wanted,) = torch.autograd.grad(expected.sum(), made.variational)
     (found,) = torch.autograd.grad(made().sum(), made.variational)
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+
+
+# Second derivatives
+
+
+def outputs_of(made: QuantumModule, inputs, by_angles: bool):
+    sets = list(made.parameters())
+    return _by_angles(made._method(sets[0].dtype), inputs, sets, len(inputs)) if by_angles else made(inputs)
+
+
+def second_derivatives(made: QuantumModule, inputs, leaves, by_angles: bool):
+    """First derivatives of a loss by ``leaves``, and those of a weighted sum of these."""
+    values = outputs_of(made, inputs, by_angles)
+    weights = torch.linspace(-1, 2, values.numel(), dtype=values.dtype).reshape(values.shape)
+    first = torch.autograd.grad((values.sin() * weights).sum(), leaves, create_graph=True)
+    total = sum((f * torch.linspace(-2, 1, f.numel(), dtype=f.dtype).reshape(f.shape)).sum() for f in first)
+    return [*[f.detach() for f in first], *torch.autograd.grad(total, leaves)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("by_inputs", [False, True])
+@pytest.mark.parametrize("batch", [0, 1, 17])
+def test_second_derivatives_agree_with_torch_and_the_engine(dtype, by_inputs, batch):
+    made = module(dtype)
+    inputs = torch.randn(batch, 3, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_(by_inputs)
+    sets = list(made.parameters())
+    for leaves in ([inputs, *sets] if by_inputs else sets, sets[:1], [inputs] if by_inputs else sets[1:]):
+        found = second_derivatives(made, inputs, leaves, by_angles=False)
+        expected = second_derivatives(made, inputs, leaves, by_angles=True)
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == dtype
+            torch.testing.assert_close(one, other, atol=1e-10 if dtype == torch.float64 else 1e-3, rtol=0)
+
+
+def test_derivatives_where_inputs_are_functions_of_the_weights():
+    """What the inputs pass on to the weights must not be counted twice."""
+    made = module()
+    weights = made.variational_0
+
+    def loss(by_angles: bool):
+        inputs = torch.stack([weights[:3].sin(), weights[1:] * weights[0]])
+        return outputs_of(made, inputs, by_angles).square().sum()
+
+    wanted, found = (torch.autograd.grad(loss(by_angles), weights, create_graph=True)[0] for by_angles in (True, False))
+    (plain,) = torch.autograd.grad(loss(False), weights)
+    direction = torch.tensor([1.0, -2.0, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    products = []
+    for first in (wanted, found):
+        torch.testing.assert_close(first, plain, atol=1e-12, rtol=0)
+        (product,) = torch.autograd.grad(first, weights, direction, retain_graph=True)
+        # A product that may itself be differentiated, by the direction in which it is linear.
+        (again,) = torch.autograd.grad(first, weights, direction, create_graph=True)
+        torch.testing.assert_close(again, product, atol=1e-12, rtol=0)
+        (transposed,) = torch.autograd.grad(again, direction, direction.detach())
+        products += [product, transposed]
+    for product in products[1:]:
+        torch.testing.assert_close(product, products[0], atol=1e-11, rtol=0)
+
+
+def test_a_gradient_is_differentiated_more_than_once():
+    made, inputs = module(), torch.rand(4, 3, dtype=torch.float64)
+    weights = made.variational_0
+    values = made(inputs).sin().sum()
+    for _ in range(2):  # the states serve the first time
+        (first,) = torch.autograd.grad(values, weights, create_graph=True)
+        rows = [torch.autograd.grad(f, weights, retain_graph=True)[0] for f in first]
+        torch.testing.assert_close(torch.stack(rows), torch.stack(rows).T, atol=1e-12, rtol=0)
+    with torch.no_grad():
+        weights.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(first.sum(), weights)

@@ -14,6 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import qtm
+from qtm._engines.statevector import tiling
 
 OUTPUTS = ("expectation", "probabilities", ("probabilities", {"qubits": [1]}), "state")
 each_output = pytest.mark.parametrize("outputs", OUTPUTS, ids=str)
@@ -158,11 +159,14 @@ def test_second_derivatives_by_the_inputs():
     assert vmap(hessian(lambda t: module(t[None]).sum()))(at.detach()).shape == (7, 1, 1)
 
 
+@pytest.mark.parametrize("make", [real_amplitudes, efficient_su2])
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_large_states_in_threads_and_lanes(batch, threads):
+def test_large_states_in_threads_and_lanes(make, batch, threads, monkeypatch):
     """Sample and amplitude lanes, and a team that shares one state, agree with differences of first derivatives."""
-    circuit = real_amplitudes(13, reps=1)
+    monkeypatch.setattr(tiling, "WORTH_A_THREAD", 0)
+    monkeypatch.setattr(tiling, "WORTH_A_TEAM", 0)
+    circuit = make(13, reps=2)
     features, weights = list(circuit.parameters[:1]), list(circuit.parameters[1:])
     observables = ["Z" * 13, "IX" * 6 + "Y"]
     settings = {"num_threads_forward": threads, "num_threads_backward": threads, "observables": observables}

@@ -69,7 +69,7 @@ class Plan:
 class ArrayBatch(Protocol):
     """What an engine computes for a fixed number of samples without prepared amplitudes: arrays in, arrays out.
 
-    Arrays are contiguous. Residuals are consumed by whichever method takes them.
+    Arrays are contiguous. Residuals are consumed by `vjp`.
     """
 
     def forward(self, angles: np.ndarray, keep: bool) -> tuple[np.ndarray, Any]:
@@ -77,9 +77,6 @@ class ArrayBatch(Protocol):
 
     def vjp(self, angles: np.ndarray, cotangent: np.ndarray, residuals: Any) -> np.ndarray:
         """Derivatives by the angles (batch, angles), of a cotangent (batch, outputs)."""
-
-    def general(self, angles: np.ndarray, residuals: Any) -> Any:
-        """The residuals as `Engine.vjp` takes them."""
 
 
 class Engine(ABC):

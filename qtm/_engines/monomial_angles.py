@@ -12,10 +12,12 @@ import numpy as np
 
 from qtm._circuit.angle_map import AngleMap
 from qtm._engines.announced_kernel import AnnouncedKernel
-from qtm._engines.statevector.kernels import monomials
+from qtm._engines.statevector.kernels import monomial_tangents, monomials
 from qtm._engines.statevector.kernels.monomials import NO_FACTOR, Monomials
 
 _EVALUATE, _PULL_BACK = AnnouncedKernel(monomials.evaluate), AnnouncedKernel(monomials.pull_back)
+_PUSH_FORWARD = AnnouncedKernel(monomial_tangents.push_forward)
+_PULL_BACK_TANGENT = AnnouncedKernel(monomial_tangents.pull_back_tangent)
 
 
 class MonomialAngles:
@@ -69,6 +71,52 @@ class MonomialAngles:
         pull = _PULL_BACK.for_kind(weights.dtype)
         pull(self._sums, rows, weights, scaled, by_angles, by_terms, by_shared, by_inputs, by_weights)
         return by_inputs, by_weights
+
+    def push_forward(
+        self,
+        inputs: np.ndarray | None,
+        weights: np.ndarray,
+        scaled: np.ndarray,
+        moving: tuple[np.ndarray | None, np.ndarray],
+        batch: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tangents (terms,) of ``scaled``, and those (batch, angles) of the angles.
+
+        ``moving``: the tangents of inputs, None where they are still, and of weights.
+        """
+        count, moving_scaled = len(self._sums.constant), np.empty(len(scaled))
+        rows, push = _rows(inputs, weights), _PUSH_FORWARD.for_kind(weights.dtype)
+        along, moving_angles = _along(rows, moving[0]), np.empty((batch, count), weights.dtype)
+        push(self._sums, rows, weights, scaled, along, moving[1], moving_scaled, np.zeros(count), moving_angles)
+        return moving_scaled, moving_angles
+
+    def pull_back_tangent(
+        self,
+        inputs: np.ndarray | None,
+        weights: np.ndarray,
+        scaled: np.ndarray,
+        moving: tuple[np.ndarray | None, np.ndarray, np.ndarray],
+        by_angles: tuple[np.ndarray, np.ndarray],
+        by_inputs_too: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tangents of what `pull_back` gives.
+
+        ``moving``: the tangents of inputs, weights and ``scaled``; ``by_angles``: derivatives, and their tangents.
+        """
+        rows, pull = _rows(inputs, weights), _PULL_BACK_TANGENT.for_kind(weights.dtype)
+        by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
+        by_weights = np.zeros(len(weights), weights.dtype)
+        by_terms, by_shared = np.zeros((2, len(scaled))), np.zeros((2, by_angles[0].shape[1]))
+        along, *others = moving
+        pull(
+            self._sums, rows, weights, scaled, _along(rows, along), *others, *by_angles, by_terms, by_shared, by_inputs,
+            by_weights,
+        )  # fmt: skip
+        return by_inputs, by_weights
+
+
+def _along(rows: np.ndarray, moving: np.ndarray | None) -> np.ndarray:
+    return np.zeros_like(rows) if moving is None else moving
 
 
 def _rows(inputs: np.ndarray | None, weights: np.ndarray) -> np.ndarray:

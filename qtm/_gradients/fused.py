@@ -27,16 +27,21 @@ class Residuals(NamedTuple):
     batch: ArrayBatch | None  # whose the states are; None: the engine's
     states: Any  # residuals of either
 
-    def of_engine(self) -> Any:
-        """The residuals of the engine; the others are consumed."""
-        return self.states if self.batch is None else self.batch.general(self.angles, self.states)
+
+class Moving(NamedTuple):
+    """Tangents of what the residuals hold."""
+
+    inputs: np.ndarray | None  # (batch, inputs); None: they are still
+    weights: np.ndarray  # (weights,)
+    scaled: np.ndarray  # (terms,)
+    angles: np.ndarray  # (batch, angles)
 
 
 class FusedMethod:
     """Values and derivatives by inputs and parameter sets, where every angle is a sum of monomials of them.
 
-    It computes what the angle map of torch and `EngineMethod` compute one after the other. It has no second
-    derivatives, and takes no prepared amplitudes.
+    It computes what the angle map of torch and `EngineMethod` compute one after the other, and takes no prepared
+    amplitudes. Of second derivatives it has what concerns the angle map.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -59,7 +64,7 @@ class FusedMethod:
             ParameterError: an angle is not finite, or too large.
         """
         rows = None if inputs is None else _array(inputs)
-        weights = _array(sets[0]) if len(sets) == 1 else np.concatenate([_array(s) for s in sets])
+        weights = _joined(sets)
         angle_map = self._map(0 if rows is None else rows.shape[1])
         angles, scaled, squares = angle_map.angles(rows, weights, batch)
         if not squares <= LARGEST_ANGLE:  # also if it is NaN
@@ -76,14 +81,42 @@ class FusedMethod:
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
-        angle_map, inputs, weights, scaled, angles, small, states = residuals
-        if small is None:
-            by_angles = _array(self._simulation.engine.vjp(from_numpy(angles), (), cotangent, states)[0])
-        else:
-            by_angles = small.vjp(angles, _array(cotangent), states)
-        rows, columns = angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs)
-        by_weights = from_numpy(columns)
-        return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+        return self.pull_back(residuals, self.by_angles(residuals, cotangent), by_inputs, sizes)
+
+    def by_angles(self, residuals: Residuals, cotangent: Tensor) -> np.ndarray:
+        """Derivatives by the angles (batch, angles); consumes the states."""
+        if residuals.batch is not None:
+            return residuals.batch.vjp(residuals.angles, _array(cotangent), residuals.states)
+        angles = from_numpy(residuals.angles)
+        return _array(self._simulation.engine.vjp(angles, (), cotangent, residuals.states)[0])
+
+    def pull_back(
+        self, residuals: Residuals, by_angles: np.ndarray, by_inputs: bool, sizes: Sequence[int]
+    ) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """Derivatives by the inputs (batch, inputs), if requested, and by each set from those by the angles."""
+        angle_map, inputs, weights, scaled, *_ = residuals
+        return _by_parameters(*angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs), by_inputs, sizes)
+
+    def push_forward(self, residuals: Residuals, inputs: Tensor | None, sets: Sequence[Tensor]) -> Moving:
+        """The tangents of the angles where inputs, unless None, and sets have these."""
+        angle_map, rows, weights, scaled, angles, *_ = residuals
+        along = None if inputs is None else _array(inputs), _joined(sets)
+        return Moving(*along, *angle_map.push_forward(rows, weights, scaled, along, len(angles)))
+
+    def pull_back_tangent(
+        self,
+        residuals: Residuals,
+        moving: Moving,
+        by_angles: np.ndarray,
+        second: Tensor,
+        by_inputs: bool,
+        sizes: Sequence[int],
+    ) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """The tangents of what `pull_back` gives, where the derivatives by the angles have the tangents ``second``."""
+        angle_map, inputs, weights, scaled, *_ = residuals
+        both = by_angles, _array(second)
+        found = angle_map.pull_back_tangent(inputs, weights, scaled, moving[:3], both, by_inputs)
+        return _by_parameters(*found, by_inputs, sizes)
 
     def _small_batch(self, batch: int) -> ArrayBatch | None:
         try:
@@ -98,6 +131,17 @@ class FusedMethod:
         if found is None:
             found = self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
         return found
+
+
+def _by_parameters(
+    rows: np.ndarray, columns: np.ndarray, by_inputs: bool, sizes: Sequence[int]
+) -> tuple[Tensor | None, Sequence[Tensor]]:
+    by_weights = from_numpy(columns)
+    return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+
+
+def _joined(sets: Sequence[Tensor]) -> np.ndarray:
+    return _array(sets[0]) if len(sets) == 1 else np.concatenate([_array(s) for s in sets])
 
 
 def _array(tensor: Tensor) -> np.ndarray:

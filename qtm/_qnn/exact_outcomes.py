@@ -179,7 +179,5 @@ class _FusedOutputs(FusedMethod):
         found, residuals = super().forward(inputs, sets, batch, keep)
         return self._method.summed(found), residuals
 
-    def vjp(
-        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
-    ) -> tuple[Tensor | None, Sequence[Tensor]]:
-        return super().vjp(residuals, self._method.spread(cotangent), by_inputs, sizes)
+    def by_angles(self, residuals: Residuals, cotangent: Tensor) -> np.ndarray:
+        return super().by_angles(residuals, self._method.spread(cotangent))

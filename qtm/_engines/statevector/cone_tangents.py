@@ -52,11 +52,10 @@ class ConeTangents:
     def values_second(self, point: Point, cotangent: np.ndarray, initial_gradient: bool) -> Gradient:
         """The derivative along the direction of `ConeEngine.vjp` at ``cotangent`` (batch, outputs)."""
         sweeps = self._sweeps(point)
-        found = [
-            self._reverse(sweeps, chunk, cotangent[chunk.part], None, initial_gradient)
-            for chunk in self._chunks(sweeps, point)
-        ]
-        return _joined(found, sweeps, point, initial_gradient)
+        if not len(point.angles):
+            return _joined([], sweeps, point, initial_gradient)
+        start, moved = sweeps.start(point.start), _tangent(sweeps, point.start_tangent)
+        return TangentSweeps(sweeps).second(point.angles, point.direction, start, moved, cotangent, initial_gradient)
 
     def probabilities(self, point: Point) -> np.ndarray:
         """Derivatives (batch, amplitudes) of the squared moduli along the direction."""
@@ -134,7 +133,7 @@ class ConeTangents:
         sweeps: Sweeps,
         chunk: _Chunk,
         cotangent: np.ndarray,
-        seeds: tuple[list[np.ndarray], list[np.ndarray]] | None,
+        seeds: tuple[list[np.ndarray], list[np.ndarray]],
         initial_gradient: bool,
     ) -> Gradient:
         return TangentSweeps(sweeps).reverse(

@@ -15,7 +15,7 @@ import numpy as np
 from qtm._engines.memory import SMALL
 from qtm._engines.statevector.buffer_pool import POOL
 from qtm._engines.statevector.kernels.sweep import Scratch
-from qtm._engines.statevector.sweeps import DIFFERENTIATE, EVALUATE, Kept, Sweeps
+from qtm._engines.statevector.sweeps import DIFFERENTIATE, EVALUATE, Sweeps
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part
 
@@ -106,14 +106,6 @@ class SmallBatch:
             differentiate(sweeps.recipe, work, states, cotangent, by_states, False, gradient, no_rows, *where)
         deal.give(rooms)
         return gradient
-
-    def general(self, angles: np.ndarray, residuals: list[Any]) -> Any:
-        """The residuals as those of the engine; consumes them."""
-        deal, rooms = _taken(residuals)
-        states, by_states, works = (list(pieces) for pieces in zip(*rooms, strict=True))
-        self._sweeps.recycle(by_states)
-        self._sweeps.recycle_workspaces(works)
-        return [(angles, None, Kept(self._sweeps, deal.parts, states))]
 
 
 def _taken(residuals: list[Any]) -> tuple[_Deal, list[_Room]]:

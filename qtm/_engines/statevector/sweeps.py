@@ -131,9 +131,9 @@ class Sweeps:
         self.recycle(cotangents)
         return summed(gradient), by_initial
 
-    def parts(self, batch: int) -> tuple[Part, ...]:
-        """What each thread does: samples of its own or, of a few large states, rows of each."""
-        workers = self._affordable_workers()
+    def parts(self, batch: int, states: int = 2) -> tuple[Part, ...]:
+        """What each thread does, on ``states`` at a time: samples of its own or, of a few large ones, rows of each."""
+        workers = self._affordable_workers(states)
         return self.tiling.parts(batch, 1 if workers > 1 and self.contention.is_crowded() else workers)
 
     # Whole states, for probabilities
@@ -245,8 +245,8 @@ class Sweeps:
             part = slice(first, first + size)
             yield part, start if len(start) <= 1 else start[part]
 
-    def _affordable_workers(self) -> int:
-        """Workers whose two states each fit the memory.
+    def _affordable_workers(self, states: int) -> int:
+        """Workers whose states each fit the memory.
 
         Raises:
             OutOfMemory: not even one worker's do.
@@ -254,14 +254,14 @@ class Sweeps:
         if self.tiling.tile_bytes < SMALL:
             return self.threads
         available = budget(self.memory)
-        if available < 2 * self.tiling.tile_bytes:
+        if available < states * self.tiling.tile_bytes:
             narrower = "" if self.real == np.float32 else " or complex64"
-            bits, needed = self.recipe.row_bits + self.recipe.lane_bits, 2 * self.tiling.tile_bytes / 2**30
+            bits, needed = self.recipe.row_bits + self.recipe.lane_bits, states * self.tiling.tile_bytes / 2**30
             raise OutOfMemory(
-                f"{bits} qubits need {needed:.2f} GiB for two states, and {available / 2**30:.2f} GiB may be used; "
-                f"use fewer qubits{narrower}"
+                f"{bits} qubits need {needed:.2f} GiB for {states} states, and {available / 2**30:.2f} GiB may be "
+                f"used; use fewer qubits{narrower}"
             )
-        return available // (2 * self.tiling.tile_bytes)
+        return available // (states * self.tiling.tile_bytes)
 
     def buffer(self, tiles: int) -> np.ndarray:
         """Room for the states of some tiles, their scales, and the cosines, sines and tangents of their angles."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from qtm._engines.announced_kernel import AnnouncedKernel
-from qtm._engines.statevector.buffer_pool import aligned
+from qtm._engines.statevector.buffer_pool import POOL, aligned
 from qtm._engines.statevector.kernels import tangent
+from qtm._engines.statevector.kernels.sweep import Scratch
 from qtm._engines.statevector.kernels.tangent import Direction
 from qtm._engines.statevector.sweeps import Kept, Sweeps, summed
 from qtm._engines.statevector.thread_pool import run_together
+from qtm._engines.statevector.tiling import Part
 
+_STATES = 4  # of a worker: a state and its tangent, and their cotangents
 _EVALUATE = AnnouncedKernel(tangent.evaluate_tangent)
 _DIFFERENTIATE = AnnouncedKernel(tangent.differentiate_tangent)
 _PROJECT = AnnouncedKernel(tangent.project_tangents)
@@ -33,6 +37,9 @@ class TangentSweeps:
 
     def __init__(self, sweeps: Sweeps) -> None:
         self.sweeps = sweeps
+        slots, rows = max(len(sweeps.recipe.slot_offset), 1), sweeps.schedule.table_rows
+        self._direction_sizes = slots * sweeps.tiling.lanes, rows * sweeps.tiling.lanes
+        self._direction_kind = f"direction {self._direction_sizes} {sweeps.real.str}"
 
     def forward(
         self,
@@ -48,20 +55,19 @@ class TangentSweeps:
         values = np.zeros((parts[0].team.size, len(angles), sweeps.schedule.num_outputs), angles.dtype)
         owners = [p for p in parts if p.team.member == 0]
         states, tangents = ([sweeps.buffer(p.last - p.first if keep else 1) for p in owners] for _ in range(2))
-        works = sweeps.workspaces(parts)
+        works, alongs = sweeps.workspaces(parts), self._directions(parts)
         evaluate = _EVALUATE.for_kind(sweeps.real, angles.dtype)
         calls = [
             partial(
-                evaluate, sweeps.recipe, work, self._along(), angles, direction, start, start_tangent,
+                evaluate, sweeps.recipe, work, along, angles, direction, start, start_tangent,
                 states[p.place], tangents[p.place], values[p.team.member], p.first, p.last, sweeps.tiny, p.team,
             )
-            for p, work in zip(parts, works, strict=True)
+            for p, work, along in zip(parts, works, alongs, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort)
-        sweeps.recycle_workspaces(works)
+        run_together(calls, parts[0].team.abort, sweeps.contention)
+        self._recycle(works, alongs, [] if keep else [*states, *tangents])
         if keep:
             return summed(values), Kept(sweeps, parts, states), Kept(sweeps, parts, tangents)
-        sweeps.recycle([*states, *tangents])
         return summed(values), None, None
 
     def reverse(
@@ -71,30 +77,61 @@ class TangentSweeps:
         cotangent: np.ndarray,
         kept: Kept,
         kept_tangents: Kept,
-        seeds: tuple[list[np.ndarray], list[np.ndarray]] | None,
+        seeds: tuple[list[np.ndarray], list[np.ndarray]],
         initial_gradient: bool,
     ) -> Gradient:
         """The derivative along the direction of what `Sweeps.reverse` returns; ``seeds`` with their tangents."""
-        sweeps, states, tangents, parts = self.sweeps, kept.take(), kept_tangents.take(), kept.parts
-        angles, direction = np.ascontiguousarray(angles), np.ascontiguousarray(direction)
-        cotangent = np.ascontiguousarray(cotangent)
-        rows = len(angles) if initial_gradient else 0
+        buffers = [kept.take(), kept_tangents.take(), *seeds]
+        start = self.sweeps.zero_state, self.sweeps.zero_state
+        return self._differentiate(angles[:0], direction, start, cotangent, kept.parts, buffers, True, initial_gradient)
+
+    def second(
+        self,
+        angles: np.ndarray,
+        direction: np.ndarray,
+        start: np.ndarray,
+        start_tangent: np.ndarray,
+        cotangent: np.ndarray,
+        initial_gradient: bool,
+    ) -> Gradient:
+        """The derivative along the direction of the vector-Jacobian product of the values; no states are kept."""
+        parts = self.sweeps.parts(len(angles), _STATES)
+        owners = sum(p.team.member == 0 for p in parts)
+        buffers = [[self.sweeps.buffer(1) for _ in range(owners)] for _ in range(_STATES)]
+        both = start, start_tangent
+        return self._differentiate(
+            np.ascontiguousarray(angles), direction, both, cotangent, parts, buffers, False, initial_gradient
+        )
+
+    def _differentiate(
+        self,
+        angles: np.ndarray,  # (batch or 0, angles)
+        direction: np.ndarray,
+        start: tuple[np.ndarray, np.ndarray],
+        cotangent: np.ndarray,
+        parts: Sequence[Part],
+        buffers: list[list[np.ndarray]],
+        seeded: bool,
+        initial_gradient: bool,
+    ) -> Gradient:
+        """Reverse sweeps with the states, tangents, seeds and their tangents in ``buffers``, which are given back."""
+        sweeps, direction, cotangent = self.sweeps, np.ascontiguousarray(direction), np.ascontiguousarray(cotangent)
+        rows = len(direction) if initial_gradient else 0
         by_initial, by_initial_tangent = (np.zeros((rows, sweeps.tiling.numbers), sweeps.real) for _ in range(2))
-        gradient = np.zeros((parts[0].team.size, *angles.shape), angles.dtype)
-        first, second = seeds or tuple([sweeps.buffer(1) for _ in states] for _ in range(2))
-        works = sweeps.workspaces(parts)
-        differentiate = _DIFFERENTIATE.for_kind(sweeps.real, angles.dtype, cotangent.dtype)
+        gradient = np.zeros((parts[0].team.size, *direction.shape), direction.dtype)
+        works, alongs = sweeps.workspaces(parts), self._directions(parts)
+        differentiate = _DIFFERENTIATE.for_kind(sweeps.real, direction.dtype, cotangent.dtype)
+        states, tangents, seeds, seed_tangents = buffers
         calls = [
             partial(
-                differentiate, sweeps.recipe, work, self._along(), direction, states[p.place],
-                tangents[p.place], cotangent, first[p.place], second[p.place], seeds is not None,
+                differentiate, sweeps.recipe, work, along, angles, direction, *start, states[p.place],
+                tangents[p.place], cotangent, seeds[p.place], seed_tangents[p.place], seeded,
                 gradient[p.team.member], by_initial, by_initial_tangent, p.first, p.last, sweeps.tiny, p.team,
             )
-            for p, work in zip(parts, works, strict=True)
+            for p, work, along in zip(parts, works, alongs, strict=True)
         ]  # fmt: skip
-        run_together(calls, parts[0].team.abort)
-        sweeps.recycle_workspaces(works)
-        sweeps.recycle([*states, *tangents, *first, *second])
+        run_together(calls, parts[0].team.abort, sweeps.contention)
+        self._recycle(works, alongs, [buffer for some in buffers for buffer in some])
         return Gradient(summed(gradient), by_initial, by_initial_tangent)
 
     def metric_product(self, angles: np.ndarray, direction: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -117,9 +154,15 @@ class TangentSweeps:
             for states, moved in zip(kept.states, tangents.states, strict=True):
                 project(states, moved, self.sweeps.tiling.tile_numbers, self.sweeps.recipe.lane_bits, scratch)
 
-    def _along(self) -> Direction:
-        recipe, tiling = self.sweeps.recipe, self.sweeps.tiling
-        slots, rows = max(len(recipe.slot_offset), 1), self.sweeps.schedule.table_rows
-        return Direction(
-            aligned((slots * tiling.lanes,), self.sweeps.real), aligned((rows * tiling.lanes,), self.sweeps.real)
-        )
+    def _directions(self, parts: Sequence[Part]) -> list[Direction]:
+        """Room for the direction, for each part."""
+        return [POOL.take(self._direction_kind) or self._new_direction() for _ in parts]
+
+    def _new_direction(self) -> Direction:
+        return Direction(*(aligned((numbers,), self.sweeps.real) for numbers in self._direction_sizes))
+
+    def _recycle(self, works: list[Scratch], alongs: list[Direction], buffers: list[np.ndarray]) -> None:
+        self.sweeps.recycle_workspaces(works)
+        self.sweeps.recycle(buffers)
+        for along in alongs:
+            POOL.give(self._direction_kind, along, along.half.nbytes + along.table.nbytes)

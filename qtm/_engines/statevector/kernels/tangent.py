@@ -273,6 +273,30 @@ def _values(state: Any, tangent: Any, recipe: Recipe, work: Workspace, values: A
                 add_row(values, column, tile, row, coefs[entry], recipe.lane_bits, signs)
 
 
+@inlined
+def _begin(
+    state: Any,
+    tangent: Any,
+    initial: Any,
+    initial_tangent: Any,
+    angles: Any,
+    recipe: Recipe,
+    work: Workspace,
+    tile: int,
+    team: Team,
+) -> None:
+    """The tile's angles, and the initial states and tangents of its samples."""
+    if team.member == 0:
+        prepare(recipe, work, angles, tile)
+        start_state(state, initial, recipe, work, tile)
+        start_state(tangent, initial_tangent, recipe, work, tile)
+        if initial_tangent.shape[0] == 0:
+            lanes, parts = work.scale.size, recipe.parts
+            fill(tangent, lanes * (parts << recipe.row_bits if initial.shape[0] else parts), 0.0)
+    fill(work.scale, work.scale.size, 1.0)
+    together(team)
+
+
 @jit
 def evaluate_tangent(
     recipe: Recipe,
@@ -298,14 +322,7 @@ def evaluate_tangent(
         state, tangent = states[place], tangents[place]
         work = workspace(scratch, state, size)
         prepare_direction(recipe, work, along, direction, tile, 0.5)
-        if team.member == 0:
-            prepare(recipe, work, angles, tile)
-            start_state(state, initial, recipe, work, tile)
-            start_state(tangent, initial_tangent, recipe, work, tile)
-            if initial_tangent.shape[0] == 0:
-                fill(tangent, size if initial.shape[0] else recipe.parts * work.scale.size, 0.0)
-        fill(work.scale, work.scale.size, 1.0)
-        together(team)
+        _begin(state, tangent, initial, initial_tangent, angles, recipe, work, tile, team)
         _sweep_forward(recipe, work, along, state, tangent, tiny, team)
         _values(state, tangent, recipe, work, values, tile, team)
         together(team)
@@ -319,8 +336,11 @@ def differentiate_tangent(
     recipe: Recipe,
     scratch: Scratch,
     along: Direction,
+    angles: np.ndarray,  # (samples or 0, angles); no rows: the states are given
     direction: np.ndarray,  # (samples, angles)
-    states: np.ndarray,  # (tiles, rows * parts * lanes + lanes + 3 * slots * lanes) from `evaluate_tangent`, consumed
+    initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts), as for `evaluate_tangent`
+    initial_tangent: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
+    states: np.ndarray,  # (tiles or 1, rows * parts * lanes + lanes + 3 * slots * lanes): scratch, or given, consumed
     tangents: np.ndarray,  # the same
     cotangent: np.ndarray,  # (samples, observables)
     seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
@@ -334,15 +354,23 @@ def differentiate_tangent(
     tiny: float,
     team: Team,
 ) -> None:
-    """The derivative along a direction of what `expectation.differentiate` computes."""
+    """The derivative along a direction of what `expectation.differentiate` computes.
+
+    Where the states that `evaluate_tangent` keeps are not given, both sweeps follow one another, tile by tile.
+    """
     simd.atomic_increment(team.started)
     size = (recipe.parts << recipe.row_bits) * scratch.scale.size
     for tile in range(first, last):
-        state, tangent, place = states[tile - first], tangents[tile - first], min(tile - first, seeds.shape[0] - 1)
-        seed, seed_tangent = seeds[place], seed_tangents[place]
+        own, place = min(tile - first, states.shape[0] - 1), min(tile - first, seeds.shape[0] - 1)
+        state, tangent, seed, seed_tangent = states[own], tangents[own], seeds[place], seed_tangents[place]
         work = workspace(scratch, state, size)
+        if angles.shape[0]:
+            prepare_direction(recipe, work, along, direction, tile, 0.5)
+            _begin(state, tangent, initial, initial_tangent, angles, recipe, work, tile, team)
+            _sweep_forward(recipe, work, along, state, tangent, tiny, team)
+        else:
+            simd.copy_row(work.scale, 0, state, size // work.scale.size)
         prepare_direction(recipe, work, along, direction, tile, -0.5)
-        simd.copy_row(work.scale, 0, state, size // work.scale.size)
         if not seeded:
             observe(state, seed, recipe, work, cotangent, tile, team)
             observe(tangent, seed_tangent, recipe, work, cotangent, tile, team)
