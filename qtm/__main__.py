@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger("qtm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line ``arguments`` (by default those of the process); the exit status."""
+    """Run the command line ``arguments`` (by default those of the process) and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _show_log()
     try:

@@ -63,7 +63,10 @@ class RecordedBackend(BackendV2):
         self.error: Exception | None = None
         self.submitted = threading.Event()
         self.jobs: list[Any] = []
-        self._cancelled, self._lock = threading.Event(), threading.Lock()  # jobs are submitted in a thread of the primitive
+        self._cancelled, self._lock = (
+            threading.Event(),
+            threading.Lock(),
+        )  # jobs are submitted in a thread of the primitive
 
     @property
     def target(self) -> Target:
