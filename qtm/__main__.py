@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger("qtm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line ``arguments`` (by default those of the process); the exit status."""
+    """Run the command line ``arguments`` (by default those of the process) and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _show_log()
     try:
@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=_at_least(0), default=default.seed, help="seed of the split, the weights and the batches"
     )
     demo.add_argument("--threads", type=_at_least(0), default=default.threads, help="number of threads; 0: all cores")
-    demo.add_argument("--device", choices=["cpu"], default=default.device, help="where to compute")
+    where = "where to compute" if len(classifier.DEVICES) > 1 else argparse.SUPPRESS  # an option only with a choice
+    demo.add_argument("--device", choices=classifier.DEVICES, default=default.device, help=where)
     demo.add_argument("--out", type=Path, default=Path("qtm-demo"), metavar="FOLDER", help="folder for the results")
     demo.set_defaults(run=_run_demo)
     info = commands.add_parser(

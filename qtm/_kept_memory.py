@@ -18,7 +18,7 @@ from qtm._locks import fork_safe_lock
 
 Value = TypeVar("Value")
 
-# Objects that their referrers do not own, and whose references lead to everything else.
+# Objects that their referrers do not own; their references lead to all other objects.
 _SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Executor, ReferenceType)
 
 

@@ -1,8 +1,8 @@
 """Cores and memory available to this process, on the machine or in its container.
 
 A container (Docker, Kubernetes, a batch system, systemd) limits its processes by Linux control groups, which the
-machine's own figures do not show. Version 1 mounts every controller by itself, version 2 all of them together; a limit
-of any group above the process holds for it too [1], [2].
+machine's own figures do not show. Version 1 mounts every controller by itself, version 2 all of them together; the
+limits of all parent groups apply too [1], [2].
 
 [1] https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 [2] https://docs.kernel.org/admin-guide/cgroup-v2.html

@@ -43,7 +43,7 @@ _THREADS_TITLE = "Fig. 4 of [1]: threads over one thread, re-uploading circuit o
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``qtm bench`` with these arguments (by default those of the process); the exit status.
+    """Run ``qtm bench`` with these arguments (by default those of the process) and return the exit status.
 
     Raises:
         QtmError: an option is wrong, or something is missing; the message says what to do.

@@ -1,6 +1,6 @@
 """Diagnostics of circuits: gradients at random parameters, expressibility, entanglement, Fisher information.
 
-Every diagnostic is a function that returns numbers, and one that draws them (with matplotlib, ``pip install
+For every diagnostic, one function returns numbers and another one draws them (with matplotlib, ``pip install
 "qtm-torch[viz]"``). All random parameter values are one batch of the simulator.
 
 | function | question | drawn by |
@@ -8,8 +8,8 @@ Every diagnostic is a function that returns numbers, and one that draws them (wi
 | `barren_plateau`, `gradient_variances` | do gradients vanish with qubits and depth? | `plot_gradient_variance` |
 | `expressibility` | how evenly do its states cover all states? | `plot_expressibility` |
 | `entangling_capability` | how entangled are its states? | `plot_entangling_capability` |
-| `fisher_information` | in how many directions does the loss bend? | `plot_fisher_spectrum` |
-| `effective_dimension` | how large is the model for a given number of data? | `plot_effective_dimension` |
+| `fisher_information` | in how many directions is the loss curved? | `plot_fisher_spectrum` |
+| `effective_dimension` | how large is the model for a given number of samples? | `plot_effective_dimension` |
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and about seven digits.
         num_threads: number of threads; 0 means all cores.
         executor: a ``concurrent.futures.Executor`` that evaluates the batch instead of threads.
-        method: how qtm simulates: see `QuantumModule`.
+        method: simulation method: see `QuantumModule`.
 
     Raises:
         DtypeError: ``dtype`` is not supported.
@@ -99,8 +99,8 @@ class FastReverseEstimatorGradient(BaseEstimatorGradient):
             circuits: the circuits.
             observables: for each circuit, an observable in any form that Qiskit accepts, or a list of them.
             parameter_values: for each circuit, the values (parameters,) of its parameters, in radians.
-            parameters: for each circuit, the parameters to differentiate by, in order; None means all.
-            options: options of an estimator, such as ``precision``; ignored, as nothing is sampled here.
+            parameters: for each circuit, the parameters of the derivatives, in order; None means all.
+            options: options of an estimator, such as ``precision``; ignored, because the gradients are exact.
 
         Returns:
             A job whose result has ``gradients``: for each point an array (parameters,) or (observables, parameters).

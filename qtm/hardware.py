@@ -58,7 +58,7 @@ __all__ = [
 logger = logging.getLogger("qtm")
 
 _WHICH = "give 'ibm_torino', 'fake_manila' or 'aer', say, or None for the least busy device"
-# The answer of the service to an account whose plan has no sessions.
+# The service's error messages for an account whose plan has no sessions.
 _NO_SESSIONS = ("1352", "not authorized to run a session")
 
 # Settings that a resumed run may change, as results do not depend on them.
@@ -233,7 +233,7 @@ class Connection:
             and budget.
         pass_manager: Transpiles circuits for the backend with ``run(circuit)``.
         journal: The jobs of the run; ``journal.jobs()`` lists them.
-        checkpoint: A `Checkpoint` beside the journal (its name with ``.pt``); None without a journal file.
+        checkpoint: A `Checkpoint` next to the journal (its name with ``.pt``); None without a journal file.
         settings: The `Settings` of the connection.
     """
 
@@ -286,7 +286,7 @@ class Connection:
 
     @property
     def usage(self) -> Usage:
-        """Usage of the run so far, over all processes that took part in it."""
+        """Usage of the run so far, in all its processes."""
         return self.journal.usage()
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
@@ -298,7 +298,7 @@ class Connection:
         return self.estimator.estimate_usage(pubs, precision=precision)
 
     def check(self, forecast: Usage) -> None:
-        """Compare a forecast with what is left of the budget and of the account's plan; nothing is submitted.
+        """Compare a forecast with the rest of the budget and of the account's plan; nothing is submitted.
 
         A whole training is forecast by ``model.estimate_usage(batch, steps=...)``.
 
@@ -306,7 +306,7 @@ class Connection:
             forecast: The usage to come.
 
         Raises:
-            BudgetExceeded: It exceeds what is left of ``max_seconds`` or ``max_executions``, or of the plan
+            BudgetExceeded: It exceeds the rest of ``max_seconds`` or ``max_executions``, or of the plan
                 (``usage_remaining_seconds`` of the service).
 
         Example:

@@ -1,7 +1,7 @@
 """Quantum kernels: similarity matrices of samples, for support vector machines and other kernel methods.
 
 The fidelity kernel of a feature map U is ``|<0|U(y)^-1 U(x)|0>|^2``. On the exact simulator all states of a matrix are
-computed in one batch, and the matrix is one product of matrices; on devices it is estimated by compute-uncompute
+computed in one batch, and the kernel matrix is one matrix product; on devices it is estimated by compute-uncompute
 circuits. The projected kernel compares expectation values instead, by default the density matrices of single qubits.
 """
 
@@ -50,8 +50,8 @@ class QuantumKernel(nn.Module):
     """A kernel given by a feature map, as a torch module and for scikit-learn and qiskit-machine-learning.
 
     ``kernel(X, Y)`` is a differentiable tensor, ``kernel.evaluate(X, Y)`` a NumPy array, as in
-    ``SVC(kernel=kernel.evaluate)``. The kernel can be given wherever qiskit-machine-learning takes its
-    ``FidelityQuantumKernel``, ``FidelityStatevectorKernel`` or a trainable one of them (``QSVC``, ``QSVR``,
+    ``SVC(kernel=kernel.evaluate)``. The kernel is accepted wherever qiskit-machine-learning takes its
+    ``FidelityQuantumKernel``, ``FidelityStatevectorKernel`` or one of their trainable versions (``QSVC``, ``QSVR``,
     ``PegasosQSVC``, ``QuantumKernelTrainer``).
 
     Args:
@@ -72,8 +72,8 @@ class QuantumKernel(nn.Module):
         shots: shots for each entry of a fidelity kernel: run on the sampler (None: its own default) or, without
             one, drawn from the exact fidelities (None: exact values).
         seed: seed of shots drawn from exact fidelities.
-        enforce_psd: whether `evaluate` repairs the matrix of samples with themselves where it has shots or noise, by
-            `qtm.kernels.closest_psd`.
+        enforce_psd: whether `evaluate` replaces a symmetric matrix with shots or noise by the closest positive
+            semidefinite one (`qtm.kernels.closest_psd`).
         evaluate_duplicates: which entries are measured, as for ``FidelityQuantumKernel``: "all"; "off_diagonal", where
             the diagonal of a symmetric matrix is 1; "none", where all entries of equal samples are 1.
         max_circuits_per_job: pairs in a job of the sampler. None: as many as 10 million executions allow.
@@ -162,9 +162,9 @@ class QuantumKernel(nn.Module):
     def forward(self, x: Any, y: Any = None) -> Tensor:
         """The kernel matrix (rows, columns) of samples ``x`` (rows, features) and ``y`` (columns, features).
 
-        Without ``y`` the symmetric matrix of ``x`` with itself. Differentiable by samples and trained parameters; with
-        shots drawn from exact fidelities, the derivative is that of the fidelities. The dtype follows the trained
-        parameters, or the samples where there are none.
+        Without ``y`` the symmetric matrix of ``x`` with itself. Differentiable with respect to samples and trained
+        parameters; with shots drawn from exact fidelities, the derivative is that of the exact fidelities. The dtype
+        follows the trained parameters, or the samples where there are none.
 
         Raises:
             ShapeError: samples are not (samples, features).
@@ -186,8 +186,8 @@ class QuantumKernel(nn.Module):
     def evaluate(self, x_vec: Any, y_vec: Any = None) -> np.ndarray:
         """The kernel matrix (rows, columns) of samples ``x_vec`` and ``y_vec`` as a NumPy array, float64.
 
-        Computed in double precision whatever the dtype of the module. Samples that are equal arrays count as ``x_vec``
-        alone. A sample by itself, (features,), is a matrix of one row.
+        Computed in double precision whatever the dtype of the module. If ``y_vec`` equals ``x_vec``, the matrix is
+        symmetric. A single sample (features,) counts as one row.
 
         Raises:
             ShapeError: samples are not (samples, features).
@@ -234,7 +234,7 @@ class QuantumKernel(nn.Module):
             skipped.fill_diagonal_(True)
         return skipped
 
-    # What qiskit-machine-learning's kernels have
+    # The interface of qiskit-machine-learning's kernels
 
     @property
     def feature_map(self) -> QuantumCircuit:
@@ -248,12 +248,12 @@ class QuantumKernel(nn.Module):
 
     @property
     def enforce_psd(self) -> bool:
-        """Whether `evaluate` repairs matrices with shots or noise."""
+        """Whether `evaluate` makes matrices with shots or noise positive semidefinite."""
         return self._enforce_psd
 
     @property
     def evaluate_duplicates(self) -> str:
-        """Which entries shots are spent on."""
+        """Which entries are measured."""
         return self._evaluate_duplicates
 
     @property
@@ -296,7 +296,7 @@ class QuantumKernel(nn.Module):
 
     @property
     def usage(self) -> Usage:
-        """Usage of the sampler or estimator; the exact simulator counts nothing."""
+        """Usage of the sampler or estimator; the exact simulator is not counted."""
         runner = self._sampled or self._features
         assert runner is not None
         return runner.usage

@@ -5,7 +5,7 @@ composes. Readout mitigation inside zero-noise extrapolation is
 ``MitigatedEstimator(MitigatedEstimator(estimator, "rem"), "zne")``. ``MitigatedSampler`` is a ``BaseSamplerV2`` with
 readout mitigation.
 
-A method of your own is a class in `MITIGATION_METHODS`; the other names of this module serve to write one.
+To add a method of your own, write a class with the other names of this module and add it to `MITIGATION_METHODS`.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @staticmethod
     def options(method: str) -> dict[str, Any]:
-        """Options of a method with their defaults; ``...`` marks one that must be given."""
+        """Options of a method with their defaults; ``...`` marks a required option."""
         return options_of(method, MITIGATION_METHODS)
 
     def estimate_usage(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Usage:
         """Forecast the usage of ``run``, including mitigation, without submitting anything.
 
         Equal to what ``run`` uses, unless a check of "real-time-cdr" finds that its map has drifted: its training
-        circuits are then run again, which no forecast can know.
+        circuits are then run again, which cannot be predicted.
         """
         coerced = estimator_pubs(pubs, precision)
         with self.forecast():
@@ -136,7 +136,7 @@ class MitigatedEstimator(BaseEstimatorV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before.
+        """Context in which successive `estimate_usage` calls forecast successive jobs; on exit the state is restored.
 
         A job draws random numbers, and the first one may calibrate the readout or fit a map.
 

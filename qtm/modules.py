@@ -39,19 +39,19 @@ class QuantumModule(CircuitModule):
 
     Inputs (..., input_size) give outputs (..., output_size), as with `torch.nn.Linear`; a circuit without
     encoding parameters is called without input, and gives (output_size,). All values are angles in radians.
-    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128. So does the
-    device: after ``module.to("cuda")`` state vectors and matrix product states are computed on the GPU, without noise,
-    with first derivatives in reverse mode. Whatever does not compute there is refused.
+    The dtype follows the parameters: float32 simulates in complex64, ``module.double()`` in complex128. The device
+    follows them too: after ``module.to("cuda")`` state vectors and matrix product states are computed on the GPU,
+    without noise, with first derivatives in reverse mode. Anything else raises an error there.
 
     Args:
         circuit: any Qiskit circuit; final measurements are ignored.
         encoding_params: parameters to which the input features are bound, in this order; None or empty for none.
-        variational_params: trainable parameters: one set, or several sets with optimizer settings of their own.
+        variational_params: trainable parameters: one set, or several sets with separate optimizer settings.
         variational_params_names: a name for each set, under which the module holds it as a `torch.nn.Parameter`.
             By default ``variational`` for one set and ``variational_0``, ``variational_1``, ... for several.
         variational_params_initial: "uniform" (a=0, b=2 pi), "normal" (mean=0, std=1), "constant" (val=1), or one
             of them with arguments, ``("uniform", {"b": 1.0})``, or explicit values; one for all sets, or a list.
-        seed_init: seed of the initial values; the global random state is left as it was.
+        seed_init: seed of the initial values; the global random state is not changed.
         outputs: what the module computes:
 
             * "expectation": expectation values of ``observables``, real (..., observables).
@@ -88,7 +88,7 @@ class QuantumModule(CircuitModule):
         pass_manager: transpiles the circuit for the estimator's backend, once; observables follow its layout.
         method: simulation method: "auto" for the cheapest exact method that supports the circuit, a name such as
             "statevector", a pair of name and options, or a `qtm.engines.SimulationMethod`. See `plan`. For many
-            measurements in mid-circuit, ``method=("branches", {"count": 64})`` averages over sampled outcomes.
+            mid-circuit measurements, ``method=("branches", {"count": 64})`` averages over sampled outcomes.
         noise: an Aer ``NoiseModel``, such as `qtm.local_pauli_noise(0.01)`, or a backend. Its gate and readout
             errors are included exactly in values and derivatives. Gates that the model lacks are translated to its
             gates; a backend requires its own gates on its own qubits, which ``pass_manager`` provides. A
@@ -99,7 +99,7 @@ class QuantumModule(CircuitModule):
         CircuitError: the circuit cannot be simulated.
         ParameterError: a parameter is unknown, missing, in two sets, or its initial value does not fit.
         ObservableError: an observable is not Hermitian or has the wrong number of qubits.
-        UnsupportedError: the simulation method refuses the circuit; the message says why.
+        UnsupportedError: the simulation method does not support the circuit; the message says why.
 
     Example:
         >>> import torch
@@ -255,7 +255,7 @@ class QuantumModule(CircuitModule):
         """Outcomes (..., shots, qubits) bool of inputs (..., input_size), without gradient.
 
         Column j is qubit j of the circuit or, where the module's outputs are probabilities of some qubits, the j-th
-        of these. The same seed gives the same outcomes; None: other ones at every call.
+        of these. The same seed gives the same outcomes; None: different ones at every call.
 
         Raises:
             UnsupportedError: an estimator computes the values, or the simulation method draws no samples.
@@ -275,10 +275,10 @@ class QuantumModule(CircuitModule):
         """Forecast the usage of training steps, forward and backward, without submitting anything.
 
         Args:
-            batch: number of samples, or inputs (..., input_size); the forecast includes derivatives by the
+            batch: number of samples, or inputs (..., input_size); the forecast includes derivatives with respect to the
                 inputs if they require a gradient.
             steps: number of training steps. Each step draws its own random circuits of error mitigation, in the order
-                of the jobs, and what is calibrated once counts once.
+                of the jobs; one-time calibrations count once.
 
         Example:
             >>> from qiskit.circuit.library import real_amplitudes

@@ -7,7 +7,7 @@
   measuring, and so without readout errors);
 * shots are ``+1`` / ``-1`` outcomes drawn with the correct probability (Aer's estimator adds Gaussian noise of
   a fixed width);
-* a gate that the noise model lacks is translated, or an error is raised; it never runs without noise.
+* a gate that the noise model lacks is translated, or an error is raised; no gate is silently simulated without noise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def noisy_estimator(
     Args:
         noise: an Aer ``NoiseModel``; gates outside its basis are translated to it (without optimisation).
             Or a backend, whose noise model is used and which requires ISA circuits. Or the name of one, as for
-            `hardware.connect`: "aer" is free of noise, "fake_torino" has the noise that the device once had, and
+            `hardware.connect`: "aer" has no noise, "fake_torino" the noise of an earlier calibration of the device, and
             "ibm_torino" the noise of its latest calibration, which is read with your account; no job is submitted.
         shots: number of outcomes drawn for *each Pauli term* of each observable; None gives exact values.
             ``run(..., precision=p)`` draws ``1 / p**2`` shots instead; ``precision=0`` is exact.
@@ -88,7 +88,7 @@ def noisy_estimator(
     if isinstance(noise, str):
         noise = _backend_named(noise, service)
     with warnings.catch_warnings():
-        if not getattr(noise, "coupling_map", True):  # of a simulator without noise nobody expects T1 and T2
+        if not getattr(noise, "coupling_map", True):  # a noiseless simulator needs no T1 and T2
             warnings.filterwarnings("ignore", ".*has no QubitProperties")
         return NoisyEstimator(noise, shots, method, seed)
 

@@ -1,9 +1,9 @@
 """Optimizers in the geometry of quantum states, for `torch` training loops.
 
-| optimizer | cost of a step | use it |
+| optimizer | cost of a step | suited to |
 | --- | --- | --- |
-| `NaturalGradient` | a gradient, and products with the metric (two gradients each) | on the exact simulator |
-| `QNSPSA` | two values of the loss and four fidelities | on estimators and devices |
+| `NaturalGradient` | a gradient, and products with the metric (two gradients each) | the exact simulator |
+| `QNSPSA` | two values of the loss and four fidelities | estimators and devices |
 
 `metric_tensor` gives the dense metric, for inspection.
 """

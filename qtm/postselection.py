@@ -27,7 +27,7 @@ class PostSelectedModule(QuantumModule):
     """A circuit whose outputs are conditioned on the values of measured bits.
 
     Measurements, resets and control flow are simulated exactly, and so is the condition: an output is <O P> / <P> with
-    the projector P of the bits. Values and the probability are differentiable by inputs and weights.
+    the projector P of the bits. Values and the probability are differentiable with respect to inputs and weights.
 
     Args:
         circuit: a circuit with measurements, anywhere in it.
@@ -39,7 +39,7 @@ class PostSelectedModule(QuantumModule):
 
     Raises:
         CircuitError: the circuit cannot be simulated.
-        ParameterError: a bit is unknown, or no outcome gives it the required value.
+        ParameterError: a bit is unknown, or no outcome has the required value.
         UnsupportedError: an estimator, a pass manager or a `TrainableNoise` is given.
 
     Example:

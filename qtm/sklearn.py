@@ -107,7 +107,7 @@ class QuantumRegressor(RegressorMixin, Learner):
     Targets are standardised for training, and predictions are scaled back.
 
     Args:
-        num_qubits: As for `QuantumClassifier`, as are all arguments.
+        num_qubits: All arguments are as for `QuantumClassifier`.
         layers: Number of times that all features are uploaded.
         encoding: Name, function or `ModelCircuit`.
         ansatz: Name, function, `ModelCircuit` or None.

@@ -76,6 +76,16 @@ def test_wrong_arguments_are_named(arguments: list[str], said: str, capsys: pyte
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cuda")])
+def test_the_demo_shows_a_device_only_where_there_is_a_choice(
+    devices: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "DEVICES", devices)
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert ("--device" in capsys.readouterr().out) is (len(devices) > 1)
+
+
 def test_an_output_folder_that_is_a_file_is_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

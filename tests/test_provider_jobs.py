@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +234,95 @@ def test_cancelling_reaches_the_provider() -> None:
         assert job.job_ids() == ["task-0"]
         device.estimator.handle(job._parts[0]).cancel()
     assert cloud.cancelled == ["task-0"]
+
+
+class HeldCloud(Cloud):
+    """A provider that keeps results back until they are released, and has none for a cancelled job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released, self.asked = threading.Event(), list[str]()
+
+    def fail_if(self, moment: str) -> None:
+        self.asked.append(moment)
+        if moment == "result":
+            assert self.released.wait(60)
+            if self.cancelled:
+                raise ValueError("the job was cancelled")
+        super().fail_if(moment)
+
+
+def states(job: Any) -> tuple[str, bool, bool, bool, bool]:
+    return job.status().name, job.running(), job.done(), job.cancelled(), job.in_final_state()
+
+
+RUNNING = ("RUNNING", True, False, False, False)
+ENDS = {
+    "DONE": ("DONE", False, True, False, True),
+    "ERROR": ("ERROR", False, False, False, True),
+    "CANCELLED": ("CANCELLED", False, False, True, True),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_state_of_a_providers_job(end: str) -> None:
+    cloud = HeldCloud()
+    cloud.faults["result"] = [ValueError("the laser is off")] if end == "ERROR" else []
+    with hardware.connect(CloudBackend(cloud, 2), **SETTINGS) as device:
+        run = device.estimator.run([(device.pass_manager.run(ansatz()), [["ZII"], ["XII"], ["YII"]], np.ones(3))])
+        job = device.estimator.handle(run._parts[0])
+        wait_for(lambda: "result" in cloud.asked)  # three bases, two circuits in a job: two jobs are submitted
+        assert states(job) == states(run) == RUNNING
+        if end == "CANCELLED":
+            run.cancel()
+            assert cloud.cancelled == ["task-0", "task-1"]
+        cloud.released.set()
+        wait_for(job.in_final_state)
+        assert states(job) == states(run) == ENDS[end]
+        job.cancel()  # after an error, other jobs of the provider may be running
+        assert cloud.cancelled == ([] if end == "DONE" else ["task-0", "task-1"])
+        assert states(job) == ENDS[end]
+        if end == "DONE":
+            assert run.result()[0].data.evs.shape == (3, 1) and job.result()[0].data.evs.shape == (3, 1)
+            assert states(run) == ENDS["DONE"]
+        else:
+            with pytest.raises(JobError, match="task-0"):
+                run.result()
+    assert cloud.asked.count("submit") == len(cloud.taken) == 2
+
+
+@pytest.mark.parametrize("moment", ["submit", "answer"])
+def test_a_cancelled_job_submits_no_more_circuits(moment: str) -> None:
+    """The user cancels while the second of three jobs is on its way: it is cancelled too, and the third is not sent."""
+    cloud, cancelled, count = HeldCloud(), threading.Event(), [0]
+    fail = cloud.fail_if
+
+    def wait_at_the_second(at: str) -> None:
+        count[0] += at == moment
+        if at == moment and count[0] == 2:
+            assert cancelled.wait(60)
+        fail(at)
+
+    cloud.fail_if = wait_at_the_second  # type: ignore[method-assign]
+    cloud.released.set()
+    with hardware.connect(CloudBackend(cloud, 1), **SETTINGS) as device:
+        run = device.estimator.run([(device.pass_manager.run(ansatz()), [["ZII"], ["XII"], ["YII"]], np.ones(3))])
+        job = device.estimator.handle(run._parts[0])
+        wait_for(lambda: count[0] == 2)
+        job.cancel()
+        cancelled.set()
+        wait_for(job.in_final_state)
+        assert states(job) == ENDS["CANCELLED"]
+        with pytest.raises(JobError, match="was cancelled before all of its circuits were submitted"):
+            run.result()
+    assert cloud.cancelled == ["task-0", "task-1"] and len(cloud.taken) == 2
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 OBJECTS = {

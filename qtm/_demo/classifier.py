@@ -30,6 +30,7 @@ LOGIT_SCALE = 50.0
 HELD_OUT = 0.2
 
 MODEL, TRAINING, CIRCUIT = "model.pt", "training.png", "circuit.png"
+DEVICES = ("cpu",)  # on which the demo has been run
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Kernels that say when they are compiled, and whose types are looked up once."""
+"""Kernels that log their compilation and look up the types of their arguments once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LOGGER = logging.getLogger("qtm")
 
 
 class AnnouncedKernel:
-    """A kernel of numba, called by the kind of its arguments.
+    """A numba kernel whose machine code is found by the dtypes of its arguments.
 
-    Compiling takes seconds, so the first call of a kind is logged. Later ones go straight to the machine code: numba
-    takes 4 us to find out the types of some thirty arrays, which is as long as a small circuit takes to run.
+    Compiling takes seconds, so the first call for some dtypes is logged. Later calls go straight to the machine code:
+    numba takes 4 us to determine the types of some thirty arrays, as long as a small circuit takes to run.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -24,22 +24,26 @@ class AnnouncedKernel:
         self._begun: set[Hashable] = set()
 
     def for_kind(self, *kind: Any) -> Callable[..., Any]:
-        """The function for arguments of one kind: the same types, contiguous arrays. It does not check them."""
+        """Return the function for these dtypes; it does not check its arguments, which must be contiguous arrays."""
         return self._compiled.get(kind) or partial(self._first_call, kind)
 
     def _first_call(self, kind: tuple[Any, ...], *arguments: Any) -> Any:
-        name = self._kernel.__name__
-        announced = kind not in self._begun  # by another thread
-        self._begun.add(kind)
-        if not announced:
+        name, types = self._kernel.__name__, tuple(self._kernel.typeof_pyval(argument) for argument in arguments)
+        if kind in self._begun:  # another thread has announced it
             return self._kernel(*arguments)
+        self._begun.add(kind)
+        said, began = _described(kind), time.perf_counter()
         _LOGGER.info(
-            "loading the kernel %r for %s; the first time on a machine, compiling it takes seconds", name, kind[0]
+            "loading the kernel %r for %s; the first time on a machine, compiling it takes seconds", name, said
         )
-        before, began = sum(self._kernel.stats.cache_misses.values()), time.perf_counter()
         result = self._kernel(*arguments)
-        if sum(self._kernel.stats.cache_misses.values()) > before:
-            _LOGGER.warning("compiled the kernel %r for %s in %.1f s", name, kind[0], time.perf_counter() - began)
-        types = tuple(self._kernel.typeof_pyval(argument) for argument in arguments)
+        if self._kernel.stats.cache_misses[types]:  # of these types alone: another thread may be compiling for others
+            _LOGGER.warning("compiled the kernel %r for %s in %.1f s", name, said, time.perf_counter() - began)
         self._compiled[kind] = self._kernel.overloads[types].entry_point
         return result
+
+
+def _described(kind: tuple[Any, ...]) -> str:
+    """The dtypes of a kind: "float32", or "float32, float64" where a kernel has arguments of several."""
+    names = [str(dtype) for dtype in kind]
+    return names[0] if len(set(names)) == 1 else ", ".join(names)

@@ -1,4 +1,4 @@
-"""Backends of other providers: what they are asked to run is in the journal, and is fetched again where they can."""
+"""Backends of other providers: the journal has the ids of their jobs, and a resumed run fetches these jobs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.primitives import BasePrimitiveJob, PrimitiveResult
 from qiskit.providers import BackendV2, JobStatus, Options
+from qiskit.providers.jobstatus import JOB_FINAL_STATES
 from qiskit.transpiler import Target
 
+from qtm._errors import JobError
 from qtm._hardware.fingerprint import circuit_content, digest
 from qtm._hardware.journal import Entry, Journal
 from qtm._hardware.runtime import Retry
@@ -21,7 +23,7 @@ logger = logging.getLogger("qtm")
 
 
 class ProviderTasks:
-    """Jobs that the provider took for one job of a run: its own ids, in the journal, in the order of submission."""
+    """The provider's jobs of one job of a run: their ids in the journal, in the order of submission."""
 
     def __init__(self, journal: Journal, entry: Entry) -> None:
         self._journal, self._name = journal, f"tasks:{journal.tag(entry)}"
@@ -32,12 +34,12 @@ class ProviderTasks:
         return [task for _, task in self._rows()]
 
     def find(self, place: int, content: str) -> str | None:
-        """Return the id of the job that was submitted in this place with this content, or None."""
+        """Return the id of the job that was submitted at this place with this content, or None."""
         rows = self._rows()
         return rows[place][1] if place < len(rows) and rows[place][0] == content else None
 
     def add(self, place: int, content: str, task: str) -> None:
-        """Write that the provider took a job."""
+        """Record a job that the provider accepted."""
         self._journal.set_setting(self._name, [*self._rows()[:place], [content, task]])
 
     def _rows(self) -> list[list[str]]:
@@ -50,8 +52,9 @@ class RecordedBackend(BackendV2):
     A job that an interrupted process submitted is fetched by its id, with the backend's ``retrieve_job``.
 
     Attributes:
-        error: What the first submission raised, if it did.
+        error: The exception of the first submission, if it failed.
         submitted: Set after the first submission.
+        jobs: The provider's jobs.
     """
 
     def __init__(self, backend: BackendV2, tasks: ProviderTasks, retry: Retry) -> None:
@@ -60,6 +63,10 @@ class RecordedBackend(BackendV2):
         self.error: Exception | None = None
         self.submitted = threading.Event()
         self.jobs: list[Any] = []
+        self._cancelled, self._lock = (
+            threading.Event(),
+            threading.Lock(),
+        )  # jobs are submitted in a thread of the primitive
 
     @property
     def target(self) -> Target:
@@ -68,7 +75,7 @@ class RecordedBackend(BackendV2):
 
     @property
     def max_circuits(self) -> int | None:
-        """Circuits that the backend takes in one job."""
+        """The maximum number of circuits in one job."""
         return self._backend.max_circuits
 
     @classmethod
@@ -82,14 +89,28 @@ class RecordedBackend(BackendV2):
         content = digest([*map(_content, circuits), json.dumps(asked, sort_keys=True, default=repr).encode()])
         place, self._place = self._place, self._place + 1
         try:
+            if self._cancelled.is_set():
+                raise JobError(f"the job on {self.name} was cancelled before all of its circuits were submitted")
             job = self._fetched(place, content) or self._submitted(circuits, asked, place, content)
         except Exception as error:
             self.error = None if self.jobs else error
             raise
         finally:
             self.submitted.set()
-        self.jobs.append(job)
+        with self._lock:
+            self.jobs.append(job)
+            late = self._cancelled.is_set()
+        if late:
+            job.cancel()
         return PatientJob(job, self._retry)
+
+    def cancel(self) -> None:
+        """Cancel the provider's jobs, and submit no more."""
+        with self._lock:
+            self._cancelled.set()
+            jobs = list(self.jobs)
+        for job in jobs:
+            job.cancel()
 
     def _fetched(self, place: int, content: str) -> Any:
         task = self._tasks.find(place, content) if can_fetch(self._backend) else None
@@ -108,7 +129,7 @@ class RecordedBackend(BackendV2):
 
 
 class PatientJob:
-    """A provider's job, whose result is asked for again after a transient failure."""
+    """A provider's job that retries the request for its result after a transient failure."""
 
     def __init__(self, job: Any, retry: Retry) -> None:
         self._job, self._retry = job, retry
@@ -123,39 +144,42 @@ class ProviderJob(BasePrimitiveJob[PrimitiveResult, JobStatus]):
 
     def __init__(self, inner: BasePrimitiveJob[PrimitiveResult, JobStatus], backend: RecordedBackend, ids: str) -> None:
         super().__init__(ids or inner.job_id())
-        self._inner, self._backend = inner, backend
+        self._inner, self._backend, self._cancelled = inner, backend, False
 
     def result(self) -> PrimitiveResult:
         """Wait for the result."""
         return self._inner.result()
 
     def status(self) -> JobStatus:
-        """Return the status."""
-        return self._inner.status()
+        """Return the status; a cancelled job has no result, which the primitive reports as an error."""
+        status = self._inner.status()
+        return JobStatus.CANCELLED if self._cancelled and status is JobStatus.ERROR else status
 
     def done(self) -> bool:
-        return self._inner.done()
+        return self.status() is JobStatus.DONE
 
     def running(self) -> bool:
-        return self._inner.running()
+        return self.status() is JobStatus.RUNNING
 
     def cancelled(self) -> bool:
-        return self._inner.cancelled()
+        return self.status() is JobStatus.CANCELLED
 
     def in_final_state(self) -> bool:
-        return self._inner.in_final_state()
+        return self.status() in JOB_FINAL_STATES
 
     def cancel(self) -> None:
-        """Cancel the provider's jobs."""
-        for job in self._backend.jobs:
-            job.cancel()
+        """Cancel the provider's jobs; after an error too, as it may be the error of one of several jobs."""
+        status = self.status()
+        if status not in (JobStatus.DONE, JobStatus.CANCELLED):
+            self._cancelled = status is not JobStatus.ERROR
+            self._backend.cancel()
 
 
 def run_recorded(primitive: Any, pubs: list[Any], backend: RecordedBackend, tasks: ProviderTasks) -> ProviderJob:
-    """Run PUBs with a primitive on a recorded backend; returns as soon as the backend has taken its first job.
+    """Run PUBs with a primitive on a recorded backend; returns when the backend has accepted the first job.
 
     Raises:
-        Exception: What the backend raised when it refused its first job.
+        Exception: The backend's own, if it rejected the first job.
     """
     job = primitive.run(pubs)
     while not backend.submitted.wait(0.05) and not job.in_final_state():
