@@ -87,16 +87,19 @@ _apply_gradient = direct_apply(_FusedGradient)
 
 def _differentiable(ctx: Any, tensors: list[Any], moving: list[Tensor | None]) -> list[Tensor | None]:
     """What `_FusedGradient.backward` returns, for ``tensors``, as a function of them that torch differentiates."""
-    # Through other nodes than the given ones, of which one may be a function of another.
-    cotangent, inputs, *sets = own = [None if t is None else t.view_as(t) for t in tensors]
+    # Through nodes of their own: of the given ones, one may be a function of another.
+    own: list[Any] = [None if t is None else t.view_as(t) for t in tensors]
+    cotangent, inputs, *sets = own
     angles, _ = ctx.method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(sets), ctx.batch)
     (by_angles,) = Pullback.apply(ctx.method, Residuals(), False, cotangent, angles)
-    pairs = [(t, m) for t, m in zip([inputs, *sets], moving, strict=True) if m is not None and t.requires_grad]
-    wanted = [tensor for tensor, _ in pairs]
-    gradients = torch.autograd.grad(angles, wanted, by_angles, create_graph=True, allow_unused=True)
-    used = [(g, m) for g, (_, m) in zip(gradients, pairs, strict=True) if g is not None]
-    needed = [t for t, by in zip(own, ctx.needs_input_grad[4:], strict=True) if by]
-    found = iter(
-        torch.autograd.grad([g for g, _ in used], needed, [m for _, m in used], create_graph=True, allow_unused=True)
-    )
-    return [next(found) if by else None for by in ctx.needs_input_grad[4:]]
+    moved = [(t, m) for t, m in zip(own[1:], moving, strict=True) if m is not None and t.requires_grad]
+    gradients = _gradients([angles], [t for t, _ in moved], [by_angles])
+    used = [(g, m) for g, (_, m) in zip(gradients, moved, strict=True) if g is not None]
+    by = ctx.needs_input_grad[4:]
+    needed = [t for t, wanted in zip(own, by, strict=True) if wanted]
+    found = iter(_gradients([g for g, _ in used], needed, [m for _, m in used]))
+    return [next(found) if wanted else None for wanted in by]
+
+
+def _gradients(outputs: list[Tensor], tensors: list[Tensor], cotangents: list[Tensor]) -> Sequence[Tensor | None]:
+    return torch.autograd.grad(outputs, tensors, cotangents, create_graph=True, allow_unused=True)

@@ -27,7 +27,7 @@ from qtm._engines.statevector.kernels.recipe import (
 from qtm._engines.statevector.kernels.simd import INT, Emit, Rows, step
 
 LOW_BITS = 6  # rows are looked up as (high, low) with this many low bits
-_TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
+TABLE_VARIANTS = ((0,), (1,))  # whether there is a second table
 # Parts, whether the imaginary part is meant, which real states do not have, and whether lanes are paired.
 _STRING_VARIANTS = ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
 _OBSERVE_VARIANTS = tuple((fresh, *variant) for fresh in (0, 1) for variant in _STRING_VARIANTS)
@@ -66,7 +66,7 @@ class _Lookup:
                 body(b.add(start, low.index), entries, b.and_(low.index, e.constant(1)))
 
 
-class _TileLookup:
+class TileLookup:
     """The same for the rows of one tile, which begins at row ``tile``."""
 
     def __init__(self, e: Emit, op: ir.Value, index: ir.Value, tile: Any, two: int) -> None:
@@ -104,21 +104,21 @@ class _TileLookup:
             end(entries, first)
 
 
-def _pair(e: Emit, rows: Rows, row: Any) -> list:
+def pair(e: Emit, rows: Rows, row: Any) -> list:
     return [rows.load(e.vector_index(row, 2, part)) for part in range(2)]
 
 
-def _store(e: Emit, rows: Rows, row: Any, values: list) -> None:
+def store(e: Emit, rows: Rows, row: Any, values: list) -> None:
     for part, value in enumerate(values):
         rows.store(value, e.vector_index(row, len(values), part))
 
 
-def _phase(e: Emit, table: Rows, entries: list) -> list:
-    phase = _pair(e, table, entries[0])
-    return phase if len(entries) == 1 else e.cmul(phase, _pair(e, table, entries[1]))
+def phase_of(e: Emit, table: Rows, entries: list) -> list:
+    phase = pair(e, table, entries[0])
+    return phase if len(entries) == 1 else e.cmul(phase, pair(e, table, entries[1]))
 
 
-def _add_at(e: Emit, weights: Rows, entries: list, copy: Any, weight: Any) -> None:
+def add_at(e: Emit, weights: Rows, entries: list, copy: Any, weight: Any) -> None:
     for entry in entries:
         i = e.builder.or_(e.builder.shl(entry, e.constant(1)), copy)
         weights.store(e.add(weights.load(i), weight), i)
@@ -144,7 +144,7 @@ def begin_phases(typing, table, row, scale):
     """table[row] <- scale[0]; scale[0] <- 1."""
 
     def emit(e: Emit, table: Rows, row: Any, scale: Rows) -> None:
-        _store(e, table, row, [scale.load(0), e.splat(scale.type, 0.0)])
+        store(e, table, row, [scale.load(0), e.splat(scale.type, 0.0)])
         scale.store(e.splat(scale.type, 1.0), 0)
 
     return step(emit, table, row, scale)
@@ -158,9 +158,9 @@ def extend_phases(typing, table, first, count, cosine, sine, slot):
         phase = [cosine.load(slot), sine.load(slot)]
         with e.loop(count) as loop:
             row = e.plus(first, loop.index)
-            value = _pair(e, table, row)
-            _store(e, table, e.plus(row, count), e.cmul(phase, value))
-            _store(e, table, row, e.conj_mul(phase, value))
+            value = pair(e, table, row)
+            store(e, table, e.plus(row, count), e.cmul(phase, value))
+            store(e, table, row, e.conj_mul(phase, value))
 
     return step(emit, table, first, count, cosine, sine, slot)
 
@@ -171,11 +171,11 @@ def phase_rows(typing, state, bits, table, index, member, team, first, second, b
 
     def emit(e: Emit, state: Rows, bits: Any, table: Rows, index: Any, member: Any, team: Any, *lookup: Any) -> None:
         def body(row: Any, entries: list, copy: Any) -> None:
-            _store(e, state, row, e.cmul(_phase(e, table, entries), _pair(e, state, row)))
+            store(e, state, row, e.cmul(phase_of(e, table, entries), pair(e, state, row)))
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
-    return step(emit, state, bits, table, index, member, team, first, second, base, two, variants=_TABLE_VARIANTS)
+    return step(emit, state, bits, table, index, member, team, first, second, base, two, variants=TABLE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
@@ -184,17 +184,17 @@ def phase_tile(typing, state, op, table, index, tile, two):
 
     def emit(e: Emit, state: Rows, op: Any, table: Rows, index: Any, tile: Any, two: int) -> None:
         def begin(entries: list) -> list:
-            return _phase(e, table, entries)
+            return phase_of(e, table, entries)
 
         def body(row: Any, phase: list) -> None:
-            _store(e, state, row, e.cmul(phase, _pair(e, state, row)))
+            store(e, state, row, e.cmul(phase, pair(e, state, row)))
 
         def end(entries: list, phase: list) -> None:
             pass
 
-        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+        TileLookup(e, op, index, tile, two).each(begin, body, end)
 
-    return step(emit, state, op, table, index, tile, two, variants=_TABLE_VARIANTS)
+    return step(emit, state, op, table, index, tile, two, variants=TABLE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
@@ -204,13 +204,13 @@ def phase_rows_adjoint(typing, state, cotangent, bits, table, weights, index, me
     def emit(e: Emit, state: Rows, cotangent: Rows, bits: Any, table: Rows, weights: Rows, index: Any, member: Any,
              team: Any, *lookup: Any) -> None:  # fmt: skip
         def body(row: Any, entries: list, copy: Any) -> None:
-            _add_at(e, weights, entries, copy, _turn_back(e, _phase(e, table, entries), state, cotangent, row))
+            add_at(e, weights, entries, copy, _turn_back(e, phase_of(e, table, entries), state, cotangent, row))
 
         _Lookup(e, index, bits, *lookup).each(body, member, team)
 
     return step(
         emit, state, cotangent, bits, table, weights, index, member, team, first, second, base, two,
-        variants=_TABLE_VARIANTS,
+        variants=TABLE_VARIANTS,
     )  # fmt: skip
 
 
@@ -221,25 +221,25 @@ def phase_tile_adjoint(typing, state, cotangent, op, table, weights, index, tile
     def emit(e: Emit, state: Rows, cotangent: Rows, op: Any, table: Rows, weights: Rows, index: Any, tile: Any,
              two: int) -> None:  # fmt: skip
         def begin(entries: list) -> tuple:
-            return _phase(e, table, entries), e.accumulator(e.splat(state.type, 0.0))
+            return phase_of(e, table, entries), e.accumulator(e.splat(state.type, 0.0))
 
         def body(row: Any, first: tuple) -> None:
             phase, total = first
             total.set(e.add(total.get(), _turn_back(e, phase, state, cotangent, row)))
 
         def end(entries: list, first: tuple) -> None:
-            _add_at(e, weights, entries, e.constant(0), first[1].get())
+            add_at(e, weights, entries, e.constant(0), first[1].get())
 
-        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+        TileLookup(e, op, index, tile, two).each(begin, body, end)
 
-    return step(emit, state, cotangent, op, table, weights, index, tile, two, variants=_TABLE_VARIANTS)
+    return step(emit, state, cotangent, op, table, weights, index, tile, two, variants=TABLE_VARIANTS)
 
 
 def _turn_back(e: Emit, phase: list, state: Rows, cotangent: Rows, row: Any) -> ir.Value:
     """Undo a phase on a row of state p and cotangent q; return Im(conj(q) p)."""
-    p, q = _pair(e, state, row), _pair(e, cotangent, row)
-    _store(e, state, row, e.conj_mul(phase, p))
-    _store(e, cotangent, row, e.conj_mul(phase, q))
+    p, q = pair(e, state, row), pair(e, cotangent, row)
+    store(e, state, row, e.conj_mul(phase, p))
+    store(e, cotangent, row, e.conj_mul(phase, q))
     return e.fnma(q[1], p[0], e.mul(q[0], p[1]))
 
 
@@ -271,7 +271,7 @@ def weigh_rows(typing, state, bits, mask, lane, weights, index, member, team, fi
         def body(row: Any, entries: list, copy: Any) -> None:
             p = [state.load(e.vector_index(row, parts, part)) for part in range(parts)]
             r = _other(e, state, row, mask, lane, parts, permute)
-            _add_at(e, weights, entries, copy, _weight(e, r, p, odd))
+            add_at(e, weights, entries, copy, _weight(e, r, p, odd))
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
@@ -293,7 +293,7 @@ def weigh_rows_tangent(
         def body(row: Any, entries: list, copy: Any) -> None:
             p, d = ([rows.load(e.vector_index(row, parts, part)) for part in range(parts)] for rows in (state, tangent))
             r, s = (_other(e, rows, row, mask, lane, parts, permute) for rows in (state, tangent))
-            _add_at(e, weights, entries, copy, e.add(_weight(e, s, p, odd), _weight(e, r, d, odd)))
+            add_at(e, weights, entries, copy, e.add(_weight(e, s, p, odd), _weight(e, r, d, odd)))
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 
@@ -341,7 +341,7 @@ def observe_rows(
                 q = [e.fnma(f, p[1], q[0]), e.fma(f, p[0], q[1])]
             else:
                 q = [e.fma(f, a, b) for a, b in zip(p, q, strict=True)]
-            _store(e, target, row, q)
+            store(e, target, row, q)
 
         _Lookup(e, index, bits, first, second, base, 1).each(body, member, team)
 

@@ -14,12 +14,12 @@ from numba.extending import intrinsic
 from qtm._engines.statevector.kernels import simd
 from qtm._engines.statevector.kernels.compilation import jit
 from qtm._engines.statevector.kernels.lookup_tables import (
-    _TABLE_VARIANTS,
-    _add_at,
-    _pair,
-    _phase,
-    _store,
-    _TileLookup,
+    TABLE_VARIANTS,
+    TileLookup,
+    add_at,
+    pair,
+    phase_of,
+    store,
 )
 from qtm._engines.statevector.kernels.recipe import COUNT, KIND, PHASE, SECOND_COUNT, SLOT, TABLE_ROW
 from qtm._engines.statevector.kernels.simd import Emit, Rows, step
@@ -58,20 +58,20 @@ def phase_tile_tangent(typing, state, tangent, op, table, directions, index, til
     def emit(e: Emit, state: Rows, tangent: Rows, op: Any, table: Rows, directions: Rows, index: Any, tile: Any,
              two: int) -> None:  # fmt: skip
         def begin(entries: list) -> tuple:
-            return _phase(e, table, entries), _direction(e, directions, entries)
+            return phase_of(e, table, entries), _direction(e, directions, entries)
 
         def body(row: Any, first: tuple) -> None:
             phase, direction = first
-            p, d = (e.cmul(phase, _pair(e, rows, row)) for rows in (state, tangent))
-            _store(e, state, row, p)
-            _store(e, tangent, row, _add_turned(e, d, p, direction))
+            p, d = (e.cmul(phase, pair(e, rows, row)) for rows in (state, tangent))
+            store(e, state, row, p)
+            store(e, tangent, row, _add_turned(e, d, p, direction))
 
         def end(entries: list, first: tuple) -> None:
             pass
 
-        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+        TileLookup(e, op, index, tile, two).each(begin, body, end)
 
-    return step(emit, state, tangent, op, table, directions, index, tile, two, variants=_TABLE_VARIANTS)
+    return step(emit, state, tangent, op, table, directions, index, tile, two, variants=TABLE_VARIANTS)
 
 
 @intrinsic(prefer_literal=True)
@@ -87,23 +87,23 @@ def phase_tile_tangent_adjoint(
              weights: Rows, index: Any, tile: Any, two: int) -> None:  # fmt: skip
         def begin(entries: list) -> tuple:
             total = e.accumulator(e.splat(state.type, 0.0))
-            return _phase(e, table, entries), _direction(e, directions, entries), total
+            return phase_of(e, table, entries), _direction(e, directions, entries), total
 
         def body(row: Any, first: tuple) -> None:
             phase, direction, total = first
-            p, d, q, m = (_pair(e, rows, row) for rows in (state, tangent, cotangent, dual))
+            p, d, q, m = (pair(e, rows, row) for rows in (state, tangent, cotangent, dual))
             weight = e.fnma(m[1], p[0], e.fma(m[0], p[1], total.get()))
             total.set(e.add(weight, e.fnma(q[1], d[0], e.mul(q[0], d[1]))))
             d, m = _add_turned(e, d, p, direction), _add_turned(e, m, q, direction)
             for rows, values in ((state, p), (tangent, d), (cotangent, q), (dual, m)):
-                _store(e, rows, row, e.conj_mul(phase, values))
+                store(e, rows, row, e.conj_mul(phase, values))
 
         def end(entries: list, first: tuple) -> None:
-            _add_at(e, weights, entries, e.constant(0), first[2].get())
+            add_at(e, weights, entries, e.constant(0), first[2].get())
 
-        _TileLookup(e, op, index, tile, two).each(begin, body, end)
+        TileLookup(e, op, index, tile, two).each(begin, body, end)
 
     return step(
         emit, state, tangent, cotangent, dual, op, table, directions, weights, index, tile, two,
-        variants=_TABLE_VARIANTS,
+        variants=TABLE_VARIANTS,
     )  # fmt: skip
