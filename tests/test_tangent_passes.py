@@ -17,6 +17,7 @@ from qtm._circuit.observables import coerce_observables
 from qtm._engines.options import Options
 from qtm._engines.statevector.cone_tangents import ConeTangents, Point
 from qtm._engines.statevector.kernels.recipe import GROUPS, KIND, PHASE, PLACE, ROTATE, SECOND_COUNT
+from qtm._errors import OutOfMemory
 
 QUBITS, BATCH = 7, 2
 TOLERANCE = {"complex128": (1e-12, 1e-8), "complex64": (2e-5, 1e-4)}  # of values and of their derivatives
@@ -103,3 +104,27 @@ def test_derivatives_along_a_direction_agree_with_qiskit(dtype, lanes, name):
     tangents, point, (first_order, second_order) = ConeTangents(engine), Point(angles, direction), TOLERANCE[dtype]
     np.testing.assert_allclose(tangents.values(point), slopes, atol=first_order)
     np.testing.assert_allclose(tangents.values_second(point, cotangent, False).by_angles, second, atol=second_order)
+
+
+def test_as_little_memory_as_four_states_take():
+    """However many samples there are. The value is the product of all cosines."""
+    size, parameters = 21, ParameterVector("t", 21)
+    circuit = QuantumCircuit(size)
+    for qubit in range(size):
+        circuit.ry(parameters[qubit], qubit)
+    for qubit in range(size - 1):
+        circuit.cx(qubit, qubit + 1)
+    measured = coerce_observables(["Z" + "I" * (size - 1)], size)
+    angles = np.repeat([[-0.2], [0.1], [0.3]], size, 1)
+
+    def product(states: float) -> np.ndarray:
+        options = Options(num_threads=2, lane_kind="amplitude", memory=int(states * 2**size * 8))
+        engine = ArraySimulation(circuit, list(parameters), measured, options).engine
+        point = Point(angles, np.ones_like(angles))
+        return ConeTangents(engine).values_second(point, np.ones((3, 1)), False).by_angles
+
+    cos, sin = np.cos(angles), np.sin(angles)
+    expected = (size - 1) * cos ** (size - 2) * sin**2 - cos**size
+    np.testing.assert_allclose(product(4.5), expected, rtol=1e-10)
+    with pytest.raises(OutOfMemory, match=r"21 qubits need 0.06 GiB for 4 states, and 0.05 GiB may be used"):
+        product(3.5)

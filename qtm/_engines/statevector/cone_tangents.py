@@ -30,7 +30,6 @@ class _Chunk:
 
     part: slice
     point: Point
-    values: np.ndarray
     kept: Kept
     tangents: Kept
 
@@ -124,9 +123,9 @@ class ConeTangents:
         tangents, moved = TangentSweeps(sweeps), _tangent(sweeps, point.start_tangent)
         for part, start in sweeps.chunks(len(point.angles), sweeps.start(point.start), _COPIES):
             own = Point(point.angles[part], point.direction[part])
-            values, kept, moving = tangents.forward(own.angles, own.direction, start, _of(moved, part), True)
+            _, kept, moving = tangents.forward(own.angles, own.direction, start, _of(moved, part), True)
             assert kept is not None and moving is not None
-            yield _Chunk(part, own, values, kept, moving)
+            yield _Chunk(part, own, kept, moving)
 
     def _reverse(
         self,
@@ -137,7 +136,7 @@ class ConeTangents:
         initial_gradient: bool,
     ) -> Gradient:
         return TangentSweeps(sweeps).reverse(
-            chunk.point.angles, chunk.point.direction, cotangent, chunk.kept, chunk.tangents, seeds, initial_gradient
+            chunk.point.direction, cotangent, chunk.kept, chunk.tangents, seeds, initial_gradient
         )
 
 

@@ -56,7 +56,7 @@ class TangentSweeps:
         owners = [p for p in parts if p.team.member == 0]
         states, tangents = ([sweeps.buffer(p.last - p.first if keep else 1) for p in owners] for _ in range(2))
         works, alongs = sweeps.workspaces(parts), self._directions(parts)
-        evaluate = _EVALUATE.for_kind(sweeps.real, angles.dtype)
+        evaluate = _EVALUATE.for_kind(sweeps.real, angles.dtype, direction.dtype)
         calls = [
             partial(
                 evaluate, sweeps.recipe, work, along, angles, direction, start, start_tangent,
@@ -72,7 +72,6 @@ class TangentSweeps:
 
     def reverse(
         self,
-        angles: np.ndarray,
         direction: np.ndarray,
         cotangent: np.ndarray,
         kept: Kept,
@@ -83,7 +82,8 @@ class TangentSweeps:
         """The derivative along the direction of what `Sweeps.reverse` returns; ``seeds`` with their tangents."""
         buffers = [kept.take(), kept_tangents.take(), *seeds]
         start = self.sweeps.zero_state, self.sweeps.zero_state
-        return self._differentiate(angles[:0], direction, start, cotangent, kept.parts, buffers, True, initial_gradient)
+        none = direction[:0]
+        return self._differentiate(none, direction, start, cotangent, kept.parts, buffers, True, initial_gradient)
 
     def second(
         self,
@@ -105,7 +105,7 @@ class TangentSweeps:
 
     def _differentiate(
         self,
-        angles: np.ndarray,  # (batch or 0, angles)
+        angles: np.ndarray,  # (batch or 0, angles); no rows: the states and tangents are those of a forward sweep
         direction: np.ndarray,
         start: tuple[np.ndarray, np.ndarray],
         cotangent: np.ndarray,
@@ -118,9 +118,9 @@ class TangentSweeps:
         sweeps, direction, cotangent = self.sweeps, np.ascontiguousarray(direction), np.ascontiguousarray(cotangent)
         rows = len(direction) if initial_gradient else 0
         by_initial, by_initial_tangent = (np.zeros((rows, sweeps.tiling.numbers), sweeps.real) for _ in range(2))
-        gradient = np.zeros((parts[0].team.size, *direction.shape), direction.dtype)
+        gradient = np.zeros((parts[0].team.size, *direction.shape), angles.dtype)
         works, alongs = sweeps.workspaces(parts), self._directions(parts)
-        differentiate = _DIFFERENTIATE.for_kind(sweeps.real, direction.dtype, cotangent.dtype)
+        differentiate = _DIFFERENTIATE.for_kind(sweeps.real, angles.dtype, direction.dtype, cotangent.dtype)
         states, tangents, seeds, seed_tangents = buffers
         calls = [
             partial(
