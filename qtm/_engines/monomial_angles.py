@@ -1,7 +1,7 @@
 """Angle maps that are sums of monomials, computed and differentiated in compiled code.
 
-Nearly every circuit has angles such as ``w``, ``x``, ``w*x`` or ``2*x + b``. For these no operation of torch is needed
-between the parameters and the engine: on small circuits gathering them by torch takes longer than simulating.
+Nearly every circuit has angles such as ``w``, ``x``, ``w*x`` or ``2*x + b``. They need no torch operation between the
+parameters and the engine, which on small circuits would take longer than the simulation.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class MonomialAngles:
         by_angles: np.ndarray,
         by_inputs_too: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by the inputs (batch or 0, inputs) and by the weights (weights,) from those by angles."""
+        """Derivatives with respect to inputs (batch or 0, inputs) and weights (weights,) from those of the angles."""
         rows = _rows(inputs, weights)
         by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
         by_weights = np.zeros(len(weights), weights.dtype)
