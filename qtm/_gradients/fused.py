@@ -1,4 +1,4 @@
-"""Inputs and parameter sets to values in compiled code, without torch in between."""
+"""The map from inputs and parameter sets to values in compiled code, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtm._engines.engine import ArrayBatch
 from qtm._engines.monomial_angles import MonomialAngles
 from qtm._engines.simulation import Simulation
 
-_KEPT = 64  # batch sizes whose shorter way is remembered
+_KEPT = 64  # number of batch sizes whose fast path is cached
 
 
 class Residuals(NamedTuple):
@@ -24,16 +24,16 @@ class Residuals(NamedTuple):
     weights: np.ndarray  # (weights,), of all sets
     scaled: np.ndarray  # (terms,), see `MonomialAngles.angles`
     angles: np.ndarray  # (batch, angles)
-    batch: ArrayBatch | None  # whose the states are; None: the engine's
+    batch: ArrayBatch | None  # owner of the states; None: the engine
     states: Any  # residuals of either
 
     def of_engine(self) -> Any:
-        """The residuals of the engine; the others are consumed."""
+        """The residuals in the form of the engine; these are consumed."""
         return self.states if self.batch is None else self.batch.general(self.angles, self.states)
 
 
 class FusedMethod:
-    """Values and derivatives by inputs and parameter sets, where every angle is a sum of monomials of them.
+    """Values and derivatives with respect to inputs and parameter sets, if all angles are sums of monomials of them.
 
     It computes what the angle map of torch and `EngineMethod` compute one after the other. It has no second
     derivatives, and takes no prepared amplitudes.
@@ -46,7 +46,7 @@ class FusedMethod:
 
     @staticmethod
     def of(simulation: Simulation) -> FusedMethod | None:
-        """The method for a simulation, or None where its angles are not sums of monomials, or inputs are amplitudes."""
+        """The method for a simulation, or None if its angles are not sums of monomials, or inputs are amplitudes."""
         fits = MonomialAngles.fits(simulation.angles) and not simulation.preparations
         return FusedMethod(simulation) if fits else None
 
@@ -75,7 +75,7 @@ class FusedMethod:
     def vjp(
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
-        """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
+        """Derivatives of the inputs (batch, inputs), if requested, and of each set; cotangent (batch, outputs)."""
         angle_map, inputs, weights, scaled, angles, small, states = residuals
         if small is None:
             by_angles = _array(self._simulation.engine.vjp(from_numpy(angles), (), cotangent, states)[0])

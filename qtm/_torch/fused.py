@@ -1,4 +1,4 @@
-"""The autograd function of the hot path: inputs and parameter sets to values without torch operations in between."""
+"""The autograd function of the hot path: values from inputs and parameter sets, without torch operations in between."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from qtm._torch.derivatives import Pullback, Residuals
 class Fused(torch.autograd.Function):
     """Values (batch, outputs) of inputs (batch, inputs), or None, and parameter sets, each (parameters,).
 
-    Where a derivative is itself to be differentiated (``create_graph=True``), torch computes the angles again, and
-    the derivative by them is a `Pullback` of the states that were kept.
+    If a derivative is itself differentiated (``create_graph=True``), torch recomputes the angles, and their derivative
+    is a `Pullback` of the kept states.
     """
 
     @staticmethod
@@ -41,7 +41,7 @@ class Fused(torch.autograd.Function):
 def _differentiable(
     ctx: Any, inputs: Tensor | None, sets: list[Tensor], kept: FusedResiduals | None, cotangent: Tensor
 ) -> list[Tensor | None]:
-    """Derivatives by inputs and sets as functions of them and of the cotangent."""
+    """Derivatives of inputs and sets as functions of them and of the cotangent."""
     residuals = Residuals()
     residuals.content = None if kept is None else kept.of_engine()
     angles, _ = ctx.method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(sets), ctx.batch)
