@@ -23,7 +23,7 @@ SAMPLER_METHODS: dict[str, type[SampledReadout]] = {"rem": SampledReadout}
 
 
 class MitigatedSampler(BaseSamplerV2):
-    """A sampler whose results have readout-mitigated quasi-probabilities beside their shots.
+    """A sampler whose results have readout-mitigated quasi-probabilities in addition to their shots.
 
     `SamplerQNN` and `QuantumKernel` take their probabilities from them. In plain Qiskit, a result of ``run`` has
     ``quasi_probabilities()``, ``standard_errors()`` and ``quasi_probability(outcome)``.
