@@ -1,4 +1,4 @@
-"""Check that a matrix is positive semi-definite, and repair one that is not because of shots or noise."""
+"""Check that a matrix is positive semi-definite, and repair one that shots or noise made indefinite."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def closest_psd(matrix: Any) -> np.ndarray:
 
 
 def check_psd(matrix: Any) -> None:
-    """Refuse a matrix with negative eigenvalues.
+    """Raise an error for a matrix with negative eigenvalues.
 
     Raises:
         ParameterError: it has one; the message states it.

@@ -104,7 +104,7 @@ class MitigatedSampler(BaseSamplerV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before."""
+        """Context: successive `estimate_usage` calls forecast successive jobs; on exit the state is restored."""
         if self._forecasting:
             yield
             return

@@ -72,7 +72,7 @@ def brick_ansatz(num_qubits: int, layers: int = 1, axes: str = "yz", entangler: 
     """Two-qubit blocks laid like bricks: pairs (0, 1), (2, 3), ... in even layers, (1, 2), (3, 4), ... in odd ones.
 
     A block is a rotation of both qubits about every axis, and the entangling gate. The light cone of a local
-    observable grows by two qubits per layer; at logarithmic depth its gradients vanish polynomially only
+    observable grows by two qubits per layer; at logarithmic depth its gradients vanish only polynomially
     (M. Cerezo et al., Nature Communications 12, 1791 (2021)).
 
     Args:
@@ -139,18 +139,18 @@ def hamming_weight_ansatz(
 ) -> ModelCircuit:
     """Givens rotations between pairs of qubits, which keep the number of qubits in state 1.
 
-    The gates turn ``|01>`` and ``|10>`` into each other (reconfigurable beam splitters). From a state of weight k the
+    The gates rotate ``|01>`` and ``|10>`` into each other (reconfigurable beam splitters). From a state of weight k the
     circuit stays in a space of `binomial(n, k)` dimensions, and the variance of its gradients falls with that
     number, polynomially for fixed k (L. Monbroussou et al., arXiv:2309.15547).
 
     Args:
         num_qubits: Number of qubits `n`.
         layers: Number of layers.
-        weight: Begin with X on this many of the first qubits; None: with whatever precedes the ansatz.
+        weight: Start with X on this many of the first qubits; None: from the state before the ansatz.
         entanglement: Pairs of qubits of a layer, see :data:`ENTANGLEMENT_PATTERNS`.
 
     Returns:
-        A variational parameter per pair and layer, in the order of the gates: twice the angle of the turn.
+        A variational parameter per pair and layer, in the order of the gates: twice the rotation angle.
 
     Raises:
         CircuitError: A size is below 1, or ``weight`` is not from 0 to `n`.
