@@ -125,7 +125,7 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
 def _unfit(method: SimulationMethod, circuit: FlatCircuit) -> str | None:
     """Why "auto" does not select a method; None if it may."""
     if not method.is_exact:
-        return "is not exact, and has to be named"
+        return "is not exact, and must be selected by name"
     if method.simulates_noise and not circuit.is_noisy:
         return "costs more than a state vector where there is no noise"
     return None

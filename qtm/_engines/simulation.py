@@ -67,7 +67,7 @@ class Simulation:
         self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
         if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
             raise CircuitError(
-                "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
+                "a circuit with control flow, resets or mid-circuit measurements leaves its qubits in a mixed "
                 "state; ask for probabilities or expectation values"
             )
         method = _chosen(self.flat, self.flat.num_qubits - circuit.num_qubits, output, options)

@@ -378,7 +378,7 @@ class DevicePrimitive(ABC):
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a primitive on a device holds an open account and is not pickled; save state_dict() instead of "
+            "a primitive on a device holds an open account and cannot be pickled; save state_dict() instead of "
             "the whole model, and connect (or hardware.resume) in the process that loads it"
         )
 

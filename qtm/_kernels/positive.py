@@ -28,7 +28,9 @@ def checked_symmetric(matrix: Any, argument: str = "the kernel matrix") -> np.nd
     if not np.isfinite(found).all():
         raise ParameterError(f"{argument} has entries that are NaN or infinite; look for missing data")
     if not np.allclose(found, found.T, atol=1e-6):
-        raise ShapeError(f"{argument} is not symmetric; expected that of samples with themselves, kernel.evaluate(X)")
+        raise ShapeError(
+            f"{argument} is not symmetric; expected the kernel matrix of one set of samples, kernel.evaluate(X)"
+        )
     return found
 
 

@@ -180,7 +180,7 @@ def _outcomes(counts: Any, circuit: QuantumCircuit, readout: Readout) -> np.ndar
         if len(bits) != circuit.num_clbits or set(bits) - {"0", "1"}:
             raise ParameterError(f"{text!r} is not a string of the {circuit.num_clbits} bits of {circuit.name!r}")
         if int(bits, 2) not in place:
-            raise ParameterError(f"{text!r}: a bit of {circuit.name!r} that nothing is measured into is 1")
+            raise ParameterError(f"{text!r} has a 1 in a bit of {circuit.name!r} without a measurement")
         found[place[int(bits, 2)]] += checked_int(shots, "counts", "give numbers of shots", least=0)
     if not found.sum():
         raise ParameterError(f"the counts of {circuit.name!r} hold no shots")

@@ -256,7 +256,9 @@ def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
     if not isinstance(generator, SparsePauliOp):
         raise ObservableError(f"a generator is a qiskit SparsePauliOp, not {type(generator).__name__}")
     if generator.num_qubits != num_qubits:
-        raise ObservableError(f"generators act on {num_qubits} and {generator.num_qubits} qubits; expected one number")
+        raise ObservableError(
+            f"generators act on {num_qubits} and {generator.num_qubits} qubits; all must act on equally many"
+        )
     if abs(generator.coeffs.imag).max() > 0:
         raise ObservableError("a generator has complex coefficients; it has to be Hermitian")
     for first, second in combinations(generator.paulis, 2):

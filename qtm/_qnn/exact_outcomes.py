@@ -64,7 +64,7 @@ class Outputs:
         raise network_error(
             ParameterError,
             f"interpret({outcome}) must be an integer or a tuple of integers, not {shown(key)}; return the index of "
-            "the output that the outcome counts for",
+            "the output that the outcome belongs to",
         )
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:

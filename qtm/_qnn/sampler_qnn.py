@@ -133,7 +133,7 @@ class SamplerQNN(QuantumNetwork):
                 logger.warning("output_shape has no effect without interpret: there is one output per outcome")
             output_shape = 2**self.num_virtual_qubits
         elif output_shape is None:
-            raise network_error(ShapeError, "interpret needs an output_shape: how many outputs there are")
+            raise network_error(ShapeError, "interpret requires output_shape, the number of outputs")
         if interpret is not None and not callable(interpret):
             raise network_error(
                 ParameterError,

@@ -75,8 +75,8 @@ def _names(names: str | Sequence[str] | None, count: int, single: bool) -> tuple
     for name in chosen:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name == "variational_":
             raise ParameterError(
-                f"{shown(name)} cannot name a parameter set; use an identifier other than 'variational_', without "
-                "underscore in front"
+                f"{shown(name)} cannot name a parameter set; use an identifier other than 'variational_', without a "
+                "leading underscore"
             )
     return chosen
 

@@ -22,7 +22,7 @@ class Rows:
             used |= string >> num_qubits | string & (1 << num_qubits) - 1
         qubits = [q for q in range(num_qubits) if used >> q & 1]
         if len(qubits) > 62:
-            raise CircuitError(f"the observables see {len(qubits)} qubits; at most 62 are handled with noise")
+            raise CircuitError(f"the observables depend on {len(qubits)} qubits; with noise, at most 62 are supported")
         self.x = combinations([_packed(s >> num_qubits, qubits) for s in self.basis])
         self.z = combinations([_packed(s, qubits) for s in self.basis])
         self.parity = (np.bitwise_count(self.x & self.z) & 1).astype(np.uint8)

@@ -65,8 +65,8 @@ class StateVector(SimulationMethod):
         if bits <= MAX_BITS:
             return None
         return (
-            f"needs 2^{bits} amplitudes, because the observables see {bits} bits of the circuit; use fewer layers, "
-            "observables on fewer qubits, or method='matrix_product_state'"
+            f"needs 2^{bits} amplitudes, because the observables depend on {bits} bits of the circuit; use fewer "
+            "layers, observables on fewer qubits, or method='matrix_product_state'"
         )
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
