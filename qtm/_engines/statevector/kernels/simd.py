@@ -24,6 +24,7 @@ from qtm._engines.statevector.kernels.compilation import jit, target_features
 
 _FEATURES = target_features()
 _AVX512 = "avx512f" in _FEATURES
+_AVX2 = "avx2" in _FEATURES
 VECTOR_BYTES = 64 if _AVX512 else 32 if "avx" in _FEATURES else 16
 FAST = ("contract", "nsz")
 INT = ir.IntType(64)
@@ -183,7 +184,9 @@ class Emit:
 
     def swap_lanes(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """Lane l of the result is lane ``l ^ mask`` of ``value``."""
-        return _permute(self, value, mask) if _AVX512 else _shuffle(self, value, mask)
+        if _AVX512:
+            return _permute(self, value, mask)
+        return _permute_halves(self, value, mask) if _AVX2 else _shuffle(self, value, mask)
 
     def pin(self, *values: ir.Value) -> list:
         """The same values, which must all be computed before any that is pinned later.
@@ -212,6 +215,16 @@ def _permute(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
     scalar = mask if width == 64 else e.builder.trunc(mask, ir.IntType(32))
     order = e.builder.xor(own, e.spread(scalar, index))
     return e.call(f"llvm.x86.avx512.permvar.{suffix}.512", value.type, value, order)
+
+
+def _permute_halves(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
+    """With the one instruction of AVX2 that takes its order from a register: it moves 32 bits, half a double."""
+    halves = 2 if value.type.element == _DOUBLE else 1
+    index, floats = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.FloatType(), 8)
+    scalar = e.builder.trunc(e.builder.mul(mask, e.constant(halves)), ir.IntType(32))
+    order = e.builder.xor(ir.Constant(index, list(range(8))), e.spread(scalar, index))
+    moved = e.call("llvm.x86.avx2.permps", floats, e.builder.bitcast(value, floats), order)
+    return e.builder.bitcast(moved, value.type)
 
 
 def _shuffle(e: Emit, value: ir.Value, mask: ir.Value) -> ir.Value:
