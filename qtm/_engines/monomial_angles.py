@@ -50,7 +50,8 @@ class MonomialAngles:
         angles = np.empty((batch, count), weights.dtype)
         scaled, shared = np.empty(len(self._sums.coefficient)), np.empty(count)
         evaluate = _EVALUATE.for_kind(weights.dtype)
-        squares: float = evaluate(self._sums, _rows(inputs, weights), weights, scaled, shared, angles)
+        rows = _no_rows(weights) if inputs is None else inputs
+        squares: float = evaluate(self._sums, rows, weights, scaled, shared, angles)
         return angles, scaled, squares
 
     def pull_back(
@@ -62,7 +63,7 @@ class MonomialAngles:
         by_inputs_too: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives with respect to inputs (batch or 0, inputs) and weights (weights,) from those of the angles."""
-        rows = _rows(inputs, weights)
+        rows = _no_rows(weights) if inputs is None else inputs
         by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
         by_weights = np.zeros(len(weights), weights.dtype)
         by_terms, by_shared = np.zeros(len(scaled)), np.zeros(by_angles.shape[1])
@@ -71,8 +72,8 @@ class MonomialAngles:
         return by_inputs, by_weights
 
 
-def _rows(inputs: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-    return np.zeros((0, 0), weights.dtype) if inputs is None else inputs
+def _no_rows(weights: np.ndarray) -> np.ndarray:
+    return np.zeros((0, 0), weights.dtype)
 
 
 def _factors(monomials: Sequence[Sequence[int]]) -> np.ndarray:

@@ -42,7 +42,7 @@ class FusedMethod:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._maps: dict[int, MonomialAngles] = {}
-        self._batches: dict[int, ArrayBatch | None] = {}
+        self._plans: dict[tuple[int, int], tuple[MonomialAngles, ArrayBatch | None]] = {}
 
     @staticmethod
     def of(simulation: Simulation) -> FusedMethod | None:
@@ -60,11 +60,11 @@ class FusedMethod:
         """
         rows = None if inputs is None else _array(inputs)
         weights = _array(sets[0]) if len(sets) == 1 else np.concatenate([_array(s) for s in sets])
-        angle_map = self._map(0 if rows is None else rows.shape[1])
+        size = 0 if rows is None else rows.shape[1], batch
+        angle_map, small = self._plans.get(size) or self._plan(*size)
         angles, scaled, squares = angle_map.angles(rows, weights, batch)
         if not squares <= LARGEST_ANGLE:  # also if it is NaN
             check_angles(angles, self._simulation.flat.angles)
-        small = self._small_batch(batch)
         if small is None:
             values, states = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
         else:
@@ -73,7 +73,7 @@ class FusedMethod:
         return values, Residuals(angle_map, rows, weights, scaled, angles, small, states)
 
     def vjp(
-        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
+        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sets: Sequence[Tensor]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives of the inputs (batch, inputs), if requested, and of each set; cotangent (batch, outputs)."""
         angle_map, inputs, weights, scaled, angles, small, states = residuals
@@ -83,21 +83,16 @@ class FusedMethod:
             by_angles = small.vjp(angles, _array(cotangent), states)
         rows, columns = angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs)
         by_weights = from_numpy(columns)
-        return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+        by_sets = (by_weights,) if len(sets) == 1 else by_weights.split([s.numel() for s in sets])
+        return from_numpy(rows) if by_inputs else None, by_sets
 
-    def _small_batch(self, batch: int) -> ArrayBatch | None:
-        try:
-            return self._batches[batch]
-        except KeyError:
-            if len(self._batches) >= _KEPT:
-                self._batches.clear()
-            return self._batches.setdefault(batch, self._simulation.engine.small_batch(batch))
-
-    def _map(self, num_inputs: int) -> MonomialAngles:
-        found = self._maps.get(num_inputs)
-        if found is None:
-            found = self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
-        return found
+    def _plan(self, num_inputs: int, batch: int) -> tuple[MonomialAngles, ArrayBatch | None]:
+        if len(self._plans) >= _KEPT:
+            self._plans.clear()
+        if num_inputs not in self._maps:
+            self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
+        plan = self._maps[num_inputs], self._simulation.engine.small_batch(batch)
+        return self._plans.setdefault((num_inputs, batch), plan)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

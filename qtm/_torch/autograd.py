@@ -15,7 +15,7 @@ from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 _DEVICES = ("cpu", "cuda")
-_apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
+apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
@@ -116,7 +116,7 @@ def _values(
     if fused is None or forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
     if True in by and torch.is_grad_enabled():
-        return _apply_fused(method, batch, inputs, *sets)
+        return apply_fused(method, batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 
 

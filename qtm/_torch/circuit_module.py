@@ -16,6 +16,7 @@ from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
 from qtm._torch.compiled_modules import new_name
 from qtm._torch.parameter_sets import ParameterSets
+from qtm._torch.repeated_calls import RepeatedCalls
 
 
 class CircuitModule(nn.Module):
@@ -24,6 +25,7 @@ class CircuitModule(nn.Module):
     _settings: MethodSettings
     _sets: ParameterSets
     _methods: dict[tuple[torch.dtype, str], GradientMethod]  # by dtype, and type of device
+    _repeated: RepeatedCalls
     _output_size: int
     _operator_name: str | None  # name of the module as an operator in compiled graphs
     _is_real: bool
@@ -36,7 +38,10 @@ class CircuitModule(nn.Module):
         """The parameter sets, in order."""
         # Not by attribute, whose look-up in a module takes half a microsecond; a parametrized set is an attribute only.
         registered: Any = self._parameters
-        return [registered[name] if name in registered else getattr(self, name) for name in self._sets.names]
+        try:
+            return [registered[name] for name in self._sets.names]
+        except KeyError:
+            return [getattr(self, name) for name in self._sets.names]
 
     def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
         """The same, traceable: one operator while torch compiles."""
@@ -74,6 +79,7 @@ class CircuitModule(nn.Module):
     def _set_threads(self, forward: int, backward: int) -> None:
         self._settings = self._settings.with_threads(forward, backward)
         self._methods = {}
+        self._repeated.forget()
 
     @property
     def num_threads_forward(self) -> int:

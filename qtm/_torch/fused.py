@@ -34,7 +34,7 @@ class Fused(torch.autograd.Function):
             return None, None, *_differentiable(ctx, inputs, sets, kept, cotangent)
         if kept is None:  # taken by an earlier backward pass
             kept = ctx.fused.forward(inputs, sets, ctx.batch, True)[1]
-        by_inputs, by_sets = ctx.fused.vjp(kept, cotangent, ctx.needs_input_grad[2], [s.numel() for s in sets])
+        by_inputs, by_sets = ctx.fused.vjp(kept, cotangent, ctx.needs_input_grad[2], sets)
         return None, None, by_inputs, *by_sets
 
 
