@@ -96,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def asked(options: argparse.Namespace) -> tuple[Workload, Settings]:
-    """The requested workloads and settings.
+    """The requested workload and its settings.
 
     Raises:
         UnsupportedError: torch finds no GPU.
