@@ -95,7 +95,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     @abstractmethod
     def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        """Coordinates of the points, (batch, coordinates), as ordinary differentiable torch."""
+        """Coordinates of the points, (batch, coordinates), computed in differentiable torch."""
 
     @abstractmethod
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:

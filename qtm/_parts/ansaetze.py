@@ -181,7 +181,7 @@ def alternating_operator_ansatz(
     E. Farhi et al., arXiv:1411.4028; S. Hadfield et al., Algorithms 12, 34 (2019).
 
     Args:
-        cost: A sum of commuting Pauli strings, as a rule of Z only.
+        cost: A sum of commuting Pauli strings, usually of Z only.
         layers: Number of layers p.
         mixer: Another sum of commuting Pauli strings; None: X on every qubit.
 
@@ -214,8 +214,8 @@ def alternating_operator_ansatz(
 def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> ModelCircuit:
     """Layers of exp(-i theta G), a free angle for each of the ``generators`` in each layer.
 
-    With generators that commute with a symmetry this is an equivariant ansatz; `qtm.symmetry` turns any generators
-    into such ones.
+    With generators that commute with a symmetry this is an equivariant ansatz; `qtm.symmetry` symmetrises any
+    generators.
 
     Args:
         generators: Sums of commuting Pauli strings with real coefficients, all on the same qubits.
@@ -248,7 +248,7 @@ def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> Mo
 
 
 def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
-    """Refuse a generator whose evolution is not the product of the exponentials of its terms.
+    """Raise an error for a generator whose evolution is not the product of the exponentials of its terms.
 
     Raises:
         ObservableError: It is not a Pauli sum with real coefficients and commuting terms on ``num_qubits`` qubits.
