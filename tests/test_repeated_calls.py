@@ -18,7 +18,9 @@ CIRCUIT = FEATURES.compose(ANSATZ)
 
 
 def module(**settings):
-    sets = [list(ANSATZ.parameters)[:1], list(ANSATZ.parameters)[1:]] if settings.pop("two", False) else ANSATZ.parameters
+    sets = (
+        [list(ANSATZ.parameters)[:1], list(ANSATZ.parameters)[1:]] if settings.pop("two", False) else ANSATZ.parameters
+    )
     return QuantumModule(CIRCUIT, FEATURES.parameters, sets, seed_init=1, **settings)
 
 

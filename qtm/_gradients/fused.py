@@ -75,7 +75,7 @@ class FusedMethod:
     def vjp(
         self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sets: Sequence[Tensor]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
-        """Derivatives of the inputs (batch, inputs), if requested, and of each set; cotangent (batch, outputs)."""
+        """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
         angle_map, inputs, weights, scaled, angles, small, states = residuals
         if small is None:
             by_angles = _array(self._simulation.engine.vjp(from_numpy(angles), (), cotangent, states)[0])

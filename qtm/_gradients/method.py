@@ -21,7 +21,7 @@ class GradientMethod(Protocol):
     num_outputs: int
 
     def differentiating(self, by: tuple[bool, ...]) -> GradientMethod:
-        """A method that may skip the derivatives of the inputs, or of a trainable set, where ``by`` is False."""
+        """A method that may skip the derivatives by the inputs, or by a trainable set, where ``by`` is False."""
 
     @property
     def usage(self) -> Usage:

@@ -48,7 +48,7 @@ class EstimatorQNN(QuantumNetwork):
         weight_params: trainable parameters, in this order.
         gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
             gradient, or parameter shift if the estimator is not exact.
-        input_gradients: whether `backward` computes derivatives of the inputs as well.
+        input_gradients: whether `backward` computes derivatives with respect to the inputs as well.
         default_precision: standard deviation requested from an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with an estimator.

@@ -60,7 +60,7 @@ class SamplerQNN(QuantumNetwork):
         output_shape: shape of the output; required with ``interpret``, (2**clbits,) without.
         gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
             gradient, or parameter shift if the sampler is not exact.
-        input_gradients: whether `backward` computes derivatives of the inputs as well.
+        input_gradients: whether `backward` computes derivatives with respect to the inputs as well.
         pass_manager: transpiles the circuit, once.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with a sampler.
         method: simulation method, as for `QuantumModule`. Not with a sampler.

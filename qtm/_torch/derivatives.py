@@ -105,7 +105,7 @@ class Outputs(torch.autograd.Function):
 
 
 class Pullback(torch.autograd.Function):
-    """The vector-Jacobian product of `Outputs`: derivatives of the angles and, ``by_prepared``, of the amplitudes."""
+    """The vector-Jacobian product of `Outputs`: derivatives by the angles and, ``by_prepared``, by the amplitudes."""
 
     @staticmethod
     def forward(
@@ -361,7 +361,7 @@ class FoldedBatch:
         return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
 
     def unfold_gradients(self, found: Sequence[Tensor], first: int) -> tuple[Tensor, ...]:
-        """Derivatives of the angles and of prepared amplitudes, whose first tensor is number ``first``, unfolded."""
+        """Derivatives by the angles and by prepared amplitudes, whose first tensor is number ``first``, unfolded."""
         by_angles, *by_amplitudes = [self.unfold(gradient) for gradient in found]
         # Amplitudes shared by a batch received a gradient for each of its rows.
         shared = self.shared[first:]

@@ -41,7 +41,7 @@ class Fused(torch.autograd.Function):
 def _differentiable(
     ctx: Any, inputs: Tensor | None, sets: list[Tensor], kept: FusedResiduals | None, cotangent: Tensor
 ) -> list[Tensor | None]:
-    """Derivatives of inputs and sets as functions of them and of the cotangent."""
+    """Derivatives with respect to inputs and sets, as functions of them and of the cotangent."""
     residuals = Residuals()
     residuals.content = None if kept is None else kept.of_engine()
     angles, _ = ctx.method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(sets), ctx.batch)

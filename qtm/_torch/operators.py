@@ -34,7 +34,7 @@ _TAGS: dict[str, Any] = {"tags": [torch.Tag.cudagraph_unsafe]} if hasattr(torch.
 def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Outputs (batch, outputs) of a module at inputs (batch, inputs) and sets, each (parameters,), and a ticket.
 
-    ``by``: whether derivatives of the inputs, and then of each set, are needed. The ticket carries the residuals
+    ``by``: whether derivatives by the inputs, and then by each set, are needed. The ticket carries the residuals
     of the forward pass.
     """
     module = module_named(name)

@@ -37,7 +37,7 @@ class Compiled(ABC):
         """The output (samples, outputs), and residuals for one `vjp` if ``keep`` and they fit in memory."""
 
     def vjp(self, target: Target, cotangent: Tensor, kept: Kept | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Derivatives of the angles (samples, angles), and of the prepared amplitudes if the target requests them."""
+        """Derivatives by the angles (samples, angles), and by the prepared amplitudes if the target requests them."""
         total = torch.zeros_like(target.angles)
         into = [torch.zeros_like(p, dtype=torch.complex128) for p in target.prepared]
         for number in range(len(self.batches)):

@@ -1,4 +1,4 @@
-"""Sweeps of one schedule over a batch on one device: forward, and in reverse with the derivatives of all angles."""
+"""Sweeps of one schedule over a batch on one device: forward, and in reverse with the derivatives by all angles."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Sweeps:
     def reverse(
         self, turns: Turns, state: Tensor, weights: Tensor | None, adjoint: Tensor | None, by_start: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Derivatives of the angles (rows, operations) and, if requested, the adjoint of the initial state.
+        """Derivatives by the angles (rows, operations) and, if requested, the adjoint of the initial state.
 
         The adjoint state is given, or follows from ``weights`` (rows, strings). Both states are overwritten.
         """
