@@ -1,4 +1,4 @@
-"""Calls that are like an earlier one skip its checks: whatever was called before, a call gives what a new module gives."""
+"""Calls like an earlier one skip its checks: whatever was called before, a call gives what a new module gives."""
 
 import pickle
 import random
