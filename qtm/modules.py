@@ -224,8 +224,7 @@ class QuantumModule(CircuitModule):
         values = self._repeated.values(inputs, own)
         return self._checked_outputs(inputs, own) if values is None else values
 
-    def _checked_outputs(self, given: Any, own: list[Tensor]) -> Tensor:
-        inputs = given
+    def _checked_outputs(self, inputs: Any, own: list[Tensor]) -> Tensor:
         if inputs is not None:
             inputs = real_tensor(inputs, self.input_size)
             if self._encoding_gradients_flag is False and inputs.requires_grad:
@@ -238,10 +237,7 @@ class QuantumModule(CircuitModule):
         if inputs is None:
             return self._outputs(None, sets).squeeze(0)
         if inputs.ndim == 2:
-            values = self._outputs(inputs, sets)
-            if inputs is given and self.trained_noise is None and self._is_real:
-                self._repeated.remember(inputs, sets, self._method(*dtype_and_device(sets, inputs)))
-            return values
+            return self._outputs(inputs, sets)
         values = self._outputs(inputs.reshape(inputs.shape[:-1].numel(), self.input_size), sets)
         return values.reshape(*inputs.shape[:-1], self._output_size)
 
@@ -253,7 +249,10 @@ class QuantumModule(CircuitModule):
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
         else:
             values = expectation_values(method, inputs, sets, inputs.shape[0], (inputs.requires_grad, *by_sets))
-        return values if self._is_real else _with_phase(method, values, inputs, sets)
+        if not self._is_real:
+            return _with_phase(method, values, inputs, sets)
+        self._repeated.remember(inputs, sets, method)
+        return values
 
     def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:
         key = dtype, device

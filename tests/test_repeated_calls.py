@@ -18,6 +18,8 @@ CIRCUIT = FEATURES.compose(ANSATZ)
 
 
 def module(**settings):
+    if settings.pop("weightless", False):
+        return QuantumModule(FEATURES, FEATURES.parameters, [], **settings)
     sets = (
         [list(ANSATZ.parameters)[:1], list(ANSATZ.parameters)[1:]] if settings.pop("two", False) else ANSATZ.parameters
     )
@@ -31,7 +33,8 @@ def rows(*shape, dtype=torch.float32):
 def gradients(made, inputs):
     values = made(inputs)
     wanted = [t for t in (inputs, *made.parameters()) if t.requires_grad]
-    return values, *(torch.autograd.grad(values.abs().square().sum(), wanted) if wanted else ())
+    needed = torch.tensor(values.requires_grad)
+    return values, needed, *(torch.autograd.grad(values.abs().square().sum(), wanted) if needed else ())
 
 
 def without_gradient(made, inputs):
@@ -135,6 +138,7 @@ def assert_same(found, expected, call):
     [
         {},
         {"two": True},
+        {"weightless": True},
         {"encoding_gradients_flag": False},
         {"outputs": "probabilities"},
         {"outputs": "state"},

@@ -180,6 +180,6 @@ class _FusedOutputs(FusedMethod):
         return self._method.summed(found), residuals
 
     def vjp(
-        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
+        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sets: Sequence[Tensor]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
-        return super().vjp(residuals, self._method.spread(cotangent), by_inputs, sizes)
+        return super().vjp(residuals, self._method.spread(cotangent), by_inputs, sets)

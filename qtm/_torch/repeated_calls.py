@@ -54,13 +54,13 @@ class RepeatedCalls:
         return fused.forward(inputs, sets, rows, False)[0]
 
     def remember(self, inputs: Any, sets: Sequence[Tensor], method: GradientMethod) -> None:
-        """Note that ``method`` computed this call, if it takes tensors of this kind as they are."""
+        """Note that ``method`` computed this call, if it can compute others of this kind from their tensors alone."""
         fused = getattr(method, "fused", None)
         if fused is None or type(inputs) is not Tensor or inputs.ndim != 2 or not _is_eager():
             return
         if any(t.dtype is not inputs.dtype or not t.is_cpu for t in (inputs, *sets)):
             return
-        by_any = inputs.requires_grad or any(s.requires_grad for s in sets)
+        by_any = inputs.requires_grad or any(s.requires_grad and s.numel() for s in sets)
         self._known[_kind(inputs, sets)] = method, fused, by_any
 
 
