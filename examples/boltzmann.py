@@ -3,10 +3,10 @@
     python examples/boltzmann.py             # about 4 s on two cores; writes boltzmann.png
     python examples/boltzmann.py --quick
 
-H. J. Kappen, Journal of Physics A 53, 214001 (2020): the likelihood's gradient by a coefficient is the difference of
-two expectation values, in the data's state and in the Gibbs state. The Gibbs state is exact (4 qubits): its
-purification is encoded in the amplitudes of 8 qubits, and all correlations are read from it at once. The data's state
-is the superposition of the patterns, which only a machine with X terms can reach.
+H. J. Kappen, Journal of Physics A 53, 214001 (2020): the derivative of the likelihood with respect to a coefficient is
+the difference of two expectation values, in the data's state and in the Gibbs state. The Gibbs state is exact (4
+qubits): its purification is encoded in the amplitudes of 8 qubits, and all correlations are read from it at once. The
+data's state is the superposition of the patterns, which only a machine with X terms can reach.
 Needs: pip install -e ".[demo]"
 """
 

@@ -1,17 +1,17 @@
-"""Burgers' equation u_t + u u_x = nu u_xx, solved by a quantum circuit that knows nothing but the equation.
+"""Burgers' equation u_t + u u_x = nu u_xx, solved by a quantum circuit from the equation alone.
 
     python examples/burgers.py             # one to two minutes on two cores; writes burgers.png
     python examples/burgers.py --quick
 
-A circuit of position x and time t gives five expectation values, and a linear layer makes u and the slope q of them.
+A circuit of position x and time t gives five expectation values, and a linear layer maps them to u and the slope q.
 The loss is the mean square of what the equations
 
     q = u_x,    u_t + u q = nu q_x
 
-leave over at random points. Its gradient is a second derivative of the circuit: by the inputs, then by the weights.
-Written with u_xx it would be a third one; the slope as an output of its own avoids that. The start
-u(x, 0) = -sin(pi x) and the ends u(-1, t) = u(1, t) = 0 are built in. At the end u_xx, a second derivative by an
-input, is compared with q_x.
+leave over at random points. Its gradient is a second derivative of the circuit: with respect to the inputs, then the
+weights. With u_xx it would be a third derivative; the slope as a separate output avoids that. The start
+u(x, 0) = -sin(pi x) and the ends u(-1, t) = u(1, t) = 0 are built in. At the end u_xx, a second derivative
+with respect to an input, is compared with q_x.
 Needs: pip install -e ".[demo]"
 """
 

@@ -4,7 +4,7 @@
     python examples/cartpole.py --quick
 
 The policy pushes left with probability (1 + <ZZZZ>) / 2. Its angles (theta) and the factors of its inputs
-(lambda) are separate parameter sets, so that each can have a learning rate of its own: N. Meyer et al.,
+(lambda) are separate parameter sets, so that each can have its own learning rate: N. Meyer et al.,
 arXiv:2404.06314, figure 3; algorithm and circuit: PMLR 202 (2023). Needs: pip install -e ".[bench]"
 """
 

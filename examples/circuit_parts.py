@@ -3,7 +3,7 @@
     python examples/circuit_parts.py         # about 6 s on two cores; writes circuit_parts.png
     python examples/circuit_parts.py --quick
 
-The last picture is the largest variance of the derivative of <Z> by an angle, over random angles: it falls
+The last picture is the largest variance of the derivative of <Z> with respect to an angle, over random angles: it falls
 exponentially with the qubits in deep hardware-efficient circuits (J. McClean et al., Nature Communications 9, 4812
 (2018)), but not in shallow ones, and only polynomially where Givens rotations keep one excitation (L. Monbroussou et
 al., arXiv:2309.15547).

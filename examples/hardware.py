@@ -6,10 +6,10 @@
     python examples/hardware.py --resume                  # after Ctrl-C, a crash, or an exhausted budget
     python examples/hardware.py --backend fake_torino --estimator v2 --steps 5    # minutes: 133 qubits of noise
 
-Two jobs to an optimizer step, one forward and one backward with every parameter shift. Each job is written to a
-journal before it is waited for, so a run that was killed goes on without paying twice. Beside the loss the plot
-shows what the device publishes of the qubits in use: T1, T2, readout and gate errors. Give the budget of the whole run
-with --max-seconds and --max-executions; a larger one may be given to --resume.
+Two jobs to an optimizer step, one forward and one backward with every parameter shift. Each job is written to a journal
+before it is submitted, so a killed run resumes without paying twice. The plot shows the loss and the published
+calibration of the qubits in use: T1, T2, readout and gate errors. Give the budget of the whole run with --max-seconds
+and --max-executions; a larger one may be given to --resume.
 
 An account is the one saved with QiskitRuntimeService.save_account(...), or the token in QISKIT_IBM_TOKEN. The open plan
 has no sessions: use --mode batch there. Needs: pip install -e ".[aer,demo,hardware]"

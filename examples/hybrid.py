@@ -4,7 +4,7 @@
     python examples/hybrid.py --quick
 
 The linear layer in front turns 30 features into the angles of 4 qubits, the one behind turns their 4 expectation
-values into 2 logits; all three parts are trained together, the circuit with a learning rate of its own.
+values into 2 logits; all three parts are trained together, the circuit with its own learning rate.
 Needs: pip install -e ".[demo]"
 """
 

@@ -5,8 +5,8 @@
 
 Five angles on a ring; the label says whether neighbours agree, so rotations and reflections of the ring do not change
 it. The invariant model twirls generators and observable over that group (J. Meyer et al., PRX Quantum 4, 010328).
-Both are trained without noise and run with it, once as they are, and once with the linear layer behind the circuit
-trained again on noisy values: depolarising noise shrinks all expectation values, and with them the threshold.
+Both are trained without noise and run with it, once unchanged, and once with the linear layer behind the circuit
+retrained on noisy values: depolarising noise shrinks all expectation values, and with them the threshold.
 Needs: pip install -e ".[demo,aer]"
 """
 

@@ -1,11 +1,11 @@
-"""A noise model learned from calibration circuits: strengths that are known here, and found again from counts.
+"""A noise model learned from calibration circuits: known strengths, recovered from counts.
 
     python examples/learned_noise.py             # seconds; writes learned_noise.png
     python examples/learned_noise.py --quick
 
 A "device" of three qubits has noise of its own on every pair of qubits and on every readout. Twenty circuits are run on
-it, and `qtm.noise.fit` finds the strengths from the counts. Then the model that was learned predicts circuits that it
-was not fitted to, beside a model that only knows the average error.
+it, and `qtm.noise.fit` finds the strengths from the counts. Then the learned model predicts circuits that it was not
+fitted to, compared with a model of the average error alone.
 Needs: pip install -e ".[demo,aer]"
 """
 

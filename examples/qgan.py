@@ -1,4 +1,4 @@
-"""Quantum GAN: a circuit learns to draw from a distribution that it only sees samples of.
+"""Quantum GAN: a circuit learns to sample from a distribution that is known only from samples.
 
     python examples/qgan.py                  # about 8 s on two cores; writes qgan.png
     python examples/qgan.py --quick

@@ -210,7 +210,7 @@ def _check_points(
     for i, circuit in enumerate(circuits):
         parameters = known[id(circuit)]
         if not parameters:
-            raise ParameterError(f"circuit {i}, {circuit.name!r}, has no parameters to differentiate by")
+            raise ParameterError(f"circuit {i}, {circuit.name!r}, has no parameters to differentiate")
         if values[i].shape != (len(parameters),):
             raise ShapeError(f"circuit {i} has {len(parameters)} parameters and was given {values[i].size} values")
         if (key := (id(circuit), id(wanted[i]))) not in checked:

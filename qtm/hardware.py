@@ -364,7 +364,7 @@ class Connection:
         self.close()
 
     def __reduce__(self) -> Any:
-        raise TypeError("a connection holds an open account and is not pickled; connect in each process")
+        raise TypeError("a connection holds an open account and cannot be pickled; connect in each process")
 
     def __repr__(self) -> str:
         return f"<Connection to {self.backend.name}, mode {self.settings.mode!r}>"

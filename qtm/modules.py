@@ -32,6 +32,7 @@ from qtm._torch.circuit_module import CircuitModule
 from qtm._torch.inputs import real_tensor, same_dtype
 from qtm._torch.outcomes import drawn
 from qtm._torch.parameter_sets import ParameterSets, initial_values
+from qtm._torch.repeated_calls import RepeatedCalls
 
 
 class QuantumModule(CircuitModule):
@@ -166,6 +167,7 @@ class QuantumModule(CircuitModule):
         flag = encoding_gradients_flag
         self._encoding_gradients_flag = None if flag is None else checked_flag(flag, "encoding_gradients_flag")
         self._methods = {}
+        self._repeated = RepeatedCalls(len(self._sets.encoding))
         self._is_real = not isinstance(self._settings.output, State)
         computed = self._method(torch.get_default_dtype())
         self._output_size = computed.num_outputs
@@ -218,13 +220,17 @@ class QuantumModule(CircuitModule):
             DtypeError: a dtype or device is not supported, or inputs and parameters are on different devices.
             JobError: (also from ``backward``) the estimator failed or returned an unusable result; names the job.
         """
+        own = self._own_sets()
+        values = self._repeated.values(inputs, own)
+        return self._checked_outputs(inputs, own) if values is None else values
+
+    def _checked_outputs(self, inputs: Any, own: list[Tensor]) -> Tensor:
         if inputs is not None:
             inputs = real_tensor(inputs, self.input_size)
-            if self._encoding_gradients_flag is False:
+            if self._encoding_gradients_flag is False and inputs.requires_grad:
                 inputs = inputs.detach()
         elif self.input_size:
             raise ShapeError(f"the circuit has {self.input_size} encoding parameters: call the module with inputs")
-        own = self._own_sets()
         if self.trained_noise is not None:
             own.append(self.trained_noise.values().to(own[0].dtype))
         inputs, sets = same_dtype(inputs, own)
@@ -243,7 +249,10 @@ class QuantumModule(CircuitModule):
             values = expectation_values(method, None, sets, 1, (False, *by_sets))
         else:
             values = expectation_values(method, inputs, sets, inputs.shape[0], (inputs.requires_grad, *by_sets))
-        return values if self._is_real else _with_phase(method, values, inputs, sets)
+        if not self._is_real:
+            return _with_phase(method, values, inputs, sets)
+        self._repeated.remember(inputs, sets, method)
+        return values
 
     def _method(self, dtype: torch.dtype, device: str = "cpu") -> GradientMethod:
         key = dtype, device

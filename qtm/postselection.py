@@ -93,7 +93,7 @@ class PostSelectedModule(QuantumModule):
         values = super().forward(inputs)
         chances = values[..., -1:]
         if (chances.detach() < _NEVER).any():
-            raise CircuitError("the bits never read what they should for a sample, so that no value has a meaning")
+            raise CircuitError("the condition has probability 0 for a sample, so conditional values are not defined")
         return values[..., :-1] / chances
 
     def probability(self, inputs: Any = None) -> Tensor:
@@ -128,7 +128,7 @@ def _projector(bits: Mapping[int, int], deferred: QuantumCircuit) -> SparsePauli
             z = ("Z", [readout.qubits[readout.clbits[bit]]], 0.5 - value)
             total = total @ SparsePauliOp.from_sparse_list([("", [], 0.5), z], deferred.num_qubits)
         elif value:
-            raise ParameterError(f"bit {bit} never reads 1: nothing is measured into it")
+            raise ParameterError(f"bit {bit} is always 0: the circuit has no measurement into it")
     return total.simplify()
 
 

@@ -65,7 +65,7 @@ class Representation:
         for circuit in self.circuits:
             if circuit.num_qubits != self.num_qubits:
                 raise CircuitError(
-                    f"generators act on {self.num_qubits} and {circuit.num_qubits} qubits; expected one number"
+                    f"generators act on {self.num_qubits} and {circuit.num_qubits} qubits; all must act on equally many"
                 )
         self._cliffords = _cliffords(self.circuits)
 

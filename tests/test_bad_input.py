@@ -391,7 +391,7 @@ ROWS = [
     ("gradient", ([circuit()], ["ZZZ"], [[0.1] * 7]), ObservableError, "acts on 3 qubits .* has 2; give one"),
     ("gradient", ([circuit()], ["ZZ"], [[nan] * 7]), ParameterError, "(NaN|nan|finite)"),
     ("gradient", ([circuit()], ["ZZ"], [[0.1] * 7], [[OTHER]]), ParameterError, r"\['other'\] are not in circuit 0"),
-    ("gradient", ([QuantumCircuit(1)], ["Z"], [[]]), ParameterError, "has no parameters to differentiate by"),
+    ("gradient", ([QuantumCircuit(1)], ["Z"], [[]]), ParameterError, "has no parameters to differentiate"),
     *(("gradient", (c, ["ZZ"], [[0.1] * 7]), ParameterError, "circuits must be .*;") for c in (None, "x", [3])),
     ("gradient", ([circuit()], None, [[0.1] * 7]), ParameterError, "observables must be a list .*not None; wrap"),
     ("gradient", ([circuit()], ["ZZ"], 3), ParameterError, "parameter_values must be a list .*not 3; wrap"),
@@ -491,7 +491,7 @@ ROWS = [
         ("SamplerQNN", {"interpret": i, "output_shape": 2}, ParameterError, "interpret must be a function, .*; give")
         for i in (3, "parity", [0, 1])
     ),
-    ("SamplerQNN", {"interpret": int}, ShapeError, "interpret needs an output_shape: how many"),
+    ("SamplerQNN", {"interpret": int}, ShapeError, "interpret requires output_shape"),
     *(
         ("SamplerQNN", {"interpret": int, "output_shape": s}, ShapeError, "output_shape is .*; all of its lengths must")
         for s in (0, -1, 1.5, "two", (), (2, 0), None.__class__, nan)

@@ -197,6 +197,6 @@ def test_a_cone_too_wide_is_refused_with_its_bits():
             circuit.cx(a, a + 1)
     observable = SparsePauliOp.from_sparse_list([("Z", [79], 1.0)], 80)
     with pytest.raises(
-        qtm.UnsupportedError, match=r"'statevector' needs 2\^\d+ amplitudes, because the observables see"
+        qtm.UnsupportedError, match=r"'statevector' needs 2\^\d+ amplitudes, because the observables depend on"
     ):
         qtm.QuantumModule(circuit, None, circuit.parameters, observables=[observable], method="statevector")

@@ -241,7 +241,7 @@ def test_an_error_that_quotes_the_token_does_not(monkeypatch):
 def test_objects_that_hold_an_account_are_not_pickled_and_are_shared_by_copies():
     with hardware.connect(MANILA) as device:
         for held in (device, device.estimator):
-            with pytest.raises(TypeError, match="is not pickled"):
+            with pytest.raises(TypeError, match="cannot be pickled"):
                 pickle.dumps(held)
         assert copy.deepcopy({"estimator": device.estimator})["estimator"] is device.estimator
         assert copy.copy(device.sampler) is device.sampler

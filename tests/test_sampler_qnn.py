@@ -357,7 +357,7 @@ def _refused() -> dict[str, tuple[type[Exception], str, Any]]:
     bits = QuantumCircuit(1, 1)
     make = lambda **change: SamplerQNN(**{**case.arguments(), **change})  # noqa: E731
     return {
-        "no output_shape": (ShapeError, "needs an output_shape", lambda: make(interpret=parity)),
+        "no output_shape": (ShapeError, "requires output_shape", lambda: make(interpret=parity)),
         "empty output": (ShapeError, "at least 1", lambda: make(interpret=parity, output_shape=(2, 0))),
         "negative output": (ShapeError, "at least 1", lambda: make(interpret=parity, output_shape=-2)),
         "indices": (

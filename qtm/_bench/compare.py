@@ -64,7 +64,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times longer the peer takes."""
+        """Ratio of the peer's time to qtm's."""
         return self.peer_ms["median"] / self.qtm_ms["median"] if self.peer_ms and self.qtm_ms else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Comparison:
     def run(self, sizes: Sequence[int], done: Callable[[Row], None]) -> dict[str, Any]:
         """Measure, passing every row to ``done``; returns what the peer reports about itself.
 
-        A peer that is cut off is not tried on the sizes that follow, which are larger.
+        A peer that is cut off is not timed on the larger sizes.
         """
         python = python_of(self.name, self.settings.pythons)
         if python is None:
@@ -138,7 +138,7 @@ class Comparison:
         return {}
 
     def _too_slow(self, row: Row) -> str:
-        """Why larger sizes are not tried; empty: they are."""
+        """Why larger sizes are not timed; empty if they are."""
         if row.peer_ms and row.peer_ms["median"] > 1e3 * self.settings.stop:
             return f"{row.peer_ms['median'] / 1e3:.1f} s a step"
         if row.compile_s is not None and row.compile_s > 10 * self.settings.stop:
@@ -172,7 +172,7 @@ class Comparison:
         modes = self.workload.modes
         try:
             samples = self._fit(case)
-            # Before the check, which is a combined call, so that no compilation hides in it.
+            # Before the check, which is a combined call and would include compilation.
             calls = dict.fromkeys((*modes, "combined") if self.peer.compiles else modes)
             first = {mode: float(self._ask("compile", mode)["seconds"]) for mode in calls}
             problem = self._check(case, samples)
@@ -185,7 +185,7 @@ class Comparison:
             yield self._row(case.x, mode, status, problem) if problem else self._measured(case, mode, first[mode])
 
     def _fit(self, case: Case) -> int:
-        """Load the case with as many samples as a call can do within the limit."""
+        """Load the case with as many samples as a call computes within the limit."""
         few = min(case.batch, self.settings.threads)
         if self.peer.compiles or self.peer.whole or case.batch == few:
             return self._load(case, case.batch)
@@ -228,7 +228,7 @@ class Comparison:
         return row
 
     def _ask(self, job: str, mode: str) -> dict[str, Any]:
-        # A call that compiles may take longer: that is not what makes a peer slow.
+        # A call that compiles may take longer, which does not count as slow.
         patience = self.settings.patience * (5 if self.peer.compiles and job == "compile" else 1)
         return self.process.ask({"job": job, "mode": mode}, patience)
 
@@ -269,7 +269,7 @@ def alone(workload: Workload, sizes: Sequence[int], settings: Settings, done: Ca
 
 def _own_row(case: Case, ours: QtmRunner, mode: str, dtype: str, gradient: str, settings: Settings) -> Row:
     row = Row(case.x, mode, "qtm", dtype, gradient, case.batch, settings.threads, measured=now())
-    # Again, where the first call may have compiled.
+    # Again, as the first call may have compiled.
     if ours.timed(mode) > settings.patience / 5 and ours.timed(mode) > settings.patience / 5:
         row.status, row.note = "cut off", f"takes more than {settings.patience / 5:g} s"
         return row

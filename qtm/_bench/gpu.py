@@ -1,4 +1,4 @@
-"""Steps on a GPU: qtm there and on the CPU; a simulator of plain torch and other packages on the same GPU."""
+"""Steps on a GPU: qtm on the GPU and the CPU, a plain-torch simulator and other packages on the same GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = (1, 8)
 LAYERS = 10
 _SHARE = 0.8  # of the memory of a GPU
 _STATES = 2  # of a sample: the state and the adjoint state
-_CPU_SECONDS = 20.0  # a step of the CPU that is predicted to take longer is left out
+_CPU_SECONDS = 20.0  # steps predicted to take longer on the CPU are skipped
 _MULTIPLY_ADDS = 2e9  # that the CPU surely does in a second
 _COPIED = 1 << 30  # bytes
 
@@ -96,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def asked(options: argparse.Namespace) -> tuple[Workload, Settings]:
-    """What the options ask for.
+    """The requested workload and its settings.
 
     Raises:
         UnsupportedError: torch finds no GPU.
@@ -147,7 +147,7 @@ def batches_that_fit(qubits: int, batches: Sequence[int], dtypes: Sequence[str],
 
 
 def bandwidth() -> float:
-    """Bytes that the GPU reads and writes in a second, of a copy within its memory."""
+    """Bytes per second that the GPU reads and writes when it copies within its memory."""
     numbers = torch.zeros(_COPIED // 4, device="cuda")
     other = torch.empty_like(numbers)
 

@@ -1,10 +1,10 @@
-"""How close qtm comes to the peak of the machine: `qtm bench core`.
+"""qtm compared with the peak of the machine: `qtm bench core`.
 
 Arithmetic is counted in real multiply-adds, in two ways. *Nominal* is the plain algorithm: one pass for every run
 of one-qubit gates between entangling gates, 16 multiply-adds a pair of amplitudes forward and 44 in reverse.
 *Executed* is the work of qtm's kernels: 4 and 12 per pair and rotation, 4 and 10 per amplitude and phase, and 4 in
 each sweep for the product of two table entries, which rows with the same entries share.
-Nominal work per second may exceed the peak of the machine, because much of it is saved; executed work cannot.
+Nominal work per second may exceed the peak of the machine, because qtm skips much of it; executed work cannot.
 
 Single-threaded code is timed in processor time, and the best of a burst of short calls counts: these figures
 describe the code, not the load of the machine. With two threads, the cores should be otherwise idle.

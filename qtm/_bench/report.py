@@ -75,7 +75,7 @@ class Report:
         benchmark: Its name.
         path: A JSON file, or None to keep it in memory. Rows that the file holds already stay unless they are
             measured again, so that a long benchmark can be run in parts.
-        head: What applies to all rows: title, axis, commands, threads.
+        head: Data common to all rows: title, axis, commands, threads.
 
     Raises:
         ParameterError: the file contains another benchmark.
@@ -167,7 +167,7 @@ def peer_time(row: dict[str, Any]) -> str:
 
 
 def ratio(row: dict[str, Any]) -> str:
-    """How many times longer the peer takes; ">" at least that if it was cut off."""
+    """Ratio of the peer's time to qtm's; ">" marks a lower bound if it was cut off."""
     return "" if row["ratio"] is None else ("> " if row["status"] == "cut off" else "") + number(row["ratio"]) + "x"
 
 

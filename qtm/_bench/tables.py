@@ -47,7 +47,7 @@ def write_tables(root: Path, change: bool) -> list[Path]:
 
 
 def filled(text: str, measured: Results, name: str = "the text") -> str:
-    """A document with its tables made anew.
+    """A document with its tables regenerated.
 
     Raises:
         ParameterError: a marker names no table, or is not closed.

@@ -1,8 +1,8 @@
 """Angles from parameter values: a fixed, vectorised, differentiable map, the same for numpy and torch.
 
 An angle is a *program*. Most are one row: a sum of monomials of the parameters, and all rows are gathered and
-multiplied at once. The others are postfix programs on rows, and programs of equal shape run together, so the
-number of array operations depends on how many *kinds* of expression there are and not on how many angles.
+multiplied at once. The others are postfix programs on rows, and programs of equal shape run together, so the number of
+array operations depends on the number of *kinds* of expressions, not on the number of angles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Monomials = tuple[tuple[tuple[int, ...], float], ...]
 Step = tuple[str, Any]
 PostfixProgram = tuple[Step, ...]
 
-# Up to this an imaginary part is rounding, against 1 + |real part|.
+# An imaginary part up to this, relative to 1 + |real part|, is rounding.
 IMAGINARY_TOLERANCE = 1e-9
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -40,7 +40,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 class _Rows:
     """Sums of monomials: ``rows = segment_sum(product of factors * coefficients) + constants``.
 
-    Factors of the weights are multiplied before the batch comes in with those of the inputs: so are their derivatives.
+    Factors of the weights are multiplied once, before those of the inputs of each sample; so are their derivatives.
     """
 
     inputs: tuple[Any, ...]  # each (terms,) indices into the inputs, or None for all of them in order
@@ -67,7 +67,7 @@ class _Pick:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one call does: the rows, the programs and the final order."""
+    """The steps of one call: the rows, the programs and the final order."""
 
     rows: _Rows
     num_rows: int
@@ -79,7 +79,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """The array operations in which numpy and torch differ."""
+    """The array operations that differ between NumPy and torch."""
 
     take: Callable[[Any, Any], Any]  # (..., n), (m,) -> (..., m)
     concatenate: Callable[[Sequence[Any]], Any]  # along the last axis
@@ -118,7 +118,7 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
     import torch
 
     def convert(array: np.ndarray) -> Tensor:
-        # Kept across calls: made under inference_mode they would be unusable in a later backward pass.
+        # Kept across calls: created under inference_mode they would be unusable in a later backward pass.
         with torch.inference_mode(False), torch.no_grad():
             tensor = torch.from_numpy(array)
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
@@ -139,7 +139,7 @@ def _torch_arrays(device: torch.device, dtype: torch.dtype) -> _Arrays:
 
 
 def _index(arrays: _Arrays, index: Sequence[int] | np.ndarray, width: int) -> Any:
-    """The indices as an array, or None where taking them would change nothing."""
+    """The indices as an array, or None for the identity."""
     indices = np.array(index, dtype=np.int64)
     return None if np.array_equal(indices, np.arange(width)) else arrays.convert(indices)
 
@@ -163,7 +163,7 @@ def _plan_rows(arrays: _Arrays, rows: Sequence[Monomials], num_inputs: int, num_
     of_weights = [[p - num_inputs for p in monomial if p >= num_inputs] for _, monomial, _ in terms]
     inputs, input_ones = _factors(arrays, of_inputs, num_inputs)
     weights, weight_ones = _factors(arrays, of_weights, num_weights)
-    if not inputs and not weights:  # constants only, but their number must be known
+    if not inputs and not weights:  # constants only, but their number is needed
         weights, weight_ones = (arrays.convert(np.full(len(terms), num_weights)),), True
     return _Rows(
         inputs=inputs,
@@ -275,7 +275,7 @@ def _group(arrays: _Arrays, programs: Sequence[PostfixProgram], row_of: dict[Mon
 def _plan_programs(
     arrays: _Arrays, programs: Sequence[PostfixProgram], row_of: dict[Monomials, int], rows: _Rows
 ) -> _Plan:
-    """Angles that are rows come first, then those of each group; ``order`` restores the order asked for."""
+    """Angles that are rows come first, then those of each group; ``order`` restores the requested order."""
     direct = [k for k, program in enumerate(programs) if len(program) == 1]
     shapes: dict[tuple[Any, ...], list[int]] = {}
     for k, program in enumerate(programs):
@@ -334,7 +334,7 @@ class AngleMap:
 
     @property
     def num_angles(self) -> int:
-        """How many angles there are: the ``angles`` of the shapes below."""
+        """Number of angles: the ``angles`` of the shapes below."""
         return len(self.programs)
 
     @cached_property
@@ -361,7 +361,7 @@ class AngleMap:
         return _eval(arrays, plan, None, values, one)
 
     def torch(self, inputs: Tensor | None, weights: Tensor, batch: int | None = None) -> Tensor:
-        """Angles (batch, angles) for inputs (batch, inputs), or None, and weights (weights,), differentiably.
+        """Angles (batch, angles) for inputs (batch, inputs), or None, and weights (weights,), differentiable.
 
         The parameters are the inputs, then the weights. Where no angle depends on an input the result has
         ``batch`` rows (1 by default) that share memory, whatever the number of rows of ``inputs``.

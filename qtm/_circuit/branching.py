@@ -17,7 +17,7 @@ from qtm._errors import CircuitError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Segment:
-    """Gates on the qubits of the whole circuit; angle k of the segment is angle ``first + k`` of that one."""
+    """Gates on the qubits of the whole circuit; angle k of the segment is angle ``first + k`` of the circuit."""
 
     circuit: FlatCircuit
     first: int
@@ -25,7 +25,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Measurement:
-    """A measurement of ``qubit`` into ``bit``; with None a reset: the outcome is forgotten, and the qubit set to 0.
+    """A measurement of ``qubit`` into ``bit``; None is a reset: the outcome is dropped, and the qubit set to 0.
 
     ``number`` counts the measurements of the circuit in the order of the steps.
     """
@@ -37,7 +37,7 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Choice:
-    """Steps that are done where the bits read one of some values; bit j of a value is ``bits[j]``."""
+    """Steps that are executed if the bits have one of some values; bit j of a value is ``bits[j]``."""
 
     bits: tuple[int, ...]
     cases: tuple[tuple[frozenset[int], tuple[Step, ...]], ...]  # the values of two cases differ
@@ -50,8 +50,8 @@ Step = Segment | Measurement | Choice
 class DynamicCircuit(FlatCircuit):
     """A dynamic circuit: ``steps`` in place of ``operations``, which are empty.
 
-    The first step is a segment. Prepared amplitudes are those that it starts with: a qubit that is prepared later was
-    in 0 until then.
+    The first step is a segment. All prepared amplitudes belong to its start: a qubit that is prepared later was in
+    state 0 until then.
     """
 
     steps: tuple[Step, ...] = ()
@@ -71,7 +71,7 @@ def branching(circuit: QuantumCircuit) -> DynamicCircuit:
 
     Raises:
         CircuitError: it has a while loop, break or continue, a condition on classical variables, or an instruction that
-            is not unitary where only gates can be simulated.
+            is not unitary where only gates are supported.
     """
     walk = _Branching(circuit)
     top = _Block(walk.segment(), False)
@@ -97,7 +97,7 @@ class _Block:
 
 
 class _Branching(ControlFlowWalk[_Block]):
-    """Writes the steps."""
+    """Collects the steps."""
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.circuit = circuit

@@ -1,9 +1,9 @@
-"""Causal cones: the part of a circuit that some Pauli strings see, renumbered to the bits that it reaches.
+"""Causal cones: the part of a circuit that some Pauli strings depend on, on renumbered bits.
 
-Walking backwards from a string, a rotation matters only if it anticommutes with the string or with a rotation that
-matters already. The x masks of these rotations span a space of rank r, so 2^r amplitudes hold all that the string
-sees, whatever the number of qubits. A `ConeProgram` has r bits: x masks become coordinates in a basis of that space,
-z masks the parities of their overlaps with the basis. Cones that are equal after renumbering are one program.
+Going backwards from a string, a rotation is relevant only if it anticommutes with the string or with a relevant
+rotation. The x masks of these rotations span a space of rank r, so 2^r amplitudes determine the value of the string,
+whatever the number of qubits. A `ConeProgram` has r bits: x masks become coordinates in a basis of that space, z masks
+the parities of their overlaps with the basis. Cones that are equal after renumbering are one program.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BITS = 62  # of a program of 64-bit masks
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """Pauli strings ``coef * i^k X^x Z^z`` seen from the start, each part of one output."""
+    """Pauli strings ``coef * i^k X^x Z^z`` conjugated to the start of the circuit, each part of one output."""
 
     output: np.ndarray  # (strings,) int64
     coef: np.ndarray  # (strings,) float64
@@ -40,10 +40,10 @@ NO_STRINGS = Strings(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is measured at the end: strings that add up to ``num_outputs`` expectation values, or joint outcomes.
+    """The measurement at the end: strings that add up to ``num_outputs`` expectation values, or joint outcomes.
 
-    ``outcomes`` are masks of Z whose eigenvalues are the bits of an outcome. ``everything``: the state itself is
-    wanted, so no rotation may be left out.
+    ``outcomes`` are masks of Z whose eigenvalues are the bits of an outcome. ``everything``: the output is the state
+    itself, so no rotation may be left out.
     """
 
     strings: Strings
@@ -53,7 +53,7 @@ class Measured:
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Masks x and z of all that is measured, where the walk backwards begins."""
+        """Masks x and z of all measured strings, where the backward walk starts."""
         if not self.outcomes:
             return self.strings.x, self.strings.z
         return np.zeros(len(self.outcomes), np.uint64), np.array(self.outcomes, np.uint64)
@@ -63,7 +63,7 @@ class Measured:
 class ConeProgram:
     """A program on few bits that starts in |0...0>, or in prepared amplitudes, which may reach every bit.
 
-    ``phases`` hold rotations by local numbers of angles, of which there are ``num_angles``.
+    ``phases`` hold rotations with local numbers of angles, ``num_angles`` in total.
     """
 
     num_bits: int
@@ -71,14 +71,14 @@ class ConeProgram:
     phases: tuple[Phase, ...]
     num_angles: int
     measured: Measured
-    compiled: dict[Any, Any] = field(default_factory=dict, repr=False)  # what engines made of it, by their keys
+    compiled: dict[Any, Any] = field(default_factory=dict, repr=False)  # data that engines derive, by their keys
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "compiled": {}}
 
 
 class ConeWalker:
-    """Walks backwards through one program, over the rotations that share a bit with what is seen already."""
+    """Walks backwards through one program, over the rotations that share a bit with relevant ones."""
 
     def __init__(self, program: PauliProgram) -> None:
         self.program = program
@@ -93,7 +93,7 @@ class ConeWalker:
         return found
 
     def seen_by(self, strings: Iterable[Mask]) -> list[int]:
-        """Positions of the generators that the strings see, ascending."""
+        """Positions of the generators that the strings depend on, ascending."""
         generators, seen = self.program.generators, Seen()
         touched = 0
         for x, z in strings:
@@ -127,10 +127,10 @@ class Cone:
 
     Attributes:
         program: the shared program.
-        angles: for each of its angles the number in the circuit.
-        terms: for each of its strings the number in the caller's list.
-        basis: what its bits are as masks of the circuit's program.
-        preparations: numbers of the circuit's preparations that it sees.
+        angles: for each of its angles, its number in the circuit.
+        terms: for each of its strings, its number in the caller's list.
+        basis: its bits as masks of the circuit's program.
+        preparations: numbers of the circuit's preparations in the cone.
     """
 
     program: ConeProgram
@@ -141,19 +141,19 @@ class Cone:
 
 
 class Renumbering(GrowingBasis):
-    """Coordinates in a basis of x masks that grows: the first independent ones, in the order they are added."""
+    """Coordinates in a growing basis of x masks: the independent ones, in the order of their addition."""
 
     def add(self, mask: int) -> None:
         """Make a mask the next vector, if it is independent of those before."""
         self.extend(mask, mask, 1 << len(self.vectors))
 
     def parities(self, mask: int) -> int:
-        """The new mask of a z mask: bit j says whether it overlaps vector j oddly."""
+        """The new mask of a z mask: bit j is the parity of its overlap with vector j."""
         return parities(mask, self.vectors)
 
 
 class ConeBuilder:
-    """Makes cones of one program; equal ones share their `ConeProgram`."""
+    """Creates cones of one program; equal ones share their `ConeProgram`."""
 
     def __init__(self, program: PauliProgram) -> None:
         self.program = program
@@ -163,10 +163,10 @@ class ConeBuilder:
     def of_strings(
         self, strings: Strings, members: Sequence[int], positions: Sequence[int], num_outputs: int | None = None
     ) -> Cone:
-        """The cone of some strings, which see the generators at ``positions``.
+        """The cone of some strings, which depend on the generators at ``positions``.
 
         Without ``num_outputs`` every string is an output of its own with coefficient 1, so that cones which differ
-        in coefficients alone share a program; with it the outputs are those of the strings.
+        in coefficients alone share a program; with it, the outputs are those that the strings name.
         """
         preparations, numbers = self._numbers(positions, [(int(strings.x[m]), int(strings.z[m])) for m in members])
         found = []
@@ -175,7 +175,7 @@ class ConeBuilder:
             if row is not None:  # otherwise the string maps the state outside its support, and its value is 0
                 found.append((row, numbers.parities(int(strings.z[m])), int(strings.k[m]), int(m)))
         found.sort()
-        mask = np.uint64 if len(numbers.vectors) <= MAX_BITS else object  # beyond, an engine refuses the cone
+        mask = np.uint64 if len(numbers.vectors) <= MAX_BITS else object  # above, engines do not support the cone
         kinds: tuple[Any, ...] = (mask, mask, np.int64, np.int64)
         x, z, k, terms = (np.array([row[i] for row in found], kind) for i, kind in enumerate(kinds))
         if num_outputs is None:
@@ -192,7 +192,7 @@ class ConeBuilder:
         return self._cone(positions, numbers, preparations, measured, np.zeros(0, np.int64), None)
 
     def _numbers(self, positions: Sequence[int], ends: Sequence[Mask]) -> tuple[tuple[int, ...], Renumbering]:
-        """The preparations that are seen, and a basis: their bits, then the x masks in the order of time."""
+        """The preparations in the cone, and a basis: their bits, then the x masks in time order."""
         generators = [self.program.generators[p] for p in positions]
         touched = 0
         for x, z in [*ends, *((g.x, g.z) for g in generators)]:
@@ -227,7 +227,7 @@ class ConeBuilder:
 
 
 def _renumbered(g: Generator, numbers: Renumbering, local: dict[int, int]) -> Generator:
-    """The generator on the new bits, by local numbers of angles, which are given in the order they come."""
+    """The generator on the new bits, with local numbers of angles, assigned in order of appearance."""
     terms = tuple((local.setdefault(angle, len(local)), coef) for angle, coef in g.terms)
     x = numbers.coordinates(g.x)
     assert x is not None

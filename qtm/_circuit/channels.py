@@ -32,7 +32,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """What a channel does, as functions of its strengths that work on floats, numpy arrays and torch tensors.
+    """A channel as functions of its strengths, which may be floats, NumPy arrays or torch tensors.
 
     Attributes:
         num_qubits: qubits it acts on.
@@ -60,7 +60,7 @@ def anticommute(a: int, b: int) -> bool:
 
 
 def _pauli_mixture(*chances: Any) -> Sequence[Any]:
-    """Factors of a mixture: ``chances[j - 1]`` is the probability of string j, the rest that of the identity."""
+    """Factors of a mixture: ``chances[j - 1]`` is the probability of string j, the remainder that of the identity."""
     size = len(chances) + 1
     return [1 - 2 * sum(p for j, p in enumerate(chances, 1) if anticommute(i, j)) for i in range(size)]
 

@@ -27,7 +27,7 @@ def commute(a: PauliMask, b: PauliMask) -> bool:
 
 
 class Frame:
-    """The Clifford F in ``|psi> = F |phi>``: per qubit the images ``F' X F`` and ``F' Z F``.
+    """The Clifford F in ``|psi> = F |phi>``: the images ``F' X F`` and ``F' Z F`` for each qubit.
 
     `absorb` takes only gates that keep every image of Z diagonal; `turn` takes any Clifford rotation.
     """
@@ -53,7 +53,7 @@ class Frame:
                         images[q] = multiply((3, 0, 0), multiply(images[q], image))
 
     def image(self, rotation: PauliRotation) -> PauliMask:
-        """F' P F of the string P that a rotation is about."""
+        """F' P F of the string P of a rotation."""
         total: PauliMask = (0, 0, 0)
         for letter, q in zip(rotation.pauli, rotation.qubits, strict=True):
             total = multiply(total, self._letter(letter, q))
@@ -96,7 +96,7 @@ def act_on_basis(
     gates: Iterable[Clifford],
     states: np.ndarray,  # (states,) uint64, bit q is qubit q
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Basis states after gates that `Frame.absorb` takes, and k (states,) of the factors i^k that they get."""
+    """Basis states after gates that `Frame.absorb` accepts, and k (states,) of their factors i^k."""
     states, k = states.copy(), np.zeros(len(states), np.int64)
     one = np.uint64(1)
     for gate in gates:

@@ -12,7 +12,7 @@ from qiskit.circuit.classical import expr
 
 from qtm._errors import CircuitError
 
-# Every assignment of the bits is tried.
+# All assignments of the bits are enumerated.
 MAX_BITS = 10
 Bits = Mapping[Clbit, int]
 
@@ -85,7 +85,7 @@ def _fitted(value: int, kind: Any) -> int:
 
 
 def assignments(target: Any, wanted: Callable[[int], bool]) -> tuple[tuple[Clbit, ...], list[int]]:
-    """The bits of a target, and the values of these (bit j for ``bits[j]``) at which the target is as wanted."""
+    """The bits of a target, and their values (bit j for ``bits[j]``) for which the target has a wanted value."""
     bits = bits_of(target)
     found = []
     for values in product((0, 1), repeat=len(bits)):

@@ -1,4 +1,4 @@
-"""What a circuit is made of now, as a key: circuits of equal content are lowered once.
+"""The current content of a circuit as a key: circuits of equal content are lowered once.
 
 Objects that a circuit holds may be changed in place after it was used, so a key holds values and never identities.
 """
@@ -26,11 +26,11 @@ from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 
 
 class _UnknownError(Exception):
-    """An object that may hold anything."""
+    """An object of unknown content."""
 
 
 def content_of(circuit: QuantumCircuit) -> Any:
-    """A hashable key that circuits share exactly if they are made of the same; None where that is unknown."""
+    """A hashable key, equal exactly for circuits of equal content; None if the content is unknown."""
     try:
         return _circuit(circuit)
     except _UnknownError:
@@ -57,7 +57,7 @@ def _values(values: Any) -> tuple[Any, ...]:
 
 
 def _value(value: Any) -> Any:
-    # Expressions first: they compare with numbers by rules of their own.
+    # Expressions first: they have their own rules for comparison with numbers.
     if isinstance(value, ParameterExpression | str):
         return value
     if isinstance(value, int | float | complex | np.number):
@@ -69,7 +69,7 @@ def _value(value: Any) -> Any:
 
 @singledispatch
 def _operation(operation: Operation) -> tuple[Any, ...]:
-    # Of other classes only their authors know what they are made of.
+    # The content of other classes is unknown.
     if type(operation) in (Gate, Instruction) and isinstance(operation.definition, QuantumCircuit):
         return "definition", operation.name, _circuit(operation.definition)
     raise _UnknownError

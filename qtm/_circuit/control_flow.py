@@ -28,8 +28,8 @@ from qiskit.circuit.controlflow import CASE_DEFAULT
 from qtm._circuit.modifiers import expansion_of
 from qtm._errors import CircuitError
 
-Place = TypeVar("Place")  # where the instructions of a block belong
-Case = tuple[Callable[[int], bool], QuantumCircuit]  # which values of the target, and what to do then
+Place = TypeVar("Place")  # the context of a block's instructions
+Case = tuple[Callable[[int], bool], QuantumCircuit]  # values of the target, and the block for them
 
 
 def instructions_of(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
@@ -48,7 +48,7 @@ def instructions_of(circuit: QuantumCircuit) -> Iterator[CircuitInstruction]:
 
 
 class ControlFlowWalk(ABC, Generic[Place]):
-    """Visits the instructions of a circuit and of the blocks inside it; subclasses lower them."""
+    """Visits the instructions of a circuit and of its blocks; subclasses lower them."""
 
     def block(self, block: QuantumCircuit, qubits: Sequence[Qubit], clbits: Sequence[Clbit], place: Place) -> None:
         """Visit the instructions of a block that acts on these bits of the circuit."""
@@ -86,7 +86,7 @@ class ControlFlowWalk(ABC, Generic[Place]):
 
     @abstractmethod
     def choice(self, target: Any, cases: list[Case], qubits: list[Qubit], clbits: list[Clbit], place: Place) -> None:
-        """Blocks of which at most one is done, by the value of a bit, register or expression."""
+        """Blocks of which at most one is executed, by the value of a bit, register or expression."""
 
     def box(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], place: Place) -> None:
         """A box is its body."""
@@ -101,7 +101,7 @@ class ControlFlowWalk(ABC, Generic[Place]):
         self.choice(target, cases, qubits, clbits, place)
 
     def switch(self, operation: Any, qubits: list[Qubit], clbits: list[Clbit], place: Place) -> None:
-        """A choice of as many cases as it has."""
+        """A choice with the cases of the switch."""
         listed = list(operation.cases_specifier())
         named = {int(v) for values, _ in listed for v in values if v is not CASE_DEFAULT}
         cases: list[Case] = [(partial(_is_case, values, named), block) for values, block in listed]
@@ -115,7 +115,7 @@ class ControlFlowWalk(ABC, Generic[Place]):
             self.block(turn, qubits, clbits, place)
 
     def refuse(self, operation: Any, *_: Any) -> None:
-        """Raise on a loop whose length depends on outcomes."""
+        """Raise an error for a loop whose length depends on outcomes."""
         raise CircuitError(
             f"{operation.name!r} is not simulated: the number of iterations depends on outcomes and is unbounded; "
             "use a for loop with if_test inside"
@@ -123,7 +123,7 @@ class ControlFlowWalk(ABC, Generic[Place]):
 
 
 def _is_case(values: Sequence[Any], named: set[int], value: int) -> bool:
-    """Whether a value of the target is one of a case's, or of no case where it is the default."""
+    """Whether a value of the target belongs to a case, or to no case for the default."""
     default = any(v is CASE_DEFAULT for v in values)
     return value in {int(v) for v in values if v is not CASE_DEFAULT} or (default and value not in named)
 

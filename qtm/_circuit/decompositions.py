@@ -1,4 +1,4 @@
-"""What an instruction is made of: its row of the gate table, or a circuit of simpler instructions.
+"""Decomposition of an instruction: its row of the gate table, or a circuit of simpler instructions.
 
 Both agree with ``qiskit.primitives.StatevectorEstimator``, which takes an operation's matrix if it has one.
 That matters for ``PauliEvolutionGate``: its matrix is the exponential, its definition a product formula.
@@ -30,7 +30,7 @@ from qtm._circuit.gates import GATES, Clifford, GateRow, PauliRotation, Primitiv
 from qtm._circuit.synthesis import synthesize
 from qtm._errors import CircuitError
 
-# Qubits up to which a matrix is synthesized: 4**6 is some thousand rotations and half a second.
+# Maximum number of qubits of a synthesized matrix: 4**6 is some thousand rotations and half a second.
 MATRIX_QUBITS = 6
 
 
@@ -40,7 +40,7 @@ def is_unbound(value: object) -> bool:
 
 
 def on_qubits(primitive: Primitive, qubits: tuple[int, ...]) -> Primitive:
-    """The primitive, moved from local qubit numbers to ``qubits``; its angle stays."""
+    """The primitive, moved from local qubit numbers to ``qubits``, with the same angle."""
     moved = tuple(qubits[q] for q in primitive.qubits)
     if type(primitive) is Clifford:
         return Clifford(primitive.name, moved)
@@ -67,7 +67,7 @@ _constant_rows: dict[tuple[str, int], GateRow] = {}
 
 
 def _constant_row(name: str, instruction: CircuitInstruction) -> GateRow | None:
-    """The row of a standard gate outside the table (rccx, c3sx, mcx...), made from its definition once."""
+    """The row of a standard gate outside the table (rccx, c3sx, mcx...), built from its definition once."""
     if instruction.params:
         return None
     key = (name, len(instruction.qubits))
@@ -149,7 +149,7 @@ def _(operation: ControlledGate) -> QuantumCircuit | None:
 
 
 def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Equal square matrices on the diagonal of one."""
+    """Block-diagonal matrix of equal square blocks."""
     size = len(blocks[0])
     matrix = np.zeros((len(blocks) * size, len(blocks) * size), complex)
     for number, block in enumerate(blocks):

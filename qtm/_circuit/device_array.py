@@ -1,4 +1,4 @@
-"""Arrays of NumPy as tensors on the devices where they are used."""
+"""NumPy arrays as tensors on the devices where they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class DeviceArray:
-    """An array that is copied to each device once, because the CPU waits for a copy. Nobody writes to its tensors."""
+    """An array that is copied to each device once, because the CPU waits for a copy. Its tensors are read-only."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -24,7 +24,7 @@ class DeviceArray:
         if found is None:
             import torch
 
-            # Made under inference_mode it would be unusable in a later backward pass.
+            # Created under inference_mode it would be unusable in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 found = torch.as_tensor(self.array, dtype=dtype, device=device)
             self._tensors[dtype, device] = found

@@ -1,8 +1,8 @@
 """Dynamic circuits as static ones, by deferred measurement: exact, and differentiable.
 
-A measurement in mid-circuit copies its qubit onto a fresh one, which holds the classical bit from then on; what
-depends on the bit is controlled by that qubit. A reset swaps its qubit for a fresh one. Only Z is ever done to fresh
-qubits, so that simulators which leave out what no observable sees pay little for them.
+A mid-circuit measurement copies its qubit onto a fresh one, which holds the classical bit from then on; operations that
+depend on the bit are controlled by that qubit. A reset swaps its qubit with a fresh one. Afterwards only operators
+diagonal in Z act on fresh qubits, so they cost little in simulators that omit what no observable depends on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from qtm._errors import CircuitError
 
 
 def is_dynamic(circuit: QuantumCircuit) -> bool:
-    """Whether there is control flow, a used qubit is reset, or something follows a measurement on its qubit or bit."""
+    """Whether there is control flow, a reset of a used qubit, or an operation on a measured qubit or bit."""
     used: set[Qubit] = set()
     measured: set[Any] = set()
     for instruction in instructions_of(circuit):
@@ -54,7 +54,7 @@ def is_dynamic(circuit: QuantumCircuit) -> bool:
 
 
 def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
-    """Raise where ``who`` would mistake mid-circuit measurements for final ones.
+    """Raise an error for a circuit whose mid-circuit measurements ``who`` would mistake for final ones.
 
     Raises:
         CircuitError: the circuit is dynamic.
@@ -67,15 +67,15 @@ def refuse_dynamic(circuit: QuantumCircuit, who: str) -> None:
 
 
 def static_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> QuantumCircuit:
-    """A circuit without control flow, resets, and measurements in mid-circuit, with the same final state.
+    """A circuit without control flow, resets and mid-circuit measurements, with the same final state.
 
     The qubits of the circuit come first; then fresh ones, one for each measurement, reset and compound condition. The
     bits are measured at the end. A circuit that is not dynamic is returned as it is. With ``noise``, its errors are
     `NoiseStep` instructions of the circuit, and the bits have their readout errors.
 
     Raises:
-        CircuitError: it has a while loop, break or continue, or a condition on classical variables; or a gate whose
-            noise is not known.
+        CircuitError: it has a while loop, break or continue, or a condition on classical variables; or a gate that the
+            noise model lacks.
     """
     return deferred_circuit(circuit, noise) if is_dynamic(circuit) else circuit
 
@@ -90,7 +90,7 @@ def deferred_circuit(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> 
 
 
 class _Deferral(ControlFlowWalk[Qubit | None]):
-    """Writes the static circuit. A *flag* is a fresh qubit that is 1 where the current block is executed."""
+    """Builds the static circuit. A *flag* is a fresh qubit that is 1 if the current block is executed."""
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.out = QuantumCircuit(circuit.qubits, circuit.clbits, *circuit.qregs, *circuit.cregs, name=circuit.name)
@@ -113,7 +113,7 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
             raise CircuitError(f"{operation.name!r} under a condition is not simulated: it is not a gate")
 
     def controlled(self, operation: Any, controls: list[Qubit], state: int, qubits: list[Qubit]) -> None:
-        """Apply it where the controls read ``state``; on classical controls its global phase does not matter."""
+        """Apply it if the controls are in ``state``; with classical controls its global phase is irrelevant."""
         self.out.append(operation.control(len(controls), ctrl_state=state), [*controls, *qubits])
 
     # Instructions
@@ -125,7 +125,7 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
         else:
             self.controlled(XGate(), [flag, qubits[0]], 3, [outcome])
             old = self.holder.get(clbits[0])
-            if old is not None and old is not flag:  # where the flag is 0, so is a bit that it is
+            if old is not None and old is not flag:  # if old is the flag, it is 0 where the flag is 0
                 self.controlled(XGate(), [flag, old], 2, [outcome])
         self.holder[clbits[0]] = outcome
 
@@ -147,10 +147,10 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
     # Conditions
 
     def flag(self, target: Any, wanted: Callable[[int], bool], flag: Qubit | None) -> Qubit | bool | None:
-        """A qubit that is 1 where a condition holds and ``flag`` is 1; None: always; False: never."""
+        """A qubit that is 1 if a condition holds and ``flag`` is 1; None: always; False: never."""
         bits, states = assignments(target, wanted)
         holders = [self.holder.get(bit) for bit in bits]
-        # A bit that nothing was measured into is 0.
+        # A bit without a measurement is 0.
         known = sum(1 << j for j, holder in enumerate(holders) if holder is not None)
         states = [s for s in states if not s & ~known]
         if not states:
@@ -170,8 +170,9 @@ class _Deferral(ControlFlowWalk[Qubit | None]):
 class _NoisyDeferral(_Deferral):
     """Deferral with the errors of a device after its instructions.
 
-    An error after an instruction under a condition strikes where the condition holds: there, the state of its qubits is
-    swapped onto spare ones, which are all that the error acts on, and back. What is swapped elsewhere is never seen.
+    An error after an instruction under a condition occurs only if the condition holds: then the state of its qubits is
+    swapped onto spare qubits and back. The error acts on these qubits only; its effect on them in other cases is never
+    observed.
     """
 
     def __init__(self, circuit: QuantumCircuit, noise: NoiseMap) -> None:
@@ -226,7 +227,7 @@ class _NoisyDeferral(_Deferral):
         else:
             self.controlled(XGate(), [flag, qubits[0]], 3, [seen])
         self.out.append(NoiseStep(errors, 1), [seen])
-        if flag is not None:  # where nothing was measured, there is no readout error
+        if flag is not None:  # without a measurement there is no readout error
             shown, seen = seen, self.fresh()
             self.controlled(XGate(), [flag, shown], 3, [seen])
             old = self.holder.get(clbits[0])
@@ -236,10 +237,10 @@ class _NoisyDeferral(_Deferral):
 
 
 def _packed(state: int, known: int) -> int:
-    """The bits of a state at the places of a mask, close together."""
+    """The bits of a state at the places of a mask, packed."""
     places = [j for j in range(known.bit_length()) if known >> j & 1]
     return sum((state >> j & 1) << i for i, j in enumerate(places))
 
 
-# Left as they are where the noise has no entry for them.
+# Unchanged if the noise model has no entry for them.
 _WITHOUT_GATES = (Initialize, StatePreparation, Delay, Reset)

@@ -28,7 +28,7 @@ from qtm._errors import ParameterError
 
 # {indices of the parameters of a monomial, sorted, with repetition: its coefficient}.
 Polynomial = dict[tuple[int, ...], complex]
-# What an expression, or a part of one, is while it is read.
+# The form of an expression, or of a part of one, while it is read.
 Value = Polynomial | list[Step]
 
 _BINARY: dict[Any, str] = {
@@ -40,11 +40,11 @@ _UNARY: dict[Any, str] = {
     OpCode.ATAN: "arctan", OpCode.EXP: "exp", OpCode.LOG: "log", OpCode.ABS: "abs", OpCode.SIGN: "sign",
     OpCode.CONJ: "conj",
 }  # fmt: skip
-# Functions that are complex outside of an interval.
+# Functions with complex values outside of an interval.
 _COMPLEX_OUTSIDE = {"log", "arcsin", "arccos"}
 # Each degree is one more gather for all the monomials; rarer powers are left to the programs.
 _MAX_DEGREE = 4
-# An imaginary part this small against the real one is rounding.
+# An imaginary part this small relative to the real one is rounding.
 _IMAGINARY_TOLERANCE = 1e-12
 # Radians. Above it neighbouring doubles are more than 1/64 apart: such a number is a time stamp or an overflow.
 LARGEST_ANGLE = 2.0**46
@@ -151,8 +151,8 @@ def _unary(name: str, value: Value) -> Any:
 
 
 def _with_complex_values(program: list[Step]) -> list[Step]:
-    """The program with powers and logarithms of negative numbers defined: their absolute value is real."""
-    if ("sign", None) in program:  # which is defined for real numbers only
+    """The program with complex powers and logarithms of negative numbers: their absolute values are real."""
+    if ("sign", None) in program:  # defined for real numbers only
         return program
     steps: list[Step] = []
     for step, previous in zip(program, [None, *program], strict=False):
@@ -175,15 +175,15 @@ def _operand(value: Any, index: dict[Parameter, int]) -> Value:
 
 
 def _read(expression: ParameterExpression, index: dict[Parameter, int]) -> Value:
-    # Qiskit's record of operations, which its QPY format and its sympify() are made from. sympify() itself is
-    # no way in: in Qiskit 2.6 it fails on 2**a and gives a for the derivative of a*b with respect to a.
+    # Qiskit's record of operations, from which its QPY format and sympify() are derived. sympify() itself is unusable:
+    # in Qiskit 2.6 it fails on 2**a and gives a for the derivative of a*b with respect to a.
     stack: list[Value] = []
     for step in expression._qpy_replay:
         if step.op in _UNARY:
             stack.append(_unary(_UNARY[step.op], stack.pop() if step.lhs is None else _operand(step.lhs, index)))
             continue
-        # An operand that is not recorded is a result before, the right one the latest: Qiskit 2.3 records a - sin(b) as
-        # (SUB, a, None), later versions as (RSUB, None, a).
+        # An operand that is not recorded is an earlier result, the right one the latest: Qiskit 2.3 records a - sin(b)
+        # as (SUB, a, None), later versions as (RSUB, None, a).
         right = stack.pop() if step.rhs is None else _operand(step.rhs, index)
         left = stack.pop() if step.lhs is None else _operand(step.lhs, index)
         if step.op in _REFLECTED:
@@ -241,7 +241,7 @@ def _check_known(expressions: Sequence[Any], index: dict[Parameter, int]) -> Non
 
 
 def _check_real(angle_map: AngleMap, labels: Sequence[Any]) -> None:
-    """Refuse programs with complex constants whose value is complex at (fixed, generic) sample points."""
+    """Raise an error for programs with complex constants whose value is complex at (fixed, generic) sample points."""
     points = np.random.default_rng(7).uniform(0.1, 0.9, (4, angle_map.num_parameters))  # (points, parameters)
     for program, label in zip(angle_map.programs, labels, strict=True):
         if is_complex(program) and takes_complex_values(program, points):
@@ -265,7 +265,7 @@ def _program(expression: Any, index: dict[Parameter, int]) -> PostfixProgram:
 def compile_angles(expressions: Sequence[ParameterExpression | complex], parameters: Sequence[Parameter]) -> AngleMap:
     """Compile expressions to one map from the values of ``parameters``, in the order given, to angles.
 
-    Parameters are told apart by identity, as Qiskit does, and never by name. A constant is a number or an
+    Parameters are distinguished by identity, as in Qiskit, and never by name. A constant is a number or an
     expression without parameters.
 
     Raises:
@@ -290,7 +290,7 @@ def compile_angles(expressions: Sequence[ParameterExpression | complex], paramet
 
 
 def check_angles(angles: np.ndarray, labels: Sequence[ParameterExpression]) -> None:
-    """Refuse angles (batch, angles) that are not finite, or too large to mean anything, by their expressions.
+    """Raise an error for angles (batch, angles) that are not finite or too large, naming their expressions.
 
     Raises:
         ParameterError: an angle is NaN, infinite, or beyond `LARGEST_ANGLE`.

@@ -36,9 +36,9 @@ _ELSEWHERE = "Such circuits run on an estimator that samples, such as qiskit_aer
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """Amplitudes that ``qubits`` start with, little-endian: bit j of the index is ``qubits[j]``.
+    """Initial amplitudes of ``qubits``, little-endian: bit j of the index is ``qubits[j]``.
 
-    ``normalize``: divide by the Euclidean norm (once bound); otherwise the norm is 1 already.
+    ``normalize``: divide by the Euclidean norm (once bound); otherwise the norm is already 1.
     """
 
     qubits: tuple[int, ...]
@@ -50,8 +50,8 @@ class Preparation:
 class GlobalPhase:
     """An angle in radians: ``offset``, plus coefficient * angle[index] over ``angles``, plus coefficient * expression.
 
-    Engines multiply states by the first two parts. The expressions are in no angle of a gate, and whoever asks an
-    engine for states multiplies them by that part.
+    Engines multiply states by the first two parts. The expressions occur in no gate angle; callers of an engine
+    multiply its states by that part.
     """
 
     offset: float = 0.0
@@ -105,10 +105,10 @@ def flatten(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircu
 
 
 def flatten_segment(circuit: QuantumCircuit, touched: Iterable[int]) -> FlatCircuit:
-    """Turn a part of a circuit into primitives, where ``touched`` qubits may be in any state before it.
+    """Turn a part of a circuit into primitives; ``touched`` qubits may be in any state before it.
 
     Raises:
-        CircuitError: see `flatten`; also where an instruction needs a touched qubit in 0.
+        CircuitError: see `flatten`; or an instruction needs a touched qubit in state 0.
     """
     walk = _Walk(circuit)
     walk.touched.update(touched)
@@ -145,7 +145,7 @@ class _Walk:
         self.phase_expressions: list[tuple[float, ParameterExpression]] = []
         self.touched: set[int] = set()
         self.measured: dict[int, str] = {}  # qubit -> the measurement, for the error message
-        self.names: list[str] = []  # the instruction at hand and those around it, outermost first
+        self.names: list[str] = []  # the current instruction and those around it, outermost first
         self.position = 0
         self.complete: CircuitError | None = None
 
@@ -163,10 +163,10 @@ class _Walk:
             self.phase += coefficient * float(angle)
 
     def visit(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> None:
-        """Add one instruction with its noise; errors of Qiskit become ours and say where they happened."""
+        """Add one instruction with its noise; errors of Qiskit become qtm's and name the instruction."""
         self.names.append(instruction.name)
         if self.noise is not None and self.noise.knows(instruction.name):
-            noise, self.noise = self.noise, None  # that of the whole gate; its parts have none of their own
+            noise, self.noise = self.noise, None  # noise of the whole gate; its parts have none
             self.visit_gate(instruction, qubits)
             self.noise = noise
             self.operations += noise.after(instruction, qubits)
@@ -217,7 +217,7 @@ class _Walk:
             self.operations.append(_with_slots(placed, slots) if slots else placed)
 
     def slot(self, value: object, rule: ShiftRule) -> int | float:
-        """A new angle index (int) for a parameterised value, or the number (float) that it is."""
+        """A new angle index (int) for a parameterised value, or the value of a number (float)."""
         if not isinstance(value, ParameterExpression) or not value.parameters:
             number = float(value)  # type: ignore[arg-type]
             if not isfinite(number):

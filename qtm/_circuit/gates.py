@@ -1,8 +1,8 @@
 """Primitives, the gate table as data, and the parameter-shift rules of its parameters.
 
-A gate name is looked up in ``GATES``; its row spells the gate as Clifford gates and Pauli rotations on local
-qubit and parameter numbers, in time order, and its global phase. ``qtm._circuit.flatten.flatten`` turns a whole
-circuit into primitives on circuit qubits.
+A gate name is looked up in ``GATES``; its row lists the gate's Clifford gates and Pauli rotations on local qubit and
+parameter numbers, in time order, and its global phase. ``qtm._circuit.flatten.flatten`` turns a whole circuit into
+primitives on circuit qubits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Clifford:
-    """A Clifford gate that a frame absorbs: one of x, z, s, sdg, cx, cz, swap."""
+    """A Clifford gate for the frame: one of x, z, s, sdg, cx, cz, swap."""
 
     name: str
     qubits: tuple[int, ...]

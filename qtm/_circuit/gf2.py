@@ -22,16 +22,17 @@ def bits_of(mask: int) -> Iterator[int]:
 
 
 def parities(mask: int, vectors: Sequence[int]) -> int:
-    """Bit j says whether the mask overlaps vector j oddly: masks of signs in the coordinates of a basis."""
+    """Bit j is the parity of the mask's overlap with vector j: masks of signs in the coordinates of a basis."""
     return sum(((mask & vector).bit_count() & 1) << j for j, vector in enumerate(vectors))
 
 
 class GrowingBasis:
     """Independent bit masks, and the coordinates of other masks in this basis.
 
-    A mask of the span is the xor of some vectors; its coordinates say of which. Vectors are reduced as they come
-    (Gaussian elimination): each reduced mask stands under its leading bit, which no other of them has as its leading
-    bit, so that the xor of those under the leading bits of a mask, from the highest on, leaves what is outside.
+    A mask in the span is the xor of some vectors; its coordinates are the bit mask of these. Vectors are reduced on
+    insertion (Gaussian elimination): each reduced mask is stored under its leading bit, and leading bits are distinct.
+    To reduce a mask, xor it with the stored masks of its leading bits, from the highest on; the remainder is its part
+    outside the span.
     """
 
     def __init__(self) -> None:
@@ -39,17 +40,17 @@ class GrowingBasis:
         self._reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (reduced mask, its coordinates)
 
     def extend(self, mask: int, vector: int, own: int) -> bool:
-        """Add ``vector``, where ``mask`` has the coordinates ``own`` with it; False where mask is in the span."""
+        """Add ``vector``; with it, ``mask`` has the coordinates ``own``. False if the mask is in the span."""
         rest, coordinates = self._reduce(mask)
         if not rest:
             return False
-        # mask = rest + (what the coordinates stand for), so over GF(2) rest has both coordinates added.
+        # mask = rest + (sum of the coordinates' vectors), so over GF(2) rest has the sum of both coordinates.
         self._reduced[rest.bit_length()] = rest, coordinates ^ own
         self.vectors.append(vector)
         return True
 
     def coordinates(self, mask: int) -> int | None:
-        """The coordinates of a mask; None where it is outside the span."""
+        """The coordinates of a mask; None if it is outside the span."""
         rest, coordinates = self._reduce(mask)
         return None if rest else coordinates
 

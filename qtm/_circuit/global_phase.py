@@ -1,4 +1,4 @@
-"""The part of a global phase that is in no gate angle, as a function of the parameters."""
+"""The part of a global phase that occurs in no gate angle, as a function of the parameters."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class PhaseMap:
         return total
 
     def times(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
-        """States (batch, amplitudes) times exp(i phase), differentiable by inputs and parameter sets too."""
+        """States (batch, amplitudes) times exp(i phase), differentiable in inputs and parameter sets."""
         import torch
 
         if self.map is None:
             return states
         angles = self.map.torch(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)))
         coefficients = self._coefficients.tensor(angles.dtype, angles.device)
-        total = (angles * coefficients).sum(-1)  # not a product of matrices, which autocast takes in half precision
+        total = (angles * coefficients).sum(-1)  # not a matrix product, which autocast computes in half precision
         return states * torch.complex(total.cos(), total.sin())[:, None]

@@ -1,4 +1,4 @@
-"""The light cone: rotations and phases that at least one observable can see."""
+"""The light cone: rotations and phases that at least one observable depends on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qtm._circuit.pauli_span import PauliSpan
 
 
 class Seen(PauliSpan):
-    """Strings seen so far, walking backwards from what is measured."""
+    """Relevant strings so far, going backwards from the measured ones."""
 
     def sees(self, x: int, z: int) -> bool:
-        """Whether a rotation about the string matters; if so, the string is seen from then on."""
+        """Whether a rotation about the string is relevant; if so, the string becomes relevant too."""
         seen = self.clashes(x, z)
         if seen:
             self.add(x, z)
@@ -24,7 +24,7 @@ class Seen(PauliSpan):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One rotation of the circuit: about i X^x Z^z where x is not 0, about Z^z where it is."""
+    """One rotation of the circuit: about i X^x Z^z, or about Z^z if x is 0."""
 
     x: int
     z: int
@@ -44,7 +44,7 @@ def all_items(phases: Sequence[Phase]) -> list[Item]:
 
 
 def visible(phases: Sequence[Phase], x: np.ndarray, z: np.ndarray) -> list[Item]:
-    """The rotations that strings (strings,) of masks x and z can see, in order."""
+    """The rotations that strings (strings,) with masks x and z depend on, in order."""
     seen = Seen()
     for string in set(zip(x.tolist(), z.tolist(), strict=True)):
         seen.add(*string)

@@ -1,4 +1,4 @@
-"""Control, inverse and power of any operation, exactly: parameters stay parameters, and global phases count.
+"""Control, inverse and power of any operation, exactly: parameters stay parameters, and global phases are kept.
 
 A modified operation is read as Clifford gates and Pauli rotations times a global phase. Each of these has an inverse,
 can be repeated, and is controlled by a few rotations about longer Pauli strings.
@@ -35,11 +35,11 @@ from qtm._circuit.gates import GATES, Clifford
 from qtm._circuit.synthesis import synthesize
 from qtm._errors import CircuitError
 
-# Controls up to which a rotation becomes 2**controls rotations; beyond, two multi-controlled X take their place.
+# Up to this number of controls a rotation becomes 2**controls rotations; above, two multi-controlled X are used.
 _FEW_CONTROLS = 4
-# Gates from which on a power of a bound operation is computed from its matrix.
+# Number of gates from which a power of a bound operation is computed from its matrix.
 _LONG_POWER = 1 << 12
-# The most gates of a power: with more, lowering takes minutes.
+# Maximum number of gates of a power: with more, lowering takes minutes.
 _MOST_STEPS = 1 << 20
 
 
@@ -114,7 +114,7 @@ class Unitary:
         return Unitary(self.num_qubits, tuple(steps), -self.phase)
 
     def repeated(self, count: int) -> Unitary:
-        """This unitary ``count`` (0 or more) times; rotations that commute turn by multiples."""
+        """This unitary ``count`` (0 or more) times; angles of commuting rotations are multiplied."""
         rotations = [step for step in self.steps if isinstance(step, Rotation)]
         if len(rotations) == len(self.steps) and all(_commute(p, q) for p, q in combinations(rotations, 2)):
             steps: tuple[Step, ...] = tuple(Rotation(r.pauli, r.qubits, r.angle * count) for r in rotations)
@@ -150,7 +150,7 @@ def _moved(step: Step, qubits: Sequence[int]) -> Step:
 
 
 def _as_rotations(step: Step) -> tuple[list[Rotation], float]:
-    """A step as rotations, and the global phase that these leave out."""
+    """A step as rotations, and the global phase that they lack."""
     if isinstance(step, Rotation):
         return [step], 0.0
     rotations, phase = _AS_ROTATIONS[step.name]
@@ -158,7 +158,7 @@ def _as_rotations(step: Step) -> tuple[list[Rotation], float]:
 
 
 class _Control:
-    """Steps that act where the first qubits are in ``state``.
+    """Steps controlled on the first qubits being in ``state``.
 
     The projector on that state is the product of (1 + Z)/2 and (1 - Z)/2: a sum of Z strings with coefficients
     +-2**-n. So a rotation about P becomes one about each string times P, and a global phase one about each string.
@@ -168,7 +168,7 @@ class _Control:
         self.state = state
         self.steps: list[Step] = []
         self.phase: Any = 0.0  # of the result as a whole
-        self._inner_phase: Any = 0.0  # under the control: global phases commute with everything, so they can wait
+        self._inner_phase: Any = 0.0  # under the control; applied at the end, as it commutes with everything
 
     def add(self, step: Step) -> None:
         if isinstance(step, Rotation):
@@ -184,7 +184,7 @@ class _Control:
                 self._rotate(rotation, self.state)
 
     def finish(self, phase: Any) -> None:
-        """Add the global phase (radians) of what is controlled: a phase of the controls' state."""
+        """Add the global phase (radians) of the controlled steps, a phase of the controls' state."""
         phase, state = self._inner_phase + phase, self.state
         if not is_unbound(phase) and float(phase) == 0.0:
             return
@@ -209,12 +209,12 @@ class _Control:
             self.steps.append(Rotation(pauli, qubits, rotation.angle * coefficient))
 
     def _rotate_between_flips(self, rotation: Rotation, state: tuple[bool, ...]) -> None:
-        """Half the rotation, and half its inverse between two controlled gates that turn it round.
+        """Half the rotation, and half its inverse between two controlled gates that invert it.
 
         Barenco et al., Phys. Rev. A 52, 3457 (1995), lemmas 5.1 and 7.9.
         """
         target = rotation.qubits[0]
-        # The controlled X turns Z and Y round. Hadamard gates on both sides make it a controlled Z, which turns X.
+        # The controlled X inverts Z and Y. Hadamard gates on both sides make it a controlled Z, which inverts X.
         hadamard: list[Step] = (
             [Clifford("z", (target,)), Rotation("Y", (target,), pi / 2)] if rotation.pauli[0] == "X" else []
         )
@@ -312,7 +312,7 @@ def _unitary_of_definition(operation: Operation) -> Unitary:
 
 
 def _modified(operation: AnnotatedOperation) -> Unitary:
-    """Powers and inverses in their order, then all controls: controls commute with both."""
+    """Apply powers and inverses in their order, then all controls, which commute with both."""
     unitary = unitary_of(operation.base_op)
     state: tuple[bool, ...] = ()
     for modifier in operation.modifiers:
@@ -333,7 +333,7 @@ def _bits(modifier: ControlModifier) -> tuple[bool, ...]:
 
 
 def _power(unitary: Unitary, name: str, power: Any) -> Unitary:
-    """An integer power repeats, which keeps parameters; others have the branch that Qiskit's matrix power has."""
+    """An integer power repeats and keeps parameters; other powers have the branch of Qiskit's matrix power."""
     power = _checked_power(power)
     if power.is_integer() and (unitary.is_parameterized or abs(power) * len(unitary.steps) < _LONG_POWER):
         once = unitary if power >= 0 else unitary.inverse()

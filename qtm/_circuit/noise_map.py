@@ -1,4 +1,4 @@
-"""Which channels follow which gate: the noise of a device, as data."""
+"""The noise of a device as data: the channels after each gate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class NoiseMap:
     """Operations after gates, and readout errors. Immutable, compared by identity.
 
     Attributes:
-        gates: for the name of a gate, what follows it, on local qubit numbers, by the qubits of the gate; None
-            stands for all others.
-        free: names of further gates, which no noise follows.
+        gates: for each gate name, the operations after it on local qubit numbers, by the qubits of the gate; None
+            stands for all other qubits.
+        free: names of further gates, without noise.
         readout: for a qubit (None: all others) the probability of reading 1 for 0, and of reading 0 for 1.
     """
 
@@ -30,26 +30,26 @@ class NoiseMap:
 
     @property
     def basis(self) -> frozenset[str]:
-        """Names of the gates whose noise is known."""
+        """Names of the gates in the noise model."""
         return self.free.union(self.gates)
 
     @property
     def noisy(self) -> frozenset[str]:
-        """Names of the gates that noise follows."""
+        """Names of the gates with noise."""
         return frozenset(self.gates)
 
     def knows(self, name: str) -> bool:
-        """Whether the noise of this gate is known; the gates of its definition then have none of their own."""
+        """Whether the noise model has this gate; the gates of its definition then have no noise of their own."""
         return name in self.gates or name in self.free
 
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
-        """What follows an instruction on these qubits of the circuit."""
+        """The operations after an instruction on these qubits of the circuit."""
         found = self.gates.get(instruction.name, {})
         operations = found.get(qubits, found.get(None, ()))
         return tuple(replace(o, qubits=tuple(qubits[q] for q in o.qubits)) for o in operations)
 
     def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
-        """The readout errors of qubits 0, 1, ...; empty where no qubit has one."""
+        """The readout errors of qubits 0, 1, ...; empty if no qubit has one."""
         other = self.readout.get(None, (0.0, 0.0))
         errors = tuple(self.readout.get(q, other) for q in range(num_qubits))
         return errors if any(map(any, errors)) else ()
@@ -59,7 +59,7 @@ class NoiseMap:
         return reading_of(self.readout_of(qubit + 1), qubit)
 
     def unknown(self, name: str) -> str:
-        """The message about a gate that the noise does not know, where it has to be simulated."""
+        """The error message for a gate that the noise model lacks."""
         return (
             f"the noise has no entry for {name!r}; it knows {', '.join(sorted(self.basis))}. Transpile the circuit "
             "to these gates (basis_gates=...), or give this gate an error too"

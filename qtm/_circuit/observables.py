@@ -14,15 +14,15 @@ from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliO
 
 from qtm._errors import ObservableError
 
-_WORD = 63  # qubits whose masks fit 64-bit integers; wider masks are Python integers
+_WORD = 63  # maximum number of qubits for 64-bit masks; wider masks are Python integers
 # Projectors ("01+-rl") expand to 2^(their number) Pauli terms.
 _MAX_TERMS = 1 << 22
-# An imaginary part this small is rounding: against what was added up to the coefficient, or against the largest one
-# up to 1, since a large term says nothing about the others.
+# An imaginary part this small is rounding: relative to the terms summed in the coefficient, or to the largest
+# coefficient but at most 1, since a large term does not excuse errors in others.
 _IMAGINARY_TOLERANCE = 1e-12
 _LARGEST_PAULI = 3  # bit terms of SparseObservable above it are projectors
 
-# What an observable is read into: x and z (terms, qubits) bool, coefficients (terms,) complex.
+# An observable as read: x and z (terms, qubits) bool, coefficients (terms,) complex.
 _Terms = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -30,9 +30,9 @@ _Terms = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Observable:
     """A Hermitian operator ``sum_t coeffs[t] * i^k[t] X^x[t] Z^z[t]``; bit q of a mask stands for qubit q.
 
-    Equal Paulis are merged, terms that are zero left out, and terms sorted by x, then z: equal operators have
-    equal arrays. The zero operator has no terms. Immutable, hashed by content. Above 63 qubits masks are Python
-    integers in arrays of objects.
+    Equal Paulis are merged, zero terms dropped, and terms sorted by x, then z: equal operators have equal arrays. The
+    zero operator has no terms. Immutable, hashed by content. Above 63 qubits masks are Python integers in arrays of
+    objects.
     """
 
     num_qubits: int
@@ -61,7 +61,7 @@ class Observable:
 
     @property
     def num_terms(self) -> int:
-        """How many Paulis are in the sum."""
+        """Number of Paulis in the sum."""
         return len(self.coeffs)
 
     def labels(self) -> list[str]:
@@ -77,7 +77,7 @@ def _label(x: int, z: int, num_qubits: int) -> str:
 
 
 def _pack(bits: np.ndarray) -> np.ndarray:
-    """Bits (terms, qubits) as masks (terms,): uint64, or Python integers where 64 bits are too few."""
+    """Bits (terms, qubits) as masks (terms,): uint64, or Python integers if 64 bits are too few."""
     packed = np.packbits(bits, axis=1, bitorder="little")
     if bits.shape[1] > _WORD:
         masks = np.empty(len(bits), object)

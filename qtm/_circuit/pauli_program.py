@@ -5,7 +5,7 @@ i^k X^x Z^w with odd k acts as a real rotation of the pairs ``(i, i ^ x)``,
 
     p_i <- cos(a/2) p_i - (-1)^popcount(i & w) sin(a/2) p_{i ^ x},
 
-and one with even k does between two quarter turns about any Z string that overlaps x oddly. Phases commute
+and for even k the same, conjugated by rotations of +-pi/2 about a Z string that anticommutes with X^x. Phases commute
 with each other, so a layer's diagonals are one pass; a real rotation costs half of a general one, a quarter
 when its cosine is divided out, and needs one real sum for its derivative instead of three.
 """
@@ -31,7 +31,7 @@ from qtm._circuit.pauli_span import LastClash
 from qtm._circuit.trained_noise import TrainedNoiseMap, with_strength_angles
 from qtm._kept_memory import KEPT, ByteCache
 
-_NEAR = 64  # strings and phases that are compared one by one before the trees are asked
+_NEAR = 64  # number of strings and phases compared one by one before the trees are searched
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A rotation seen from the start of the circuit: about ``i^k X^x Z^z``, Clifford gates conjugated away."""
+    """A rotation conjugated to the start of the circuit, without Clifford gates: about ``i^k X^x Z^z``."""
 
     k: int
     x: int
@@ -76,7 +76,7 @@ class Generator:
 class PauliProgram:
     """A flat circuit with its Clifford gates in a frame; masks are as wide as the circuit.
 
-    Compared by identity, because `program_of` makes one for a flat circuit.
+    Compared by identity, because `program_of` creates one per flat circuit.
     """
 
     flat: FlatCircuit
@@ -94,11 +94,11 @@ def _odd(mask: int) -> int:
 
 
 class _Lowering:
-    """Places every rotation as early as what it does not commute with allows."""
+    """Places every rotation as early as the rotations it does not commute with allow."""
 
     def __init__(self) -> None:
         self.phases = [Phase()]
-        self.last_diagonal: dict[int, int] = {}  # by mask: the phase it stands in last
+        self.last_diagonal: dict[int, int] = {}  # by mask: the last phase that contains it
         self.last_real: dict[tuple[int, int], tuple[int, int]] = {}  # by masks: phase and index
         self.clashes = LastClash()  # at 2 * phase its diagonals, at 2 * phase + 1 its rotations
         self.clashes_within: defaultdict[int, LastClash] = defaultdict(LastClash)  # by phase: at the index
@@ -141,9 +141,9 @@ class _Lowering:
         rotations.append((x, w, slot))
 
     def _last_clash(self, x: int, z: int) -> tuple[int, int]:
-        """The last phase that holds what this does not commute with, and the index there: -1 for a diagonal.
+        """The last phase with a rotation that does not commute with this one, and its index there: -1 for a diagonal.
 
-        (-1, -1) if there is none. Most are near the end: the trees are for those that are not.
+        (-1, -1) if there is none. Most are near the end; the trees find the others.
         """
         left = _NEAR
         for number in range(len(self.phases) - 1, -1, -1):
@@ -178,12 +178,12 @@ def _drop_identities(phases: list[Phase]) -> tuple[Phase, ...]:
 
 
 def place(generators: Iterable[Generator]) -> tuple[Phase, ...]:
-    """Generators as phases, each rotation as early as it commutes, equal ones merged."""
+    """Generators as phases, each rotation as early as possible, equal ones merged."""
     return _drop_identities(_placed(generators))
 
 
 def dropped_signs(generators: Iterable[Generator]) -> int:
-    """How many of the identities that `place` leaves out are -1: rotations by an odd number of full turns."""
+    """Number of rotations dropped by `place` that are -1: those by an odd number of full turns."""
     slots = [s for phase in _placed(generators) for s in (*phase.diagonal.values(), *(r[2] for r in phase.rotations))]
     return sum(round(slot.offset / (2 * pi)) & 1 for slot in slots if slot.is_zero())
 
@@ -196,7 +196,7 @@ def _placed(generators: Iterable[Generator]) -> list[Phase]:
 
 
 def program_of(flat: FlatCircuit) -> PauliProgram:
-    """The program of a flat circuit; made once."""
+    """The program of a flat circuit; computed once."""
     return _PROGRAMS.find(flat, lambda: _program_of(flat))
 
 
@@ -220,7 +220,7 @@ _FLAT_CIRCUITS: ByteCache[FlatCircuit] = ByteCache(_CACHE_SIZE, KEPT, shared=(No
 
 
 def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCircuit:
-    """A circuit as primitives, with noise: the same object as for an equal circuit with the same noise before.
+    """A circuit as primitives, with noise; equal circuits with the same noise share the object.
 
     Raises:
         CircuitError: an instruction cannot be simulated; the message names it.
@@ -229,7 +229,7 @@ def flattened(circuit: QuantumCircuit, noise: NoiseMap | None = None) -> FlatCir
     if not dynamic:
         circuit = static_circuit(circuit)
     content, flat = None if dynamic else content_of(circuit), None
-    if content is None:  # unknown until it is expanded: the key is then its primitives
+    if content is None:  # unknown content: the key is its primitives
         flat = _with_noise(circuit, noise)
         content = (
             flat.num_qubits, flat.operations, flat.angles, flat.parameters, flat.initial, flat.phase, flat.readout,

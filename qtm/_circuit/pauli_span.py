@@ -1,7 +1,7 @@
-"""Which Pauli strings anticommute with one of many, found in time that does not grow with how many there are.
+"""Whether a Pauli string anticommutes with one of many strings, in time independent of their number.
 
-Anticommuting with a product of strings is linear over GF(2): what anticommutes with none of a basis of their span
-anticommutes with none of them, and 2n strings of n qubits are a basis at most.
+The commutation sign with a product of strings is linear over GF(2): a string that commutes with a basis of their span
+commutes with all of them, and a basis has at most 2n strings of n qubits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class PauliSpan:
         self.reduced: dict[int, tuple[int, int]] = {}  # by leading bit of x, or ~ that of z where x is 0
 
     def add(self, x: int, z: int) -> bool:
-        """Add a string; False if the span held it already."""
+        """Add a string; False if the span already contained it."""
         while x or z:
             key = x.bit_length() if x else ~z.bit_length()
             entry = self.reduced.get(key)
@@ -39,10 +39,10 @@ class PauliSpan:
 
 
 class LastClash:
-    """Strings at positions 0, 1, 2, ..., and where the last one stands that anticommutes with a given one.
+    """Strings at positions 0, 1, 2, ..., and the last position of one that anticommutes with a given string.
 
-    A tree of spans: a node clashes exactly if something below it does, so the search never turns back. Strings are
-    put into the tree at the first query.
+    A tree of spans: a node clashes exactly if a string below it does, so the search never backtracks. Strings are
+    inserted at the first query.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class LastClash:
         self._levels: list[dict[int, PauliSpan]] = [{}]  # level k, node j: positions j << 2k to (j + 1) << 2k
 
     def add(self, position: int, x: int, z: int) -> None:
-        """Put a string at a position, beside those that are there."""
+        """Add a string at a position, which may hold several."""
         self._waiting.append((position, x, z))
 
     def find(self, x: int, z: int) -> int:
@@ -70,13 +70,13 @@ class LastClash:
         while position >> _BRANCH_BITS * (len(self._levels) - 1):
             self._grow()
         for level in self._levels:
-            # Strings that a node's span holds are in the spans of its parents as well.
+            # Strings in a node's span are also in the spans of its parents.
             if not level.setdefault(position, PauliSpan()).add(x, z):
                 return
             position >>= _BRANCH_BITS
 
     def _grow(self) -> None:
-        """A root above the old one, which becomes its first child."""
+        """Add a root above the old one, which becomes its first child."""
         root = PauliSpan()
         for span in self._levels[-1].values():
             for string in span.basis:

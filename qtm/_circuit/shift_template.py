@@ -25,7 +25,7 @@ from qtm._errors import CircuitError
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A circuit whose gate angles are free parameters of their own: ``slots[k]`` stands for ``angles[k]``.
+    """A circuit with a separate parameter for each gate angle: ``slots[k]`` stands for ``angles[k]``.
 
     Binding every ``slots[k]`` to the value of ``angles[k]`` gives the original circuit back, without its
     global phase and its final measurements.
@@ -38,10 +38,10 @@ class Template:
 
 
 def template(circuit: QuantumCircuit, noisy: frozenset[str] = frozenset()) -> Template:
-    """Give every gate angle of a circuit a parameter of its own, so that each can be shifted alone.
+    """Give every gate angle of a circuit its own parameter, so that each can be shifted separately.
 
-    Parameterised composite gates are expanded into gates of the table; everything without parameters stays as
-    it is. The slots follow the order of ``flatten(circuit).angles``.
+    Parameterised composite gates are expanded into gates of the table; everything without parameters is unchanged. The
+    slots follow the order of ``flatten(circuit).angles``.
 
     Args:
         circuit: any circuit that ``flatten`` takes.
@@ -60,7 +60,7 @@ def template(circuit: QuantumCircuit, noisy: frozenset[str] = frozenset()) -> Te
 
 
 class _Filling:
-    """The same walk as ``_Walk``, writing gates with fresh parameters into ``target``."""
+    """Walks like ``_Walk``, and writes gates with fresh parameters into ``target``."""
 
     def __init__(self, target: QuantumCircuit, fresh: Iterator[Parameter], noisy: frozenset[str]) -> None:
         self.target = target
@@ -75,7 +75,7 @@ class _Filling:
 
     def add(self, instruction: CircuitInstruction, qubits: tuple, where: str) -> None:
         if isinstance(instruction.operation, Measure):
-            return  # a final one: flatten refuses others
+            return  # a final one: flatten raises an error for others
         if not instruction.is_parameterized() and not instruction.clbits:
             self.target.append(instruction.operation, qubits)
             return

@@ -1,7 +1,7 @@
 """Circuits that equal a unitary matrix to rounding, global phase and all.
 
 Qiskit's own synthesis of two qubits replaces a matrix near a special class by that class where the fidelity is above
-1 - 1e-9, which turns angles by up to 5e-5. Here nothing is rounded to a class.
+1 - 1e-9, which changes angles by up to 5e-5. Here nothing is rounded to a class.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from qiskit.synthesis.two_qubit import TwoQubitWeylDecomposition
 
 from qtm._errors import CircuitError
 
-# `scipy.linalg` is imported where it is used: it takes a third of the time that importing qtm takes.
+# `scipy.linalg` is imported where it is used: it takes a third of the import time of qtm.
 
-# The rounding that a user's matrix may have: the tolerance of Qiskit's UnitaryGate.
+# Accepted rounding of a user's matrix: the tolerance of Qiskit's UnitaryGate.
 _UNITARY_TOLERANCE = 1e-6
 
 
@@ -52,7 +52,7 @@ def _append(circuit: QuantumCircuit, matrix: np.ndarray, num_qubits: int) -> Non
 
 
 def _append_one(circuit: QuantumCircuit, matrix: np.ndarray, qubit: int) -> None:
-    """U(theta, phi, lambda); each phase is that of a product in which an entry that is not small decides."""
+    """U(theta, phi, lambda); each phase is that of a product with an entry that is not small."""
     (a, b), (c, d) = matrix.tolist()
     theta = 2 * np.arctan2(abs(c), abs(a))
     phi = np.angle(c * a.conjugate())
@@ -90,7 +90,7 @@ def _append_many(circuit: QuantumCircuit, matrix: np.ndarray, top: int) -> None:
 
 
 def _append_multiplexed(circuit: QuantumCircuit, if_zero: np.ndarray, if_one: np.ndarray, top: int) -> None:
-    """One of two unitaries on the qubits below ``top``, as that qubit says (theorem 12 there)."""
+    """One of two unitaries on the qubits below ``top``, selected by that qubit (theorem 12 there)."""
     if np.array_equal(if_zero, if_one):
         _append(circuit, if_zero, top)
         return

@@ -19,7 +19,7 @@ class TrainedNoiseMap(NoiseMap):
 
     Attributes:
         parameters: all of them, in the order of their values.
-        read: for a qubit (None: all others) the parameters of its probabilities of reading 1 for 0, and 0 for 1.
+        read: for a qubit (None: all others) the parameters for its probabilities of reading 1 for 0, and 0 for 1.
     """
 
     parameters: tuple[Parameter, ...] = ()
@@ -38,9 +38,10 @@ class TrainedNoiseMap(NoiseMap):
 
 
 def with_strength_angles(flat: FlatCircuit, noise: TrainedNoiseMap, num_qubits: int) -> FlatCircuit:
-    """The circuit with an angle in place of each parameter of the noise, and with readout errors as channels.
+    """The circuit with an angle for each parameter of the noise, and with readout errors as channels.
 
-    On Z, a readout error acts like a random reset to 0 or 1 with its probabilities; ``num_qubits`` are read.
+    On Z, a readout error acts like a random reset to 0 or 1 with its probabilities; ``num_qubits``: number of measured
+    qubits.
     """
     first = len(flat.angles)
     place = {parameter: first + j for j, parameter in enumerate(noise.parameters)}

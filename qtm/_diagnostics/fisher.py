@@ -28,7 +28,7 @@ from qtm._errors import CircuitError, ParameterError, ShapeError
 from qtm._gradients.adjoint import EngineMethod
 from qtm._gradients.jacobian import jacobian
 
-_RARE = 1e-12  # outcomes of smaller probability are ignored: their share of the information vanishes
+_RARE = 1e-12  # less probable outcomes are ignored: their contribution vanishes
 
 
 @dataclass(frozen=True)

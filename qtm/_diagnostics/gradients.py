@@ -1,4 +1,4 @@
-"""Variance of gradients at random parameters, which shows barren plateaus."""
+"""Variance of gradients at random parameters, to detect barren plateaus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GradientVariance:
     Attributes:
         qubits: numbers of qubits, (qubits,).
         depths: depths, (depths,).
-        variance: mean over the parameters of the variance of the derivative by each, (qubits, depths).
+        variance: mean over the parameters of the variances of their derivatives, (qubits, depths).
         largest: the largest of these variances, (qubits, depths).
     """
 
@@ -58,14 +58,15 @@ def gradient_variances(
     draw: Draw = uniform_angles,
     num_threads: int = 0,
 ) -> np.ndarray:
-    """Variance, over random starts, of the derivative of an expectation value by each weight.
+    """Variance, over random starts, of the derivative of an expectation value with respect to each weight.
 
     McClean et al., Nat. Commun. 9, 4812 (2018). All starts are one batch of the simulator.
 
     Args:
         circuit: a Qiskit circuit, or a model of `qtm.circuits`.
         observable: any observable that Qiskit accepts; None: Z Z on qubits 0 and 1, as in the paper.
-        encoding_params: parameters of a Qiskit circuit that are inputs. They are drawn too, and not differentiated by.
+        encoding_params: parameters of a Qiskit circuit that are inputs. They are drawn at random too, and their
+            derivatives are not computed.
         samples: number of random starts.
         seed: seed of the starts.
         draw: values (samples, parameters) of inputs and weights, in radians, from a generator and this shape; by
@@ -77,7 +78,7 @@ def gradient_variances(
 
     Raises:
         CircuitError: the circuit cannot be simulated.
-        ParameterError: there is nothing to differentiate by, or an argument is unusable.
+        ParameterError: there is no weight, or an argument is unusable.
         ObservableError: the observable has the wrong number of qubits.
 
     Example:
@@ -122,7 +123,7 @@ def barren_plateau(
 ) -> GradientVariance:
     """Variances of gradients against the number of qubits and the depth.
 
-    On a barren plateau they fall as 2**-n, and training from a random start is hopeless (McClean et al., Nat.
+    On a barren plateau they fall as 2**-n, and training from a random start fails (McClean et al., Nat.
     Commun. 9, 4812 (2018)).
 
     Args:

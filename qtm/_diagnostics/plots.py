@@ -47,7 +47,7 @@ def plot_gradient_variance(result: GradientVariance, axes: Any = None) -> Any:
 
 
 def plot_expressibility(result: Expressibility, axes: Any = None) -> Any:
-    """Draw the histogram of fidelities beside that of Haar random states.
+    """Draw the histograms of fidelities, of the circuit and of Haar random states.
 
     Args:
         result: of `expressibility`.

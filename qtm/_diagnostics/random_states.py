@@ -25,14 +25,14 @@ from qtm._engines.simulation import Simulation
 
 @dataclass(frozen=True)
 class Expressibility:
-    """Fidelities of pairs of random states of a circuit, beside those of Haar random states.
+    """Fidelities of pairs of random states of a circuit, compared with those of Haar random states.
 
     Attributes:
         divergence: Kullback-Leibler divergence of the two histograms, in nats; 0 for Haar random states.
         fidelities: fidelities of the pairs, (samples,).
         edges: bin edges of the histogram, (bins + 1,).
-        frequencies: shares of the fidelities in the bins, (bins,).
-        haar: those of Haar random states, (bins,).
+        frequencies: relative frequencies of the fidelities in the bins, (bins,).
+        haar: relative frequencies for Haar random states, (bins,).
     """
 
     divergence: float
@@ -67,7 +67,7 @@ def expressibility(
     Raises:
         CircuitError: the circuit cannot be simulated.
         ParameterError: an argument is unusable.
-        OutOfMemory: two states do not fit.
+        OutOfMemory: two states do not fit in memory.
 
     Example:
         >>> from qiskit import QuantumCircuit

@@ -1,4 +1,4 @@
-"""A batch dealt over the workers of an executor: for engines that have no dealing of their own."""
+"""A batch split over the workers of an executor, for engines that do not split batches themselves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qtm._engines.engine import Engine, Plan
 
 
 class DealtEngine(Engine):
-    """An engine on an executor: every worker computes a share of the batch. Pickled, it computes where it is.
+    """An engine on an executor: every worker computes a share of the batch. A pickled copy has no executor.
 
     Args:
         engine: computes a share; it is pickled with every task, so it has no executor itself.
         executor: where shares are computed.
-        workers: shares to make; 0 for as many as the executor has workers.
+        workers: number of shares; 0: the number of workers of the executor.
     """
 
     def __init__(self, engine: Engine, executor: Executor, workers: int) -> None:
@@ -31,7 +31,7 @@ class DealtEngine(Engine):
         return _itself, (self.engine,)
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
-        """See `Engine.forward`; states stay with the workers, and nothing is kept."""
+        """See `Engine.forward`; states stay in the workers, and there are no residuals."""
         if not len(angles):
             return self.engine.forward(angles, prepared)
         parts = self._map(_forward, angles, prepared)
@@ -46,7 +46,7 @@ class DealtEngine(Engine):
         *,
         by_prepared: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """See `Engine.vjp`; the states are computed again."""
+        """See `Engine.vjp`; the states are recomputed."""
         if not len(angles):
             return self.engine.vjp(angles, prepared, cotangent, by_prepared=by_prepared)
         parts = self._map(_vjp, angles, prepared, cotangent, by_prepared)
@@ -59,7 +59,7 @@ class DealtEngine(Engine):
     def sample(
         self, angles: Tensor, prepared: Sequence[Tensor], shots: int, generator: np.random.Generator
     ) -> np.ndarray:
-        """See `Engine.sample`; drawn here, from one stream of random numbers."""
+        """See `Engine.sample`; samples are drawn in this process, from one stream of random numbers."""
         return self.engine.sample(angles, prepared, shots, generator)
 
     def plan(self, batch: int) -> Plan:
@@ -81,7 +81,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _joined(parts: Sequence[np.ndarray], given: Tensor) -> Tensor:
-    """Gradients by amplitudes: one row for each sample, or the sum where all samples share them."""
+    """Gradients with respect to amplitudes: one row per sample, or the sum if all samples share them."""
     found = [torch.from_numpy(part) for part in parts]
     return torch.cat(found) if len(given) != 1 else torch.stack(found).sum(0)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# What an engine may offer for an output.
+# Operations that an engine may support for an output.
 VALUES, VJP, JVP, SECOND, SAMPLES, METRIC = "values", "vjp", "jvp", "second", "samples", "metric"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -44,7 +44,7 @@ class Plan:
     Attributes:
         method: the name of the simulation method.
         states: pairs of (log2 of the size of a state, number of such states per sample).
-        memory: bytes of the states that are alive together.
+        memory: bytes of the states that exist at the same time.
         multiply_adds: real multiply-adds of values and derivatives.
         notes: remarks about choices such as truncation.
     """
@@ -67,16 +67,16 @@ class Plan:
 
 
 class ArrayBatch(Protocol):
-    """What an engine computes for a fixed number of samples without prepared amplitudes: arrays in, arrays out.
+    """An engine for a fixed number of samples without prepared amplitudes: arrays in, arrays out.
 
-    Arrays are contiguous. Residuals are consumed by `vjp`.
+    Arrays are contiguous. `vjp` consumes the residuals.
     """
 
     def forward(self, angles: np.ndarray, keep: bool) -> tuple[np.ndarray, Any]:
         """Outputs (batch, outputs) of angles (batch, angles), and residuals if ``keep``."""
 
     def vjp(self, angles: np.ndarray, cotangent: np.ndarray, residuals: Any) -> np.ndarray:
-        """Derivatives by the angles (batch, angles), of a cotangent (batch, outputs)."""
+        """Derivatives with respect to the angles (batch, angles) for a cotangent (batch, outputs)."""
 
 
 class Engine(ABC):
@@ -91,7 +91,7 @@ class Engine(ABC):
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
         """The output (batch, outputs), and the residuals for one `vjp` if ``keep`` (None where there are none).
 
-        A value that is not finite gives an output that is not finite; whoever calls says why.
+        An angle that is not finite gives an output that is not finite; the caller reports why.
         """
 
     def vjp(
@@ -103,10 +103,10 @@ class Engine(ABC):
         *,
         by_prepared: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Pull a cotangent (batch, outputs) back to the angles (batch, angles) and, if asked, to each of ``prepared``.
+        """Pull a cotangent (batch, outputs) back to the angles (batch, angles) and, on request, to ``prepared``.
 
-        Complex tensors follow torch: the gradient of a real loss L by z = x + iy is dL/dx + i dL/dy, and the
-        cotangent of a complex output is that gradient. Without residuals the states are computed again.
+        Complex tensors follow torch: the gradient of a real loss L with respect to z = x + iy is dL/dx + i dL/dy, and
+        the cotangent of a complex output is that gradient. Without residuals the states are recomputed.
         """
         raise UnsupportedError(f"{type(self).__name__} does not compute derivatives of {type(self.output).__name__}")
 
@@ -119,7 +119,7 @@ class Engine(ABC):
     ) -> Tensor:
         """The derivative (batch, outputs) of the output along a tangent (batch, angles).
 
-        ``prepared_tangents`` are those of ``prepared``; None: they do not move.
+        ``prepared_tangents`` are the tangents of ``prepared``; None: zero.
         """
         raise UnsupportedError(
             f"{type(self).__name__} computes no derivatives of {type(self.output).__name__} in forward mode "
@@ -153,7 +153,7 @@ class Engine(ABC):
         raise UnsupportedError(f"{type(self).__name__} does not draw samples")
 
     def small_batch(self, batch: int) -> ArrayBatch | None:
-        """A shorter way for as many samples; None where there is none. The caller remembers it."""
+        """A faster path for this number of samples; None if there is none. The caller caches it."""
         return None
 
     @abstractmethod
@@ -172,7 +172,7 @@ class SimulationMethod(ABC):
     gives: ClassVar[Mapping[type, frozenset[str]]]  # by type of output
 
     def refuses_device(self, device: str) -> str | None:
-        """Why the method does not compute on a type of device, as `refuses` says it; None if it does."""
+        """Why the method does not compute on a type of device, in the form of `refuses`; None if it does."""
         if device in self.devices:
             return None
         own = " and ".join(sorted(self.devices))
@@ -192,4 +192,4 @@ class SimulationMethod(ABC):
 
     @abstractmethod
     def compile(self, circuit: FlatCircuit, output: Output, options: Options) -> Engine:
-        """The engine for one output of a circuit that `refuses` does not refuse."""
+        """The engine for one output of a circuit; call it only if `refuses` returned None."""

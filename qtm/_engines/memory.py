@@ -1,21 +1,21 @@
-"""The memory that states may take, and the refusal of outputs that would not fit before they are made."""
+"""The memory that states may take, and the check that outputs fit before they are allocated."""
 
 from __future__ import annotations
 
 from qtm._errors import OutOfMemory
 from qtm._machine import free_memory
 
-MEMORY_SHARE = 0.5  # of the free memory, that states may take
-SMALL = 1 << 24  # bytes for which asking how much memory is free takes longer than it is worth
+MEMORY_SHARE = 0.5  # share of the free memory that states may take
+SMALL = 1 << 24  # bytes below which querying the free memory is not worth its time
 
 
 def budget(memory: int | None) -> int:
-    """Bytes that states may take: what the options allow, or with None a share of what is free."""
+    """Bytes that states may take: the limit of the options, or if that is None a share of the free memory."""
     return memory if memory is not None else int(MEMORY_SHARE * free_memory())
 
 
 def check_room(what: str, samples: int, numbers: int, itemsize: int) -> None:
-    """Whether an output (samples, numbers) fits the free memory.
+    """Check that an output (samples, numbers) fits in the free memory.
 
     Raises:
         OutOfMemory: it does not; the message says how much it needs.
@@ -29,12 +29,12 @@ def check_room(what: str, samples: int, numbers: int, itemsize: int) -> None:
 
 
 def is_too_large(size: float, memory: int | None) -> bool:
-    """Whether states of ``size`` bytes are more than ``memory``, or than their share of what is free."""
+    """Whether states of ``size`` bytes exceed ``memory``, or if that is None their share of the free memory."""
     return size > SMALL and size > budget(memory)
 
 
 def rows_that_fit(what: str, rows: int, size: int, memory: int | None) -> int:
-    """How many of ``rows`` of ``size`` bytes fit the memory together, at least 1.
+    """How many of ``rows`` of ``size`` bytes fit in memory together, at least 1.
 
     Raises:
         OutOfMemory: not even one does.

@@ -1,7 +1,7 @@
 """Angle maps that are sums of monomials, computed and differentiated in compiled code.
 
-Nearly every circuit has angles such as ``w``, ``x``, ``w*x`` or ``2*x + b``. For these no operation of torch is needed
-between the parameters and the engine: on small circuits gathering them by torch takes longer than simulating.
+Nearly every circuit has angles such as ``w``, ``x``, ``w*x`` or ``2*x + b``. They need no torch operation between the
+parameters and the engine, which on small circuits would take longer than the simulation.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class MonomialAngles:
         angles = np.empty((batch, count), weights.dtype)
         scaled, shared = np.empty(len(self._sums.coefficient)), np.empty(count)
         evaluate = _EVALUATE.for_kind(weights.dtype)
-        squares: float = evaluate(self._sums, _rows(inputs, weights), weights, scaled, shared, angles)
+        rows = _no_rows(weights) if inputs is None else inputs
+        squares: float = evaluate(self._sums, rows, weights, scaled, shared, angles)
         return angles, scaled, squares
 
     def pull_back(
@@ -63,8 +64,8 @@ class MonomialAngles:
         by_angles: np.ndarray,
         by_inputs_too: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by the inputs (batch or 0, inputs) and by the weights (weights,) from those by angles."""
-        rows = _rows(inputs, weights)
+        """Derivatives with respect to inputs (batch or 0, inputs) and weights (weights,) from those of the angles."""
+        rows = _no_rows(weights) if inputs is None else inputs
         by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
         by_weights = np.zeros(len(weights), weights.dtype)
         by_terms, by_shared = np.zeros(len(scaled)), np.zeros(by_angles.shape[1])
@@ -85,7 +86,8 @@ class MonomialAngles:
         ``moving``: the tangents of inputs, None where they are still, and of weights.
         """
         count, moving_scaled = len(self._sums.constant), np.empty(len(scaled))
-        rows, push = _rows(inputs, weights), _PUSH_FORWARD.for_kind(weights.dtype)
+        rows = _no_rows(weights) if inputs is None else inputs
+        push = _PUSH_FORWARD.for_kind(weights.dtype)
         along, moving_angles = _along(rows, moving[0]), np.empty((batch, count), weights.dtype)
         push(self._sums, rows, weights, scaled, along, moving[1], moving_scaled, np.zeros(count), moving_angles)
         return moving_scaled, moving_angles
@@ -103,7 +105,8 @@ class MonomialAngles:
 
         ``moving``: the tangents of inputs, weights and ``scaled``; ``by_angles``: derivatives, and their tangents.
         """
-        rows, pull = _rows(inputs, weights), _PULL_BACK_TANGENT.for_kind(weights.dtype)
+        rows = _no_rows(weights) if inputs is None else inputs
+        pull = _PULL_BACK_TANGENT.for_kind(weights.dtype)
         by_inputs = np.zeros((len(rows) if by_inputs_too else 0, rows.shape[1]), weights.dtype)
         by_weights = np.zeros(len(weights), weights.dtype)
         by_terms, by_shared = np.zeros((2, len(scaled))), np.zeros((2, by_angles[0].shape[1]))
@@ -119,8 +122,8 @@ def _along(rows: np.ndarray, moving: np.ndarray | None) -> np.ndarray:
     return np.zeros_like(rows) if moving is None else moving
 
 
-def _rows(inputs: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-    return np.zeros((0, 0), weights.dtype) if inputs is None else inputs
+def _no_rows(weights: np.ndarray) -> np.ndarray:
+    return np.zeros((0, 0), weights.dtype)
 
 
 def _factors(monomials: Sequence[Sequence[int]]) -> np.ndarray:

@@ -16,11 +16,11 @@ from qtm._executors import check_executor, resolve_threads
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to compute: dtype, workers, and how much memory states may take (bytes; None: a share of the free).
+    """How to compute: dtype, workers, and the memory that states may take (bytes; None: a share of the free memory).
 
     ``backward_threads`` are those of derivatives; None: as many as ``num_threads``. ``method`` is a name, a pair of
     name and options, or a `SimulationMethod`. ``lane_kind`` forces "sample" or "amplitude" lanes of the state-vector
-    kernels; None picks the faster. ``noise`` follows the gates of every circuit that is simulated. ``device`` is the
+    kernels; None picks the faster. ``noise`` applies to the gates of every simulated circuit. ``device`` is the
     type of torch device on which the tensors are.
     """
 
@@ -38,7 +38,7 @@ class Options:
 def checked_options(
     dtype: Any, num_threads: int, executor: Executor | None, method: Any = "auto", noise: NoiseMap | None = None
 ) -> Options:
-    """Options of the engine from what the user gave.
+    """Options of the engine from the user's arguments.
 
     Raises:
         DtypeError: the dtype is not complex128 or complex64.

@@ -1,4 +1,4 @@
-"""What an engine computes: outputs as data."""
+"""Outputs of engines, as data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The factor of a state that depends on gate angles."""
+"""The phase factor of a state, which depends on gate angles."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PhaseFactor:
         return direction.take(self.angles, axis=1).astype(float, copy=False) @ self.coefficients
 
     def add_gradient(self, by_phase: np.ndarray, gradient: np.ndarray) -> None:
-        """Add the derivative (batch,) by a to those by gate angles (batch, angles)."""
+        """Add the derivative (batch,) with respect to a to those with respect to gate angles (batch, angles)."""
         if len(self.angles):
             gradient[:, self.angles] += by_phase[:, None] * self.coefficients
 
@@ -63,7 +63,7 @@ class PhaseFactor:
         return torch.complex(total.cos(), total.sin()).to(dtype)
 
     def gradient_of_tensor(self, by_phase: Tensor, angles: Tensor) -> Tensor:
-        """The part of the derivatives by gate angles (batch, angles) that comes from those (batch,) by a."""
+        """The part of the gate angles' derivatives (batch, angles) that comes from the derivatives (batch,) of a."""
         gradient = torch.zeros_like(angles)
         index, coefficients = self._on(angles.device)
         return gradient.index_copy_(1, index, (by_phase[:, None] * coefficients).to(angles.dtype))
@@ -73,7 +73,7 @@ class PhaseFactor:
 
 
 class PhasedEngine(Engine):
-    """An engine of states, whose states lack a factor, with that factor."""
+    """An engine of states that multiplies the states of another engine by a phase factor."""
 
     def __init__(self, inner: Engine, factor: PhaseFactor) -> None:
         self.inner, self.factor, self.output = inner, factor, inner.output

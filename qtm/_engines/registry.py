@@ -78,7 +78,7 @@ def simulation_method(method: Method) -> SimulationMethod | None:
 
 
 def _on_device(method: SimulationMethod, device: str) -> SimulationMethod:
-    """A method, or what does the same on a type of device."""
+    """A method, or its counterpart on a type of device."""
     return METHODS[_ON_CUDA]() if device == "cuda" and isinstance(method, StateVector) else method
 
 
@@ -87,10 +87,10 @@ def _refusal(method: SimulationMethod, circuit: FlatCircuit, output: Output, opt
 
 
 def choose(method: Method, circuit: FlatCircuit, output: Output, options: Options) -> SimulationMethod:
-    """The method to run: the one that was named, or with ``"auto"`` the cheapest of the exact ones that can.
+    """The method to run: the named one, or with ``"auto"`` the cheapest exact one that supports the circuit.
 
-    State vectors of tensors on ``cuda`` are those of "triton". A state vector that is small is not compared with
-    others: predicting their cost would take longer than it.
+    For tensors on ``cuda``, "triton" computes state vectors. A small state vector is not compared with other methods:
+    predicting their cost would take longer than the simulation.
 
     Raises:
         ParameterError: the name or an option is unknown.
@@ -123,9 +123,9 @@ def choose(method: Method, circuit: FlatCircuit, output: Output, options: Option
 
 
 def _unfit(method: SimulationMethod, circuit: FlatCircuit) -> str | None:
-    """Why "auto" does not choose a method; None: it may."""
+    """Why "auto" does not select a method; None if it may."""
     if not method.is_exact:
-        return "is not exact, and has to be named"
+        return "is not exact, and must be selected by name"
     if method.simulates_noise and not circuit.is_noisy:
         return "costs more than a state vector where there is no noise"
     return None

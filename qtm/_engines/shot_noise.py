@@ -19,7 +19,7 @@ from qtm._engines.outputs import Expectation, Output, Probabilities, Samples
 from qtm._engines.registry import choose
 
 SAMPLINGS = ("fixed", "gaussian", "multinomial")
-# Up to so many qubits the outcomes of a basis are counted from their probabilities, above from shots one by one.
+# Up to this many qubits the counts of a basis are drawn from all probabilities, above that shot by shot.
 _COUNTED_QUBITS = 14
 # exp(-i a/2 P) before measuring Z that makes it a measurement of the key: (P, a).
 _TO_Z = {"X": ("Y", -pi / 2), "Y": ("X", pi / 2)}
@@ -31,7 +31,7 @@ def _engine(flat: FlatCircuit, output: Output, options: Options) -> Engine:
 
 
 class GaussianShots:
-    """Normally distributed noise, with the variance that outcomes have, independent for each observable.
+    """Normally distributed noise with the variance of the outcomes, independent for each observable.
 
     An observable is a sum of parts that are measured together; a part A has the variance (<A^2> - <A>^2) / shots.
     """
@@ -61,7 +61,7 @@ class GaussianShots:
 
 
 class MultinomialShots:
-    """Outcomes that are drawn: what is measured in one basis shares its shots, as on a device.
+    """Drawn outcomes: observables measured in one basis share its shots, as on a device.
 
     Standard deviations are estimated from the outcomes, as a device would have to.
     """
@@ -117,7 +117,7 @@ class _Basis:
     def shots(
         self, angles: Tensor, prepared: Prepared, shots: int, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each sample the outcomes that were seen (outcomes, qubits) bool, and how often."""
+        """For each sample the observed outcomes (outcomes, qubits) bool, and their counts."""
         if not self.counted:
             drawn = self.engine.sample(angles, prepared, shots, rng)
             found = [np.unique(bits, axis=0, return_counts=True) for bits in drawn]
@@ -129,7 +129,7 @@ class _Basis:
         return [((s[:, None] >> bits & 1).astype(bool), row[s]) for s, row in zip(seen, counts, strict=True)]
 
     def values(self, outcomes: np.ndarray, num_observables: int) -> np.ndarray:
-        """What every outcome (outcomes, qubits) adds to the observables: (outcomes, observables)."""
+        """Contribution of every outcome (outcomes, qubits) to the observables: (outcomes, observables)."""
         found = np.zeros((len(outcomes), num_observables))
         for mask, column, coefficient in self.terms:
             qubits = [j for j in range(outcomes.shape[1]) if mask >> j & 1]
@@ -148,6 +148,6 @@ Shots = GaussianShots | MultinomialShots
 
 
 def shots_of(sampling: str, flat: FlatCircuit, observables: Sequence[Observable], options: Options) -> Shots:
-    """The noise that ``sampling`` names, for a circuit and its observables."""
+    """The noise named by ``sampling``, for a circuit and its observables."""
     kind = GaussianShots if sampling == "gaussian" else MultinomialShots
     return kind(flat, observables, options)

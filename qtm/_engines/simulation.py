@@ -40,7 +40,7 @@ class Simulation:
 
     Raises:
         CircuitError: the circuit cannot be simulated.
-        OutOfMemory: measurements in mid-circuit take more qubits than fit the memory.
+        OutOfMemory: mid-circuit measurements take more qubits than fit in memory.
         ParameterError: a parameter of the circuit is missing from ``parameters``, or listed twice.
         UnsupportedError: the method refuses the circuit or the output.
     """
@@ -67,7 +67,7 @@ class Simulation:
         self.phase = PhaseMap(self.flat.phase, self.parameters) if isinstance(output, State) else None
         if isinstance(output, State) and self.flat.num_qubits != circuit.num_qubits:
             raise CircuitError(
-                "a circuit with control flow, resets or measurements in mid-circuit leaves its qubits in a mixed "
+                "a circuit with control flow, resets or mid-circuit measurements leaves its qubits in a mixed "
                 "state; ask for probabilities or expectation values"
             )
         method = _chosen(self.flat, self.flat.num_qubits - circuit.num_qubits, output, options)
@@ -90,14 +90,14 @@ class Simulation:
         return self.engine.sample(*self.arguments(values), shots, generator)
 
     def shots(self, sampling: str) -> Shots:
-        """The sampling noise of the observables of the output; made when first asked for."""
+        """The shot noise of the observables of the output; created on first use."""
         assert isinstance(self.output, Expectation)
         if sampling not in self._shots:
             self._shots[sampling] = shots_of(sampling, self.flat, self.output.observables, self._options)
         return self._shots[sampling]
 
     def plan(self, batch: int) -> Plan:
-        """What the engine does for a batch."""
+        """Memory and arithmetic of the engine for a batch."""
         return self.engine.plan(batch)
 
     def arguments(self, values: np.ndarray) -> tuple[Tensor, list[Tensor]]:
@@ -117,18 +117,18 @@ class Simulation:
         return np.ascontiguousarray(angles)
 
     def with_phase(self, states: Tensor, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
-        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiably."""
+        """States (batch, amplitudes) times the global phase at inputs and parameter sets, differentiable."""
         assert self.phase is not None
         return self.phase.times(states, inputs, sets)
 
     def torch_arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, list[Tensor]]:
-        """The same from inputs (batch, inputs) and weights (weights,), differentiably."""
+        """The same from inputs (batch, inputs) and weights (weights,), differentiable."""
         prepared = [p.torch(inputs, weights) for p in self.preparations]
         return self.angles.torch(inputs, weights, batch), prepared
 
 
 def _check_readable(noise: NoiseMap | None, output: Output) -> None:
-    """Refuse X and Y on qubits whose readout error is trained: in the circuit it acts on Z alone."""
+    """Check that no X or Y acts on a qubit with a trained readout error, which is simulated for Z alone."""
     if not isinstance(noise, TrainedNoiseMap) or not isinstance(output, Expectation):
         return
     for observable in output.observables:
@@ -141,7 +141,7 @@ def _check_readable(noise: NoiseMap | None, output: Output) -> None:
 
 
 def _chosen(flat: FlatCircuit, added: int, output: Output, options: Options) -> SimulationMethod:
-    """The method for a circuit, where ``added`` of its qubits stand for measurements.
+    """The method for a circuit, ``added`` of whose qubits stand for measurements.
 
     Raises:
         OutOfMemory: with these qubits the state vector does not fit; the message says what else can be done.
@@ -167,7 +167,7 @@ def _chosen(flat: FlatCircuit, added: int, output: Output, options: Options) -> 
 
 
 def check_finite(results: np.ndarray, values: np.ndarray, parameters: Sequence[Parameter]) -> None:
-    """Raise if a result is NaN or infinite, naming the parameter value that made it so."""
+    """Raise an error if a result is NaN or infinite, naming the parameter value that caused it."""
     if np.isfinite(results).all():
         return
     bad = np.argwhere(~np.isfinite(values))

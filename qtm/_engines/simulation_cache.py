@@ -1,4 +1,4 @@
-"""The simulations that ran last, by what they simulate."""
+"""LRU cache of compiled simulations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CACHE_SIZE = 64
 
 
 class Simulations:
-    """The simulations used last, so that what runs in a loop is lowered once. Safe to use from threads.
+    """LRU cache of simulations, so that a circuit in a loop is lowered once. Thread-safe.
 
-    They are bounded by number, and by bytes together with everything else that qtm keeps.
+    It is limited in number, and in bytes together with all other caches of qtm.
 
     Copies and pickles start empty; copies share the executor.
     """

@@ -35,7 +35,7 @@ class EngineMethod:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether equal calls give equal values, because nothing is drawn at random."""
+        """Whether equal calls give equal values: nothing is drawn at random."""
         return self.simulation.is_exact
 
     def differentiating(self, by: tuple[bool, ...]) -> EngineMethod:
@@ -65,12 +65,12 @@ class EngineMethod:
         return values, residuals
 
     def _check_angles(self, angles: Tensor) -> None:
-        """Refuse angles that mean nothing. Of those on a GPU one number comes to the CPU, which waits for it."""
+        """Raise an error for invalid angles. On a GPU, the CPU waits for one number of the angles."""
         if angles.is_cpu or (self._is_checked(angles) and not bool((angles.abs() <= LARGEST_ANGLE).all())):
             check_angles(angles.cpu().numpy(), self.simulation.flat.angles)
 
     def _is_checked(self, tensor: Tensor) -> bool:
-        """Whether the CPU looks at numbers: on a GPU it does not wait for an engine that gives NaN instead."""
+        """Whether the CPU checks angles: on a GPU it does not wait for an engine that gives NaN instead."""
         return tensor.is_cpu or torch.is_anomaly_enabled() or not self.simulation.engine.gives_nan
 
     def _are_finite(self, values: Tensor) -> bool:
@@ -180,7 +180,7 @@ class StateMethod(EngineMethod):
 
 
 def adjoint_method(settings: MethodSettings, dtype: str) -> EngineMethod:
-    """Exact outputs and their derivatives from the engine that the settings name."""
+    """Exact outputs and their derivatives from the engine in the settings."""
     if settings.output is not None:
         return _other_output(settings, settings.output, dtype)
     circuit = settings.circuit
@@ -210,7 +210,7 @@ def _other_output(settings: MethodSettings, output: Probabilities | State, dtype
 
 
 def _fused(settings: MethodSettings, simulation: Simulation) -> FusedMethod | None:
-    """The shorter way to values, which there is on the CPU."""
+    """The fused path to values, on the CPU only."""
     return FusedMethod.of(simulation) if settings.device == "cpu" else None
 
 

@@ -29,7 +29,7 @@ from qtm._primitives.sampler_runner import SamplerRunner
 
 
 class ParameterShiftMethod(ShiftMethod):
-    """Exact derivatives by gate angles, on an estimator or a sampler."""
+    """Exact derivatives with respect to gate angles, on an estimator or a sampler."""
 
     def __init__(
         self, settings: MethodSettings, *, precision: float | None = None, max_points: int | None = None
@@ -40,14 +40,15 @@ class ParameterShiftMethod(ShiftMethod):
 
 
 class PointMethod(PrimitiveMethod):
-    """Derivatives by the parameters of a circuit, from values of an estimator at the points of a rule.
+    """Derivatives with respect to a circuit's parameters, from an estimator's values at the points of a rule.
 
     Base class of gradient methods. A subclass defines two methods: ``points_per_sample()``, the number of points, and
     ``rule(at)``, the `Rule` at parameter values ``at`` (batch, parameters) in radians. ``self.wanted``, (parameters,)
-    bool, marks the parameters to differentiate by. The keyword-only arguments of its constructor are its options.
+    bool, marks the parameters whose derivatives are requested. The keyword-only arguments of its constructor are its
+    options.
 
     Args:
-        settings: the configuration of the module; pass it on.
+        settings: the configuration of the module, passed on to this class.
         precision: standard deviation requested from the estimator; None for the estimator's default.
         max_points: maximum number of points in one job; None for no limit.
     """
@@ -71,8 +72,8 @@ class PointMethod(PrimitiveMethod):
 class SpsaMethod(PointMethod):
     """Estimated derivatives by the circuit's parameters.
 
-    The signs follow torch's random state; with a ``seed``, the seed and the values alone, so that a
-    resumed run draws what the interrupted one drew.
+    The signs follow torch's random state; with a ``seed``, only the seed and the values, so that a resumed run draws
+    the same signs as the interrupted one.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ def _sampler_runner(
 
 
 def _probabilities(size: int, outcomes: Sequence[int], shares: np.ndarray) -> np.ndarray:
-    """Shares (points, size) of all outcomes from those (points, outcomes) of some."""
+    """Probabilities of all outcomes (points, size) from those of some (points, outcomes)."""
     found = np.zeros((len(shares), size))
     found[:, list(outcomes)] = shares
     return found

@@ -1,4 +1,4 @@
-"""Inputs and parameter sets to values in compiled code, without torch in between."""
+"""The map from inputs and parameter sets to values in compiled code, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtm._engines.engine import ArrayBatch
 from qtm._engines.monomial_angles import MonomialAngles
 from qtm._engines.simulation import Simulation
 
-_KEPT = 64  # batch sizes whose shorter way is remembered
+_KEPT = 64  # number of batch sizes whose fast path is cached
 
 
 class Residuals(NamedTuple):
@@ -24,7 +24,7 @@ class Residuals(NamedTuple):
     weights: np.ndarray  # (weights,), of all sets
     scaled: np.ndarray  # (terms,), see `MonomialAngles.angles`
     angles: np.ndarray  # (batch, angles)
-    batch: ArrayBatch | None  # whose the states are; None: the engine's
+    batch: ArrayBatch | None  # owner of the states; None: the engine
     states: Any  # residuals of either
 
 
@@ -38,7 +38,7 @@ class Moving(NamedTuple):
 
 
 class FusedMethod:
-    """Values and derivatives by inputs and parameter sets, where every angle is a sum of monomials of them.
+    """Values and derivatives with respect to inputs and parameter sets, if all angles are sums of monomials of them.
 
     It computes what the angle map of torch and `EngineMethod` compute one after the other, and takes no prepared
     amplitudes. Of second derivatives it has what concerns the angle map.
@@ -47,11 +47,11 @@ class FusedMethod:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._maps: dict[int, MonomialAngles] = {}
-        self._batches: dict[int, ArrayBatch | None] = {}
+        self._plans: dict[tuple[int, int], tuple[MonomialAngles, ArrayBatch | None]] = {}
 
     @staticmethod
     def of(simulation: Simulation) -> FusedMethod | None:
-        """The method for a simulation, or None where its angles are not sums of monomials, or inputs are amplitudes."""
+        """The method for a simulation, or None if its angles are not sums of monomials, or inputs are amplitudes."""
         fits = MonomialAngles.fits(simulation.angles) and not simulation.preparations
         return FusedMethod(simulation) if fits else None
 
@@ -65,11 +65,11 @@ class FusedMethod:
         """
         rows = None if inputs is None else _array(inputs)
         weights = _joined(sets)
-        angle_map = self._map(0 if rows is None else rows.shape[1])
+        size = 0 if rows is None else rows.shape[1], batch
+        angle_map, small = self._plans.get(size) or self._plan(*size)
         angles, scaled, squares = angle_map.angles(rows, weights, batch)
         if not squares <= LARGEST_ANGLE:  # also if it is NaN
             check_angles(angles, self._simulation.flat.angles)
-        small = self._small_batch(batch)
         if small is None:
             values, states = self._simulation.engine.forward(from_numpy(angles), (), keep=keep)
         else:
@@ -78,10 +78,10 @@ class FusedMethod:
         return values, Residuals(angle_map, rows, weights, scaled, angles, small, states)
 
     def vjp(
-        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sizes: Sequence[int]
+        self, residuals: Residuals, cotangent: Tensor, by_inputs: bool, sets: Sequence[Tensor]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives by the inputs (batch, inputs), if requested, and by each set; cotangent (batch, outputs)."""
-        return self.pull_back(residuals, self.by_angles(residuals, cotangent), by_inputs, sizes)
+        return self.pull_back(residuals, self.by_angles(residuals, cotangent), by_inputs, sets)
 
     def by_angles(self, residuals: Residuals, cotangent: Tensor) -> np.ndarray:
         """Derivatives by the angles (batch, angles); consumes the states."""
@@ -91,11 +91,11 @@ class FusedMethod:
         return _array(self._simulation.engine.vjp(angles, (), cotangent, residuals.states)[0])
 
     def pull_back(
-        self, residuals: Residuals, by_angles: np.ndarray, by_inputs: bool, sizes: Sequence[int]
+        self, residuals: Residuals, by_angles: np.ndarray, by_inputs: bool, sets: Sequence[Tensor]
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """Derivatives by the inputs (batch, inputs), if requested, and by each set from those by the angles."""
         angle_map, inputs, weights, scaled, *_ = residuals
-        return _by_parameters(*angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs), by_inputs, sizes)
+        return _by_parameters(*angle_map.pull_back(inputs, weights, scaled, by_angles, by_inputs), by_inputs, sets)
 
     def push_forward(self, residuals: Residuals, inputs: Tensor | None, sets: Sequence[Tensor]) -> Moving:
         """The tangents of the angles where inputs, unless None, and sets have these."""
@@ -110,34 +110,29 @@ class FusedMethod:
         by_angles: np.ndarray,
         second: Tensor,
         by_inputs: bool,
-        sizes: Sequence[int],
+        sets: Sequence[Tensor],
     ) -> tuple[Tensor | None, Sequence[Tensor]]:
         """The tangents of what `pull_back` gives, where the derivatives by the angles have the tangents ``second``."""
         angle_map, inputs, weights, scaled, *_ = residuals
         both = by_angles, _array(second)
         found = angle_map.pull_back_tangent(inputs, weights, scaled, moving[:3], both, by_inputs)
-        return _by_parameters(*found, by_inputs, sizes)
+        return _by_parameters(*found, by_inputs, sets)
 
-    def _small_batch(self, batch: int) -> ArrayBatch | None:
-        try:
-            return self._batches[batch]
-        except KeyError:
-            if len(self._batches) >= _KEPT:
-                self._batches.clear()
-            return self._batches.setdefault(batch, self._simulation.engine.small_batch(batch))
-
-    def _map(self, num_inputs: int) -> MonomialAngles:
-        found = self._maps.get(num_inputs)
-        if found is None:
-            found = self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
-        return found
+    def _plan(self, num_inputs: int, batch: int) -> tuple[MonomialAngles, ArrayBatch | None]:
+        if len(self._plans) >= _KEPT:
+            self._plans.clear()
+        if num_inputs not in self._maps:
+            self._maps[num_inputs] = MonomialAngles(self._simulation.angles, num_inputs)
+        plan = self._maps[num_inputs], self._simulation.engine.small_batch(batch)
+        return self._plans.setdefault((num_inputs, batch), plan)
 
 
 def _by_parameters(
-    rows: np.ndarray, columns: np.ndarray, by_inputs: bool, sizes: Sequence[int]
+    rows: np.ndarray, columns: np.ndarray, by_inputs: bool, sets: Sequence[Tensor]
 ) -> tuple[Tensor | None, Sequence[Tensor]]:
     by_weights = from_numpy(columns)
-    return from_numpy(rows) if by_inputs else None, [by_weights] if len(sizes) == 1 else by_weights.split(sizes)
+    by_sets = (by_weights,) if len(sets) == 1 else by_weights.split([s.numel() for s in sets])
+    return from_numpy(rows) if by_inputs else None, by_sets
 
 
 def _joined(sets: Sequence[Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Derivatives from values alone: the points to evaluate, and how their values combine to a gradient.
+"""Derivatives from values alone: the points to evaluate, and the combination of their values to a gradient.
 
 A rule gives points around every sample; an estimator or a device evaluates them; the rule contracts the values with
 the cotangent. Nothing here evaluates a circuit.
@@ -18,13 +18,13 @@ _ROUNDING = 1e-15
 
 
 class Rule(Protocol):
-    """Points around samples, and the derivative that their values give."""
+    """Points around samples, and the derivative that follows from their values."""
 
     def points(self, at: np.ndarray) -> np.ndarray:
         """Points (batch, count, coordinates) to evaluate around ``at`` (batch, coordinates), in radians."""
 
     def combine(self, values: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        """Derivative (batch, coordinates) of ``sum(cotangent * f)``, by the values of f at the points.
+        """Derivative (batch, coordinates) of ``sum(cotangent * f)`` from the values of f at the points.
 
         Args:
             values: (batch, count, observables), in the order of the points.
@@ -33,13 +33,14 @@ class Rule(Protocol):
 
 
 class ParameterShift:
-    """The exact derivative by gate angles, each shifted alone while the others stay.
+    """The exact derivative with respect to gate angles, each shifted on its own.
 
     Schuld et al., Phys. Rev. A 99, 032331 (2019) for two terms; `ShiftRule` for more.
 
     Args:
         rules: the rule of every angle.
-        wanted: (angles,) bool, which angles to differentiate; derivatives by the others are 0 and cost no points.
+        wanted: (angles,) bool, the angles whose derivatives are requested; those of the others are 0 and cost no
+        points.
             None for all.
 
     Example:
@@ -69,7 +70,7 @@ class ParameterShift:
         return points
 
     def combine(self, values: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        """Derivative (batch, angles), by values (batch, count, observables) of the points."""
+        """Derivative (batch, angles) from values (batch, count, observables) at the points."""
         weighted = np.einsum("bpm,bm->bp", values, cotangent) * self._coefficients
         gradient = np.zeros((len(values), self._num_angles))
         np.add.at(gradient.T, self._angle, weighted.T)
@@ -77,7 +78,7 @@ class ParameterShift:
 
 
 class Spsa:
-    """An estimate of the derivative from two points per repetition, however many parameters there are.
+    """An estimate of the derivative from two points per repetition, for any number of parameters.
 
     Spall, IEEE Trans. Autom. Control 37, 332 (1992), eq. (2.2): all parameters are displaced at once, by
     ``epsilon`` times random signs, which are drawn anew for every sample, so that a mini-batch averages
@@ -118,6 +119,6 @@ def balanced_epsilon(noise: float, num_parameters: int) -> float:
 
     Args:
         noise: standard deviation of a value; 0 for an exact one.
-        num_parameters: how many parameters are displaced at once.
+        num_parameters: number of parameters displaced at once.
     """
     return float(np.cbrt(3 * max(noise, _ROUNDING)) / np.sqrt(max(num_parameters, 1)))

@@ -1,4 +1,4 @@
-"""Jacobians by parameters: derivatives by gate angles from a gradient method, chained by torch."""
+"""Jacobians: derivatives with respect to gate angles from a gradient method, chained by torch to parameters."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def _by_shifts(method: ShiftMethod, rows: np.ndarray) -> np.ndarray:
 
 
 def _chained(method: GradientMethod, rows: np.ndarray, pull: Callable[[Any, Any], list[Any]]) -> np.ndarray:
-    """Derivatives (rows, parameters) from those that ``pull`` gives, by angles and by each prepared tensor."""
+    """Derivatives (rows, parameters) from those of the angles and of each prepared tensor, given by ``pull``."""
     import torch
 
     with torch.inference_mode(False), torch.enable_grad():
         inputs = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
         angles, prepared = method.arguments(inputs, inputs.new_zeros(0), len(rows))
-        # No value depends on a parameter that is only in a global phase.
+        # No value depends on a parameter that occurs only in a global phase.
         pairs = [(o, c) for o, c in zip((angles, *prepared), pull(angles, prepared), strict=False) if o.requires_grad]
         if not pairs:
             return np.zeros_like(rows)
@@ -77,7 +77,7 @@ def _chained(method: GradientMethod, rows: np.ndarray, pull: Callable[[Any, Any]
 
 
 def imaginary(method: EngineMethod, doubled: EngineMethod, rows: np.ndarray) -> np.ndarray:
-    """2 Im <psi|O|d psi>, (points, observables, parameters): minus the derivatives by the second angles."""
+    """2 Im <psi|O|d psi>, (points, observables, parameters): minus the derivatives of the second angles."""
     angles, count = method.simulation.numpy_angles(rows), method.num_outputs  # (points, angles)
     both = np.concatenate([angles, np.zeros_like(angles)], 1)
     by_angles = -jacobian(doubled, both)[..., angles.shape[1] :].reshape(len(rows) * count, -1)
@@ -89,11 +89,11 @@ def imaginary(method: EngineMethod, doubled: EngineMethod, rows: np.ndarray) -> 
 
 
 def doubled_simulation(circuit: QuantumCircuit, operators: tuple[Observable, ...], options: Options) -> Simulation:
-    """A simulation whose derivatives by its second angles, at 0, are -2 Im <psi|O|d psi>.
+    """A simulation whose derivatives with respect to its second angles, at 0, are -2 Im <psi|O|d psi>.
 
     One more qubit starts in |+>, every rotation exp(-i a/2 P) is followed by exp(-i s/2 P Z) with the Z of
-    that qubit, and O times its Y is measured. As <+|Y|-> = i, the derivative by s is Re <psi|O P'|psi>, where
-    P' is P seen from the end of the circuit; and 2 Im <psi|O (-i/2) P'|psi> is minus that.
+    that qubit, and O times its Y is measured. As <+|Y|-> = i, the derivative with respect to s is Re <psi|O P'|psi>,
+    where P' is P conjugated to the end of the circuit; and 2 Im <psi|O (-i/2) P'|psi> is minus that.
     """
     flat, extra = flatten(circuit), circuit.num_qubits
     first, second = ParameterVector("a", len(flat.angles)), ParameterVector("s", len(flat.angles))

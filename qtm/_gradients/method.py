@@ -1,4 +1,4 @@
-"""The gradient protocol: values and vector-Jacobian products for the one autograd function."""
+"""The gradient protocol: values and vector-Jacobian products for the autograd functions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from qtm._primitives.job_usage import Usage
 
 
 class GradientMethod(Protocol):
-    """Values and their derivatives by whatever `arguments` returns (gate angles; for SPSA the parameters).
+    """Values and their derivatives with respect to `arguments` (gate angles; for SPSA the parameters).
 
     Tensors in, tensors out, on one device. A method may have an attribute ``fused``, a `FusedMethod` that computes
-    ``forward(*arguments(...))`` and its derivatives in one step; it is used wherever first derivatives are enough.
+    ``forward(*arguments(...))`` and its derivatives in one step; it is used where first derivatives are enough.
     """
 
     num_outputs: int
 
     def differentiating(self, by: tuple[bool, ...]) -> GradientMethod:
-        """A method that need not differentiate by the inputs, or a trainable set, where ``by`` says False."""
+        """A method that may skip the derivatives by the inputs, or by a trainable set, where ``by`` is False."""
 
     @property
     def usage(self) -> Usage:
@@ -31,13 +31,13 @@ class GradientMethod(Protocol):
         """Forecast usage of an execution service for training steps: values of a batch and their derivative."""
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
-        """The quantities to differentiate by, computed in differentiable torch: angles (batch, angles), amplitudes.
+        """The independent variables of the derivatives, computed in torch: angles (batch, angles), amplitudes.
 
         There is one complex tensor (batch or 1, 2**qubits) for each state preparation of the circuit.
         """
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
-        """Values (batch, outputs), and residuals for the derivative where ``keep`` asks for them."""
+        """Values (batch, outputs), and residuals for the derivative if ``keep``."""
 
     def vjp(
         self, angles: Tensor, prepared: Sequence[Tensor], cotangent: Tensor, residuals: Any, by_prepared: bool

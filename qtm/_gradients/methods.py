@@ -40,14 +40,14 @@ def _read(gradient: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _resolved(name: str, settings: MethodSettings) -> str:
-    """The method that "auto" stands for: reverse on the exact simulator, parameter shift on any other estimator."""
+    """The method that "auto" selects: reverse on the exact simulator, parameter shift on any other estimator."""
     if name != "auto":
         return name
     return "reverse" if settings.primitive is None or isinstance(settings.primitive, FastEstimator) else "param-shift"
 
 
 def make_method(settings: MethodSettings, dtype: str) -> GradientMethod:
-    """The method that the settings name, computing in ``dtype``.
+    """The gradient method of the settings, computing in ``dtype``.
 
     Raises:
         ParameterError: the gradient method is unknown, or does not support the estimator.

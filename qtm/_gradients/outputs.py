@@ -14,7 +14,7 @@ _ADVICE = "give 'expectation', 'probabilities', 'state', or ('probabilities', {'
 
 
 def read_outputs(outputs: Any, observables: Any, num_qubits: int) -> Probabilities | State | None:
-    """The output that the argument names; None: expectation values.
+    """The output named by the argument; None: expectation values.
 
     Raises:
         ParameterError: the output, an option or a qubit is unknown; or observables are given for an output that has

@@ -23,7 +23,8 @@ from qtm._primitives.primitive_runner import PrimitiveRunner
 class PrimitiveMethod(FirstDerivatives, ABC):
     """Values from a primitive, and derivatives from its values at the points of a rule.
 
-    Subclasses define the points and the rule. ``wanted`` (coordinates,) bool marks the coordinates to differentiate by.
+    Subclasses define the points and the rule. ``wanted`` (coordinates,) bool marks the coordinates whose derivatives
+    are requested.
 
     Args:
         evaluation: computes the values.
@@ -82,7 +83,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
             for step in range(steps):
                 before = self.evaluation.forecast_state()
                 usage = self.evaluation.preview(batch) + self._differences.preview(points)
-                if self.evaluation.forecast_state() == before:  # and so are all that follow
+                if self.evaluation.forecast_state() == before:  # and so are all later ones
                     return total + usage * (steps - step)
                 total += usage
         return total
@@ -94,7 +95,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
     @abstractmethod
     def angles(self, inputs: Tensor | None, weights: Tensor, batch: int) -> Tensor:
-        """Coordinates of the points, (batch, coordinates), as ordinary differentiable torch."""
+        """Coordinates of the points, (batch, coordinates), computed in differentiable torch."""
 
     @abstractmethod
     def _depends_on(self, parameters: np.ndarray) -> np.ndarray:
@@ -110,7 +111,7 @@ class PrimitiveMethod(FirstDerivatives, ABC):
 
 
 class ShiftMethod(PrimitiveMethod):
-    """Exact derivatives by gate angles, each with a parameter of its own in a template of the circuit.
+    """Exact derivatives with respect to gate angles, each with its own parameter in a template of the circuit.
 
     Args:
         made: the template, which ``evaluation`` runs at values of its slots.

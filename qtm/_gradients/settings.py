@@ -52,7 +52,7 @@ class MethodSettings:
 
     @property
     def primitive(self) -> BaseEstimatorV2 | BaseSamplerV2 | None:
-        """What computes the outputs in place of qtm's simulator."""
+        """The primitive that computes the outputs instead of qtm's simulator."""
         return self.sampler if self.estimator is None else self.estimator
 
     def with_threads(self, forward: int, backward: int) -> MethodSettings:
@@ -62,7 +62,7 @@ class MethodSettings:
         return self if device == self.device else replace(self, device=device)
 
     def _kept(self) -> dict[str, GradientMethod]:
-        # The exact estimator used for None has threads and an executor of its own.
+        # The exact estimator used for None has its own threads and executor.
         return {} if self.primitive is None else self.on_estimator
 
     @property
@@ -75,6 +75,6 @@ class MethodSettings:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = self._kept()
-        # Qiskit's preset pass managers do not pickle, and this one is no longer needed once something was prepared.
+        # Qiskit's preset pass managers do not pickle, and this one is no longer needed once a method was prepared.
         passes = None if kept else self.pass_manager
         return {**self.__dict__, "executor": None, "on_estimator": kept, "pass_manager": passes}

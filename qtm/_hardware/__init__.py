@@ -1,1 +1,1 @@
-"""What `qtm.hardware` is made of: IBM Runtime, the job journal, checkpoints and calibration."""
+"""Implementation of `qtm.hardware`: IBM Runtime, the job journal, checkpoints and calibration."""

@@ -1,4 +1,4 @@
-"""Backends by name: fake devices and simulators here, devices at the service."""
+"""Backends by name: local fake devices and simulators, and devices at the service."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checked_kind(kind: str, backend: BackendV2, service: Any) -> str:
 
 
 def check_given(class_name: str | None, backend: BackendV2 | None, name: str) -> None:
-    """Refuse to look up by name a backend that was connected to as an object, which may have noise of its own.
+    """Raise an error if a run was connected to a backend object, which may have its own noise, and resumes by name.
 
     Args:
         class_name: Class of the object that the run was given; None if it was given a name.
@@ -66,7 +66,7 @@ def check_given(class_name: str | None, backend: BackendV2 | None, name: str) ->
 
 
 def refresh(backend: Any) -> None:
-    """Fetch the latest calibration; only real devices have one that changes."""
+    """Fetch the latest calibration; only that of real devices changes."""
     if hasattr(backend, "service") and hasattr(backend, "refresh"):
         Retry()("fetching the calibration", lambda _: backend.refresh())
 
@@ -77,7 +77,7 @@ def class_name(backend: Any) -> str | None:
 
 
 def _service_of(backend: BackendV2, service: Any) -> Any:
-    """The service that runs the jobs of a backend object; what others call a service is their own matter."""
+    """The Qiskit Runtime service of a backend object; attributes of this name in other packages are ignored."""
     runtime = require("qiskit_ibm_runtime", EXTRA)
     own = backend.service if isinstance(backend, runtime.IBMBackend) else None
     given = None if kind_for(backend) == "backend" else service

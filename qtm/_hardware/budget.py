@@ -1,4 +1,4 @@
-"""Limits of a run: its own budget, and what is left of the account's plan."""
+"""Limits of a run: its own budget, and the rest of the account's plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtm._primitives.job_usage import Usage
 
 logger = logging.getLogger("qtm")
 
-# Seconds; the service takes no longer limit for a job (quantum.cloud.ibm.com/docs/guides/max-execution-time).
+# Seconds; the service accepts no longer limit for a job (quantum.cloud.ibm.com/docs/guides/max-execution-time).
 LONGEST_JOB = 10_800
 
 
@@ -39,7 +39,7 @@ class Budget:
 
 
 class PlanLimit:
-    """What is left of the account's plan, as the service counts it.
+    """The rest of the account's plan, as reported by the service.
 
     Args:
         service: A ``QiskitRuntimeService``.
@@ -55,7 +55,7 @@ class PlanLimit:
             return None
         try:
             found = self._retry("asking for the usage of the account", lambda _: self._service.usage())
-        except (QiskitError, OSError) as error:  # the service decides in the end: no reason to stop
+        except (QiskitError, OSError) as error:  # the service enforces its limit itself, so continue
             logger.warning("the remaining time of the account's plan is unknown: %s", type(error).__name__)
             return None
         seconds = found.get("usage_remaining_seconds")

@@ -29,7 +29,7 @@ _QUANTITIES: dict[str, tuple[int, float, str]] = {
     "readout_error": (+1, 1.0, "probability"),
     "gate_error": (+1, 1.0, "probability"),
     "two_qubit_error": (+1, 1.0, "probability"),
-    # what `ReadoutAssignment` and `RandomizedBenchmarking` measure
+    # measured by `ReadoutAssignment` and `RandomizedBenchmarking`
     "assignment_error": (+1, 1.0, "probability"),
     "clifford_error": (+1, 1.0, "probability"),
 }
@@ -40,11 +40,11 @@ class Drift:
     """A calibration value that has become worse than its threshold allows.
 
     Attributes:
-        step: The step of the training at which it was seen.
+        step: The training step at which it was detected.
         quantity: "t1", "t2" (seconds), "readout_error", "gate_error", "two_qubit_error", "assignment_error" or
             "clifford_error" (probability).
         qubits: The qubit, or the pair.
-        before: The value that it is compared with.
+        before: The reference value.
         now: The current value.
     """
 
@@ -75,16 +75,16 @@ class CalibrationWatch:
     """Records T1, T2, readout and gate errors of the qubits in use, and reports when they drift.
 
     A device changes under a long training run (Robbiati et al., "Qiboml: towards the orchestration of
-    quantum-classical machine learning", section II.E.3 and Fig. 7). The record holds the calibration that the
-    device publishes, which takes no circuit, and the measurements of ``protocols``.
+    quantum-classical machine learning", section II.E.3 and Fig. 7). The record holds the published calibration, which
+    takes no circuit, and the measurements of ``protocols``.
 
     Args:
-        backend: The device; its calibration is fetched anew for every record where it offers that.
+        backend: The device; its calibration is fetched for every record if the device supports that.
         qubits: Physical qubits in use, or transpiled circuits, of which it takes the qubits and pairs.
-        every: Record every so many steps.
+        every: Number of steps between records.
         on_drift: Called with the list of `Drift` when there is any; if it returns True, ``should_stop``
-            becomes true. The default logs a warning; `stop` ends the training; `Connection.recalibrate`
-            called in it has everything on the device transpiled and calibrated again.
+            becomes true. The default logs a warning; `stop` ends the training; `Connection.recalibrate` in it makes
+            modules transpile, and error mitigation calibrate, again.
         protocols: Additional measurements, such as `ReadoutAssignment()` and `RandomizedBenchmarking()`: one job each
             at every record, with its usage in the budget.
         sampler: Runs the protocols: ``connection.sampler``.
@@ -94,7 +94,7 @@ class CalibrationWatch:
 
     Raises:
         CircuitError: The backend has no such qubit, or no calibration data.
-        ParameterError: A threshold is for no known quantity, or ``every`` is below 1.
+        ParameterError: A threshold is for an unknown quantity, or ``every`` is below 1.
 
     Example:
         >>> from qiskit.providers.fake_provider import GenericBackendV2

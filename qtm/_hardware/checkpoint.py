@@ -106,12 +106,12 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         try:
-            with zipfile.ZipFile(self.path) as archive:  # torch does not look at the checksums that it writes
+            with zipfile.ZipFile(self.path) as archive:  # torch does not verify the checksums that it writes
                 if (changed := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {changed} does not match")
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             state["step"], state["parts"], state["random"]
-        except Exception as error:  # torch raises a dozen kinds for a damaged file
+        except Exception as error:  # torch raises a dozen error types for a damaged file
             raise QtmError(
                 f"{self.path} is not a checkpoint of qtm, or it is damaged: {error}. Restore it from a backup, or "
                 "delete it: the run then starts from its first step, answered from its journal as far as that goes"
@@ -142,7 +142,7 @@ def _restore(name: str, part: Any, saved: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy values into what ``torch.load(weights_only=True)`` reads."""
+    """Convert NumPy values to types that ``torch.load(weights_only=True)`` reads."""
     if isinstance(value, np.ndarray):
         # torch has few unsigned types; 64 bits hold every one but uint64, which is viewed as signed
         signed = value.view(np.int64) if value.dtype == np.uint64 else value

@@ -37,7 +37,7 @@ class DeviceEstimator(DevicePrimitive, BaseEstimatorV2):
         Raises:
             CircuitError: A PUB cannot run on this backend.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or the rest of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, precision))

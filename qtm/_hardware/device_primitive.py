@@ -33,7 +33,7 @@ logger = logging.getLogger("qtm")
 # A job accepted by the service may take a moment to show up in its list.
 SETTLE_SECONDS = 10.0
 
-# The states in which the service says that a job will never have a result.
+# Errors of the service for jobs that will never have a result.
 _JOB_FAILURES = frozenset({"RuntimeJobFailureError", "RuntimeJobMaxTimeoutError", "RuntimeInvalidStateError"})
 
 
@@ -107,7 +107,7 @@ class DevicePrimitive(ABC):
 
     @property
     def usage(self) -> Usage:
-        """Usage of the run so far, over all processes that took part in it."""
+        """Usage of the run so far, in all its processes."""
         return self.journal.usage()
 
     def note_session(self) -> None:
@@ -119,7 +119,7 @@ class DevicePrimitive(ABC):
             self.journal.set_setting(f"session:{session_id}", float(seconds or 0.0))
 
     def check(self, usage: Usage) -> None:
-        """Compare a forecast with what is left of the budget and of the account's plan.
+        """Compare a forecast with the rest of the budget and of the account's plan.
 
         Raises:
             BudgetExceeded: The forecast exceeds it.
@@ -133,7 +133,7 @@ class DevicePrimitive(ABC):
         self.journal.keep(name, part)
 
     def _folded(self, pubs: list[Any]) -> list[Any]:
-        """PUBs whose RZZ angles are in the range of IBM's devices; other providers have ranges of their own."""
+        """PUBs with RZZ angles folded into the range of IBM's devices; other providers have other ranges."""
         if self._kind == "backend":
             return pubs
         folded = folded_and_checked(pubs, self.backend.target.operation_names)
@@ -166,7 +166,7 @@ class DevicePrimitive(ABC):
         return job_content((piece.pub for piece in pieces), setting)
 
     def _check_first(self, asked: Usage) -> None:
-        """Check the plan, too, before the first submission of a process; later checks would cost a request each."""
+        """Check the plan before the first submission of a process only: each check costs a request."""
         if asked.jobs and not self._opened:
             self.check(asked)
         else:
@@ -178,7 +178,7 @@ class DevicePrimitive(ABC):
         return self.journal.usage()
 
     def _to_pay(self, jobs: list[list[Piece]], contents: list[str]) -> Usage:
-        """Usage of the jobs that the journal does not hold yet."""
+        """Usage of the jobs that are not in the journal yet."""
         ahead: Counter[str] = Counter()
         total = Usage()
         for pieces, content in zip(jobs, contents, strict=True):
@@ -225,7 +225,7 @@ class DevicePrimitive(ABC):
             return
         ids = ",".join(tasks)
         logger.warning("%s cannot fetch job %s of an earlier process; it is submitted again", self.backend.name, ids)
-        self.journal.submitted(entry, ids)  # it was paid for, and counts
+        self.journal.submitted(entry, ids)  # it was paid for, so it counts
         self.journal.failed(entry, "the process ended before the result was read")
 
     def _submit(self, pieces: list[Piece], entry: Entry, recovered: bool) -> Part:
@@ -251,7 +251,7 @@ class DevicePrimitive(ABC):
                 f"{self.backend.name} could not be reached to submit PUB {names} ({_text(error)}); "
                 "hardware.resume(journal, backend) submits it again: make sure that it did not arrive"
             )
-        if is_transient(error):  # the intent stays: the job may have arrived all the same
+        if is_transient(error):  # keep the intent: the job may have arrived
             return JobError(
                 f"the service could not be reached to submit PUB {names} ({_text(error)}); "
                 "hardware.resume(journal) continues the run and submits nothing twice"
@@ -281,14 +281,14 @@ class DevicePrimitive(ABC):
             if part is not self.backend:
                 with self._tagged(entry):
                     return self._made(part, self.options).run(pubs)
-        if not self._opened:  # a session is opened when it is needed: a replayed run may not need one
+        if not self._opened:  # open a session only when needed: a replayed run may not need one
             self._runtime = self._made(self._open_mode(), self.options)
             self._opened = True
         with self._tagged(entry):
             return self._runtime.run(pubs)
 
     def _on_its_own(self, pubs: list[Any], entry: Entry) -> Any:
-        """Submit to a backend that runs circuits itself, with a copy of the options, which a thread reads."""
+        """Submit to a backend that runs circuits itself; its thread gets a copy of the options."""
         options = plain_options(self.options)
         if self._seed is not None:
             options["seed_simulator"] = job_seed(self._seed, entry.content, entry.occurrence)
@@ -298,7 +298,7 @@ class DevicePrimitive(ABC):
 
     @contextmanager
     def _tagged(self, entry: Entry) -> Iterator[None]:
-        """Give the next job its tag and, in local mode, a seed of its own that a resumed run repeats."""
+        """Give the next job its tag and, in local mode, its own seed, which a resumed run repeats."""
         environment, simulator = self.options.environment, self.options.simulator
         tags, seed, longest = environment.job_tags, simulator.seed_simulator, self.options.max_execution_time
         environment.job_tags = [
@@ -366,7 +366,7 @@ class DevicePrimitive(ABC):
             return None
         try:
             return float(self._retry("asking for the usage of a job", lambda _: job.usage())) or None
-        except (QiskitError, OSError) as error:  # the result is there: that counts more
+        except (QiskitError, OSError) as error:  # the result is available, which matters more
             logger.warning("no usage for job %s: %s", job.job_id(), type(error).__name__)
             return None
 
@@ -374,11 +374,11 @@ class DevicePrimitive(ABC):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # a copy of a model shares the connection: there is one budget and one journal
+        return self  # copies of a model share the connection, with one budget and one journal
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a primitive on a device holds an open account and is not pickled; save state_dict() instead of "
+            "a primitive on a device holds an open account and cannot be pickled; save state_dict() instead of "
             "the whole model, and connect (or hardware.resume) in the process that loads it"
         )
 

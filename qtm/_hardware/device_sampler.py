@@ -59,7 +59,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         Raises:
             CircuitError: A PUB cannot run on this backend, or measures nothing.
             ParameterError: A parameter value is not finite.
-            BudgetExceeded: The submission would exceed the budget, or what is left of the plan; nothing was submitted.
+            BudgetExceeded: The submission would exceed the budget, or the rest of the plan; nothing was submitted.
             JobError: The service refused a job, or could not be reached.
         """
         return self._submitted(self._coerced(pubs, shots))
@@ -116,7 +116,7 @@ class DeviceSampler(DevicePrimitive, BaseSamplerV2):
         """
         try:
             return _unpacked(stored)
-        except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
+        except Exception as error:  # zipfile, zlib, NumPy and json raise a dozen error types for damaged bytes
             raise damaged(error) from error
 
     def problem_with(self, result: Any, pubs: list[Any]) -> str | None:

@@ -18,7 +18,7 @@ from qtm._circuit.expressions import compile_angles
 from qtm._errors import CircuitError
 from qtm._hardware.job_splitting import with_circuit
 
-# An angle outside of the range by less than this is rounding; the service allows as much.
+# An angle outside of the range by less than this is rounding; the service has the same tolerance.
 _SLACK = 1e-10
 
 Pub = TypeVar("Pub", EstimatorPub, SamplerPub)
@@ -102,7 +102,7 @@ class _Folded:
 
 
 def folded_and_checked(pubs: list[Pub], names: Iterable[str]) -> list[Pub]:
-    """Return the PUBs for a target with these instructions: RZZ angles folded where it can be done.
+    """Return the PUBs for a target with these instructions: RZZ angles folded if possible.
 
     Raises:
         CircuitError: An angle is outside of [0, pi/2] and cannot be folded.
@@ -118,9 +118,9 @@ def folded_and_checked(pubs: list[Pub], names: Iterable[str]) -> list[Pub]:
 def with_shared_parameters(pub: Pub) -> Pub:
     """Return a PUB whose parameters are the same objects for the same names, in all circuits of the process.
 
-    The executor (samplomatic 0.21) remembers every box of two-qubit gates for the life of the process. It takes boxes
-    whose parameters have the same names for a collision of hashes unless they are the same objects, and gives up
-    after 13 of them: a training with parametrized RZZ gates ended after a few steps.
+    The executor (samplomatic 0.21) remembers every box of two-qubit gates for the life of the process. It mistakes
+    boxes whose parameters have the same names, but are not the same objects, for hash collisions, and fails after 13 of
+    them: a training with parametrized RZZ gates ended after a few steps.
     """
     if not any(_entangles_by_parameter(item) for item in pub.circuit.data):
         return pub

@@ -30,7 +30,7 @@ class Limits:
         circuits: Circuits of a job (`Usage.circuits`).
         executions: Circuit executions of a job. IBM's service takes 10 million
             (quantum.cloud.ibm.com/docs/guides/job-limits).
-        depth: Depth of a circuit; deeper ones are refused.
+        depth: Depth of a circuit; deeper ones raise an error.
         two_qubit_gates: Two-qubit gates of a circuit; IBM's service takes 400000 (same page).
     """
 
@@ -60,10 +60,10 @@ def coerce_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> li
 
 
 def without_global_phase(pub: Any) -> Any:
-    """Return the PUB without its circuit's global phase, and without the parameters that only the phase holds.
+    """Return the PUB without its circuit's global phase, and without the parameters that occur only in the phase.
 
-    A phase has no effect on what is measured. Transpiling moves parameters into it, and the runtime, which
-    drops the phase, then refuses their values.
+    The phase has no effect on measurements. Transpiling moves parameters into it, and the runtime, which drops the
+    phase, then rejects their values.
     """
     if not getattr(pub.circuit.global_phase, "parameters", None):
         return pub
@@ -134,7 +134,7 @@ def _too_wide(circuit: QuantumCircuit, backend: BackendV2, limits: Limits) -> st
 
 def _not_isa(circuit: QuantumCircuit, backend: BackendV2, limits: Limits) -> str | None:
     bits = {bit: position for position, bit in enumerate(circuit.qubits)}
-    target = backend.target  # Aer's simulator makes a new one at each access
+    target = backend.target  # Aer's simulator creates a new one at each access
     for item in circuit.data:
         qubits, name = tuple(bits[bit] for bit in item.qubits), item.operation.name
         if name not in _ALWAYS_ALLOWED and not target.instruction_supported(name, qubits):
@@ -180,18 +180,18 @@ Cost = Callable[[list[Any]], Usage]
 
 
 def split(pubs: Sequence[Any], limits: Limits, cost: Cost) -> list[list[Piece]]:
-    """Deal PUBs into as few jobs as the limits allow.
+    """Split PUBs into as few jobs as the limits allow.
 
     A PUB is cut only along its broadcast shape, parameter sets first, so that observables stay together.
-    PUBs that ask for different precisions, or shots, go into different jobs, as the runtime demands.
+    PUBs with different precisions, or shots, go into different jobs, as the runtime requires.
 
     Args:
         pubs: The PUBs, checked.
-        limits: What one job may hold.
-        cost: What a list of PUBs uses when it is one job.
+        limits: The limits of one job.
+        cost: The usage of a list of PUBs as one job.
 
     Raises:
-        CircuitError: One parameter set with one observable is over the limits already.
+        CircuitError: One parameter set with one observable exceeds the limits.
     """
     jobs: list[list[Piece]] = []
     for asked in dict.fromkeys(map(_asked, pubs)):
@@ -201,7 +201,7 @@ def split(pubs: Sequence[Any], limits: Limits, cost: Cost) -> list[list[Piece]]:
 
 
 def _asked(pub: EstimatorPub | SamplerPub) -> float | None:
-    """What all PUBs of a job must share: the precision, or the shots."""
+    """The precision, or the shots, which all PUBs of a job must share."""
     return pub.precision if isinstance(pub, EstimatorPub) else pub.shots
 
 
@@ -228,7 +228,7 @@ def _fill_jobs(pieces: list[Piece], limits: Limits, cost: Cost) -> list[list[Pie
 
 
 def _largest_that_fits(job: list[Piece], piece: Piece, limits: Limits, cost: Cost) -> tuple[Piece | None, list[Piece]]:
-    """Return the longest beginning of ``piece`` that the job still takes, and what is left of it."""
+    """Return the longest prefix of ``piece`` that fits in the job, and the remainder."""
 
     def fits(part: Piece) -> bool:
         return limits.allow(cost([p.pub for p in job] + [part.pub]))
@@ -299,7 +299,7 @@ def join(pubs: Sequence[EstimatorPub], jobs: Iterable[tuple[list[Piece], Primiti
             for name, values in part.data.items():
                 _place(data[piece.index], name, values, pubs[piece.index].shape, piece.slices)
     for pub, columns in zip(pubs, data, strict=True):
-        if not columns:  # a PUB without a single parameter set was in no job
+        if not columns:  # a PUB without parameter sets was in no job
             columns |= {name: np.empty(pub.shape) for name in ("evs", "stds")}
     bins = [DataBin(shape=pub.shape, **columns) for pub, columns in zip(pubs, data, strict=True)]
     results = [PubResult(values, notes) for values, notes in zip(bins, metadata, strict=True)]

@@ -1,4 +1,4 @@
-"""The journal of a run: every job it submitted, in a file that survives the process."""
+"""The journal of a run: all its jobs, in a file that survives the process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CREATE TABLE job (
     error TEXT, result BLOB, checksum BLOB NOT NULL, UNIQUE (content, occurrence, attempt));
 """
 _VERSION = 2  # of the tables; 1 had no checksums
-# The columns that a checksum covers: sqlite does not notice a changed byte within a value.
+# The columns that a checksum covers: SQLite does not detect a changed byte within a value.
 _JOB = (
     "content", "occurrence", "attempt", "position", "state", "job_id", "created",
     "pubs", "circuits", "executions", "seconds", "error", "result",
@@ -43,8 +43,8 @@ _DAMAGED = (
     "old run are still at the service"
 )
 
-# An "intent" is written before the service is asked, so that a job accepted in the moment in which the
-# process dies can still be found at the service, by its tag.
+# An "intent" is written before the submission, so that a job accepted just before the process dies can be found at the
+# service by its tag.
 INTENT, SUBMITTED, DONE, FAILED = "intent", "submitted", "done", "failed"
 
 
@@ -64,7 +64,7 @@ class Entry:
 
 
 class Kept(Protocol):
-    """Part of a run whose state determines later jobs, such as the maps of error mitigation."""
+    """A part of a run whose state determines later jobs, such as the maps of error mitigation."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -74,7 +74,7 @@ class Kept(Protocol):
 
 
 class Journal:
-    """The jobs of one run, keyed by their content and by how often that content was submitted before.
+    """The jobs of one run, keyed by their content and by the number of earlier submissions of the same content.
 
     Args:
         path: The file; it is created if it does not exist. None keeps the journal in memory.
@@ -98,12 +98,12 @@ class Journal:
         except BaseException:
             self._database.close()
             raise
-        self.epoch = 0  # how often the run was recalibrated: circuits of one epoch keep their layout
+        self.epoch = 0  # number of recalibrations: circuits of one epoch keep their layout
         self._position = 0
         self._past: Counter[str] = Counter()
         self._unmatched = self._replayable()
         self._parts: list[tuple[str, Kept]] = []
-        self._saved: list[list[Any]] = []  # states of a checkpoint, also for parts that are made after it was loaded
+        self._saved: list[list[Any]] = []  # states of a checkpoint, including parts created after it was loaded
 
     def _open(self) -> sqlite3.Connection:
         database: sqlite3.Connection | None = None
@@ -115,7 +115,7 @@ class Journal:
             self._prepare(database)
         except BaseException as error:
             if database is not None:
-                database.close()  # or the file stays locked for as long as somebody holds the error
+                database.close()  # otherwise the file stays locked as long as the error object exists
             if not isinstance(error, (sqlite3.Error, ValueError, OverflowError)) or isinstance(error, QtmError):
                 raise
             hint = "another process is using it" if "locked" in str(error) else _DAMAGED
@@ -123,7 +123,7 @@ class Journal:
         return database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        """Lock the file; make the tables of a new one, check those of an old one."""
+        """Lock the file; create the tables of a new one, check those of an old one."""
         database.execute("BEGIN IMMEDIATE")
         ((tables,),) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
         database.execute("COMMIT")  # the lock stays
@@ -189,7 +189,7 @@ class Journal:
         return self._database
 
     def setting(self, name: str) -> Any:
-        """Return what was stored under ``name``, or None."""
+        """Return the value stored under ``name``, or None."""
         rows = self._read("SELECT value FROM setting WHERE name = ?", name)
         return json.loads(rows[0][0]) if rows else None
 
@@ -217,7 +217,7 @@ class Journal:
         Before the first checkpoint this is the initial state of the run, such as a seed that was drawn.
 
         Raises:
-            QtmError: The run had another part in this place.
+            QtmError: The run had a different part at this position.
         """
         with self._lock:
             self._parts.append((name, part))
@@ -250,7 +250,7 @@ class Journal:
         part.load_state_dict(state)
 
     def forget(self) -> None:
-        """Discard what the parts have measured of the device, so that they measure it again."""
+        """Discard the parts' measurements of the device, so that they are repeated."""
         for _, part in self._parts:
             part.forget()
 
@@ -312,7 +312,7 @@ class Journal:
         return entry
 
     def tag(self, entry: Entry) -> str:
-        """Return the tag under which the service knows this attempt (68 characters, unique to the run)."""
+        """Return the tag of this attempt at the service (68 characters, unique to the run)."""
         name = f"{self.run_id}:{entry.content}:{entry.occurrence}:{entry.attempt}"
         return "qtm-" + hashlib.sha256(name.encode()).hexdigest()
 
@@ -339,10 +339,9 @@ class Journal:
         self._write("DELETE FROM job WHERE id = ?", entry.id)
 
     def usage(self) -> Usage:
-        """Return the usage of all jobs of the run, over all processes that took part in it.
+        """Return the usage of all jobs of the run, in all its processes.
 
-        Seconds are those of the jobs, or the wall-clock time of the sessions, by which they are billed, where that is
-        more.
+        Seconds are those of the jobs, or the wall-clock time of the sessions, which is billed, if that is more.
         """
         if self._closed is not None:
             return self._closed[0]

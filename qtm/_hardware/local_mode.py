@@ -58,7 +58,7 @@ def target_on(target: Target, qubits: Sequence[int]) -> Target:
     )  # fmt: skip
     for name in target.operation_names:
         operation, table = target.operation_from_name(name), target[name]
-        if table is None or None in table:  # on any qubits, as control flow
+        if table is None or None in table:  # on any qubits, such as control flow
             part.add_instruction(operation, name=name)
             continue
         kept = {tuple(place[q] for q in qs): entry for qs, entry in table.items() if place.keys() >= set(qs)}
@@ -68,9 +68,9 @@ def target_on(target: Target, qubits: Sequence[int]) -> Target:
 
 
 def on_used_qubits(pubs: Sequence[EstimatorPub], backend: BackendV2) -> tuple[list[EstimatorPub], BackendV2]:
-    """Return the PUBs and the backend without qubits that no gate and no observable of any PUB is on.
+    """Return the PUBs and the backend without qubits on which no PUB has a gate or an observable.
 
-    Idle qubits have no effect on expectation values, and every one of them doubles the state that is simulated.
+    Idle qubits have no effect on expectation values, and each of them doubles the simulated state.
     """
     used = _qubits_to_keep([_used(pub) for pub in pubs], backend)
     return (list(pubs), backend) if used is None else ([_moved(p, used) for p in pubs], PartOfBackend(backend, used))
@@ -87,7 +87,7 @@ def sampled_on_used_qubits(pubs: Sequence[SamplerPub], backend: BackendV2) -> tu
 
 def _qubits_to_keep(used: Sequence[set[int]], backend: BackendV2) -> list[int] | None:
     """The qubits in use, or None if the whole backend is simulated."""
-    if backend.coupling_map is None:  # no device, but a simulator, which leaves idle qubits out itself
+    if backend.coupling_map is None:  # a simulator, which removes idle qubits itself
         return None
     found = sorted(set().union(*used) or {0})
     return None if (backend.num_qubits or 0) <= _NARROW or len(found) == backend.num_qubits else found

@@ -1,4 +1,4 @@
-"""A pass manager that gives a resumed run the transpiled circuits of the interrupted one."""
+"""A pass manager that returns the transpiled circuits of the interrupted run to a resumed one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DevicePassManager:
         return self._journal.epoch
 
     def next_epoch(self) -> None:
-        """Begin an epoch, in which all circuits are transpiled again."""
+        """Start an epoch, in which all circuits are transpiled again."""
         self._journal.epoch, self._passes = self._journal.epoch + 1, None
 
     def _one(self, circuit: QuantumCircuit) -> QuantumCircuit:
@@ -66,7 +66,7 @@ def _write(circuit: QuantumCircuit) -> bytes:
 def _read(data: bytes) -> QuantumCircuit:
     try:
         return qpy.load(io.BytesIO(data))[0]
-    except Exception as error:  # Qiskit raises a dozen kinds for bytes that it cannot read
+    except Exception as error:  # Qiskit raises a dozen error types for bytes that it cannot read
         raise QtmError(
             f"a transpiled circuit in the journal cannot be read ({type(error).__name__}: {error}); continue the run "
             "with the version of Qiskit that began it, or begin a run with another file"
@@ -74,11 +74,11 @@ def _read(data: bytes) -> QuantumCircuit:
 
 
 def _with_parameters_of(source: QuantumCircuit, circuit: QuantumCircuit) -> QuantumCircuit:
-    """Put the parameters of this process in place of those of the process that wrote the circuit."""
+    """Replace the parameters of the process that wrote the circuit by those of this process."""
     mine = {parameter.name: parameter for parameter in source.parameters}
     other = {p: Parameter(uuid4().hex) for p in circuit.parameters}
-    # In two steps: Qiskit exchanges one parameter at a time, and refuses, as a conflict of names, a global
-    # phase that holds some of the new parameters and some of the old ones.
+    # In two steps: Qiskit replaces one parameter at a time, and reports a conflict of names for a global phase that
+    # contains some of the new parameters and some of the old ones.
     apart = circuit.assign_parameters(other)
     named = apart.assign_parameters({apart_one: mine[p.name] for p, apart_one in other.items()})
     named.name, named.metadata = source.name, source.metadata

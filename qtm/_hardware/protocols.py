@@ -20,7 +20,7 @@ Measured = dict[tuple[str, tuple[int, ...]], float]
 
 
 class CalibrationProtocol(Protocol):
-    """A measurement for `CalibrationWatch`, beside the calibration that the device publishes."""
+    """A measurement for `CalibrationWatch`, in addition to the published calibration."""
 
     def measure(self, sampler: Any, backend: BackendV2, qubits: Sequence[int]) -> Measured:
         """Run circuits on physical qubits, as one job, and return the measured errors."""
@@ -59,14 +59,14 @@ class ReadoutAssignment:
 class RandomizedBenchmarking:
     """The error of a Clifford gate on every qubit, all qubits at once.
 
-    Random sequences that end with their inverse: the chance to read 0 falls as ``A p**m + 1/2`` with the length m, and
-    the error of a gate is (1 - p)/2 (Magesan, Gambetta, Emerson, Phys. Rev. Lett. 106, 180504 (2011)).
+    Random sequences that end with their inverse: the probability of reading 0 decays as ``A p**m + 1/2`` with the
+    length m, and the error of a gate is (1 - p)/2 (Magesan, Gambetta, Emerson, Phys. Rev. Lett. 106, 180504 (2011)).
 
     Args:
         lengths: Numbers of Clifford gates of the sequences, at least two different ones.
         samples: Number of random sequences of each length.
         shots: Shots of each sequence.
-        seed: Seed of the sequences, which are the same every time, so that only the device changes the values.
+        seed: Seed of the sequences; they are the same every time, so changes of the values come from the device.
     """
 
     lengths: Sequence[int] = (1, 16, 64, 128)
@@ -110,7 +110,7 @@ def _sequence(num_qubits: int, length: int, rng: np.random.Generator) -> Quantum
 
 
 def _error_of_a_gate(lengths: np.ndarray, survival: np.ndarray) -> float:
-    """(1 - p)/2 of ``A p**m + 1/2`` fitted to the chances to read 0."""
+    """(1 - p)/2 of ``A p**m + 1/2`` fitted to the probabilities of reading 0."""
 
     def decay(length: np.ndarray, amplitude: float, p: float) -> np.ndarray:
         return amplitude * p**length + 0.5
@@ -125,7 +125,7 @@ def _on_device(circuit: QuantumCircuit, backend: BackendV2, qubits: Sequence[int
 
 
 def _ones(sampler: Any, circuits: Iterable[QuantumCircuit], shots: int) -> np.ndarray:
-    """The share of ones (circuits, qubits), from one job."""
+    """The fraction of ones (circuits, qubits), from one job."""
     results = sampler.run([(circuit,) for circuit in circuits], shots=shots).result()
     return np.array([_share(part.data.meas) for part in results])
 

@@ -18,6 +18,7 @@ from qtm._errors import JobError
 from qtm._hardware.fingerprint import circuit_content, digest
 from qtm._hardware.journal import Entry, Journal
 from qtm._hardware.runtime import Retry
+from qtm._locks import fork_safe_lock
 
 logger = logging.getLogger("qtm")
 
@@ -63,10 +64,8 @@ class RecordedBackend(BackendV2):
         self.error: Exception | None = None
         self.submitted = threading.Event()
         self.jobs: list[Any] = []
-        self._cancelled, self._lock = (
-            threading.Event(),
-            threading.Lock(),
-        )  # jobs are submitted in a thread of the primitive
+        # Jobs are submitted in a thread of the primitive.
+        self._cancelled, self._lock = threading.Event(), fork_safe_lock()
 
     @property
     def target(self) -> Target:

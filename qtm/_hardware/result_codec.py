@@ -1,4 +1,4 @@
-"""Results of estimator jobs as bytes: arrays and JSON, which run no code when they are read."""
+"""Results of estimator jobs as bytes: arrays and JSON, which execute no code when read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def unpack(data: bytes) -> PrimitiveResult:
     """
     try:
         return _unpacked(data)
-    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for damaged bytes
+    except Exception as error:  # zipfile, zlib, NumPy and json raise a dozen error types for damaged bytes
         raise damaged(error) from error
 
 

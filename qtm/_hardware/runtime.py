@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 EXTRA = "hardware"
 
-# Rule of thumb for the quantum time of a job, where the service gives no number of its own (guide "Workload
+# Rule of thumb for the quantum time of a job, if the service reports none (guide "Workload
 # usage", quantum.cloud.ibm.com/docs/guides/estimate-job-run-time): a fixed part, and for every execution
 # the circuit plus the delay between two of them.
 SECONDS_PER_JOB = 2.0
 REPETITION_DELAY = 250e-6  # seconds, the default of IBM's devices
 DEFAULT_PRECISION = 0.015625  # of both estimators of the runtime: 4096 shots
 
-# HTTP answers that mean "ask again"; -1 is the runtime's number for a connection that broke.
+# HTTP status codes worth a retry; -1 is the runtime's code for a broken connection.
 _TRANSIENT_STATUS = frozenset({-1, 408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 524})
 
 _LEVELS = {  # resilience level -> (twirled gates, twirled readout, readout calibration, extrapolation)
@@ -48,7 +48,7 @@ class Kind:
     Attributes:
         module: Where its class is.
         name: Its class.
-        mitigates_locally: Its local testing mode twirls, calibrates and extrapolates as the service does.
+        mitigates_locally: Its local testing mode twirls, calibrates and extrapolates like the service.
     """
 
     module: str
@@ -74,7 +74,7 @@ def make_estimator(kind: str, mode: Any, options: Any) -> BaseEstimatorV2:
     estimator = getattr(require(KINDS[kind].module, EXTRA), KINDS[kind].name)
     try:
         with warnings.catch_warnings():
-            # `Settings` documents that "v2" is deprecated; whoever selects it knows
+            # `Settings` documents that "v2" is deprecated
             warnings.filterwarnings("ignore", "The EstimatorV2 class is deprecated", DeprecationWarning)
             if kind == "backend":
                 return estimator(backend=mode, options=dict(options if isinstance(options, Mapping) else vars(options)))
@@ -147,10 +147,10 @@ class CostModel:
     """Usage of one job of PUBs, with the options at the time of the call.
 
     Counts follow the runtime: twirling splits the shots among randomizations, zero-noise extrapolation runs
-    every circuit once per noise factor, readout mitigation adds one calibration circuit per job. How many
-    randomizations probabilistic error cancellation takes depends on the noise: they are counted in what the
-    executor would send; for the older estimator, which learns the noise at the service, they are the most
-    that its options allow.
+    every circuit once per noise factor, readout mitigation adds one calibration circuit per job. The number of
+    randomizations of probabilistic error cancellation depends on the noise: it is taken from the job that the executor
+    would send; for the older estimator, which learns the noise at the service, it is the maximum that its options
+    allow.
     """
 
     backend: BackendV2
@@ -226,7 +226,7 @@ def _said(options: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _dealt(shots: int, options: Mapping[str, Any], twirled: bool) -> tuple[int, int]:
-    """Return (randomizations, shots of each), as the runtime splits shots."""
+    """Return (randomizations, shots of each), in the way the runtime splits shots."""
     if not twirled:
         return 1, shots
     twirling = options.get("twirling", {})
@@ -240,8 +240,7 @@ def _dealt(shots: int, options: Mapping[str, Any], twirled: bool) -> tuple[int, 
 def is_transient(error: BaseException) -> bool:
     """Return whether a retry may help: a broken connection, a time-out, a busy or restarting server.
 
-    The runtime wraps the answers of the server in errors that do not carry the status, so the chain of
-    causes is searched for it.
+    The runtime wraps the server's responses in errors without the status, so the chain of causes is searched for it.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -254,7 +253,7 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
-# The answer of the service while the plan allows no further pending job (qiskit-ibm-runtime issue 1124).
+# The service's error while the plan allows no further pending job (qiskit-ibm-runtime issue 1124).
 _QUEUE_IS_FULL = ("3458", "pending jobs")
 
 
@@ -264,7 +263,7 @@ def is_queue_full(error: BaseException) -> bool:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The status of an HTTP answer: IBM's errors and those of httpx carry it, those of botocore in a dictionary."""
+    """The HTTP status of an error: an attribute in IBM's and httpx's errors, in a dictionary in botocore's."""
     response = getattr(error, "response", None)
     answer = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, Mapping) else None
     found = (getattr(error, "status_code", None), getattr(response, "status_code", None), answer)

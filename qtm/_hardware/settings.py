@@ -22,7 +22,7 @@ from qtm._errors import ParameterError
 from qtm._hardware.runtime import KINDS
 from qtm._primitives.job_usage import precision_of
 
-# Mode -> the class of the runtime that holds the jobs together.
+# Mode -> the runtime's class that groups the jobs.
 MODES = {"auto": "Session", "session": "Session", "batch": "Batch", "job": None}
 
 # Options of the runtime that its estimators and samplers share.
@@ -75,8 +75,9 @@ class Settings:
             of the backend.
         retries: Number of retries after a transient failure (network, busy server).
         backoff: Seconds before the first retry; doubled for each one after it.
-        dry_run: Submit nothing: circuits, limits and budgets are checked, what would be used is counted in `usage`, and
-            values are exact ones of qtm's simulator. The script runs as it will, for nothing.
+        dry_run: Submit nothing: circuits, limits and budgets are checked, the usage that would result is counted in
+            `usage`, and values are exact ones from qtm's simulator. The script runs as it would on the device, at no
+            cost.
     """
 
     backend: str

@@ -65,7 +65,7 @@ def shots_of(sampler: Any, shots: int | None) -> int:
 
 
 class ZerosRunner(PrimitiveRunner):
-    """The share of shots that show only zeros, for one circuit at many points, from any ``BaseSamplerV2``.
+    """The fraction of all-zero outcomes, for one circuit at many points, from any ``BaseSamplerV2``.
 
     Args:
         sampler: runs the jobs.
@@ -124,7 +124,7 @@ class ZerosRunner(PrimitiveRunner):
         return self.primitive.run(pubs)
 
     def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
-        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+        if hasattr(self.primitive, "estimate_usage"):  # a service that reports its limits and its usage
             return self.primitive.estimate_usage(pubs)
         circuits = sum(pub.parameter_values.size for pub in pubs)
         return Usage(1, len(pubs), circuits, circuits * shots_of(self.primitive, self.shots))
@@ -151,7 +151,7 @@ def _transpiled(circuit: QuantumCircuit, pass_manager: BasePassManager | None) -
     if pass_manager is None:
         return circuit
     found = transpiled(circuit, pass_manager)
-    found.global_phase = 0  # it may hold parameters, which samplers would have to be told
+    found.global_phase = 0  # it may contain parameters, which would need values
     return found
 
 
@@ -180,7 +180,7 @@ class SampledOverlap(FirstDerivatives):
         self._wanted = np.ones(len(made.angles), dtype=bool)  # (angles,)
 
     def differentiating(self, by: tuple[bool, ...]) -> SampledOverlap:
-        """The same, shifting only angles that depend on the inputs or weights that ``by`` selects."""
+        """The same, with shifts only of angles that depend on the inputs or weights selected by ``by``."""
         view = object.__new__(SampledOverlap)
         view.__dict__ = dict(self.__dict__)
         chosen = [k for group, wanted in zip(self._groups, by, strict=True) if wanted for k in group]

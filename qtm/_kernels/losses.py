@@ -14,7 +14,7 @@ from qtm._kernels.positive import check_psd
 
 
 def kernel_target_alignment(matrix: Tensor, labels: Any, *, centered: bool = False) -> Tensor:
-    """How well a kernel matrix agrees with the labels: 1 where it separates the classes perfectly.
+    """Agreement of a kernel matrix with the labels: 1 if it separates the classes perfectly.
 
     ``<K, T> / (|K| |T|)`` in the Frobenius product, with T = y y^T for two classes y = -1, 1 (Cristianini et al., NIPS
     14 (2001), def. 1). With c classes T is 1 for samples of one class and -1/(c-1) otherwise. To train, minimise
@@ -27,7 +27,7 @@ def kernel_target_alignment(matrix: Tensor, labels: Any, *, centered: bool = Fal
             classes of different sizes.
 
     Returns:
-        A real scalar from -1 to 1, differentiable by ``matrix``.
+        A real scalar from -1 to 1, differentiable with respect to ``matrix``.
 
     Raises:
         ShapeError: the matrix is not square, or the number of labels differs.
@@ -54,7 +54,7 @@ def _centered(matrix: Tensor) -> Tensor:
 def svc_loss(matrix: Tensor, labels: Any, *, C: float = 1.0) -> Tensor:
     """The optimum of the dual problem of a support vector classifier: smaller for a wider margin.
 
-    ``sum_i a_i - 1/2 sum_ij a_i a_j y_i y_j K_ij`` at the optimal multipliers a, as ``SVCLoss`` of
+    ``sum_i a_i - 1/2 sum_ij a_i a_j y_i y_j K_ij`` at the optimal multipliers a, like ``SVCLoss`` of
     qiskit-machine-learning (Glick et al., Nat. Phys. 20, 479 (2024)). With three or more classes, the sum over
     one-versus-rest problems. The derivative treats the multipliers as constants, which is exact at the optimum.
 
@@ -64,7 +64,7 @@ def svc_loss(matrix: Tensor, labels: Any, *, C: float = 1.0) -> Tensor:
         C: upper bound of the multipliers, above 0.
 
     Returns:
-        A real scalar, differentiable by ``matrix``.
+        A real scalar, differentiable with respect to ``matrix``.
 
     Raises:
         ShapeError: the matrix is not square and symmetric, or the number of labels differs.

@@ -1,6 +1,6 @@
-"""Kernel matrices from features of samples, in blocks: one product of matrices for each block.
+"""Kernel matrices from features of samples, in blocks: one matrix product for each block.
 
-Features are what the kernel compares: states (samples, 2**qubits), or expectation values (samples, observables).
+The features that the kernel compares are states (samples, 2**qubits) or expectation values (samples, observables).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def gaussian(gamma: float) -> Combine:
 
     def combine(left: Tensor, right: Tensor) -> Tensor:
         squares = left.square().sum(1)[:, None] + right.square().sum(1)
-        # |f - g|^2 as a product of matrices; rounding may make it negative.
+        # |f - g|^2 by a matrix product; rounding may make it negative.
         return (-gamma / 2 * (squares - 2 * left @ right.T).clamp(min=0)).exp()
 
     return combine
 
 
 def whole_matrix(features: Features, combine: Combine, x: Tensor, y: Tensor | None) -> Tensor:
-    """The matrix (rows, columns) in one block, differentiably; ``y`` None: of ``x`` with itself."""
+    """The matrix (rows, columns) in one block, differentiable; ``y`` None: of ``x`` with itself."""
     left = features(x)
     return combine(left, left if y is None else features(y))
 
@@ -62,7 +62,7 @@ def blocked_matrix(
     matrix below its diagonal are copies.
 
     Raises:
-        OutOfMemory: the features of two samples do not fit.
+        OutOfMemory: the features of two samples do not fit in memory.
     """
     samples = len(x) + (0 if y is None else len(y))
     rows, keep = _plan(samples, bytes_per_sample)
@@ -97,7 +97,7 @@ def _plan(samples: int, bytes_per_sample: float) -> tuple[int, bool]:
 
 
 class _Blocks:
-    """Features of samples by block, kept or computed whenever they are needed."""
+    """Features of samples by block, kept or recomputed on demand."""
 
     def __init__(self, features: Features, samples: Tensor, rows: int, keep: bool) -> None:
         self.slices = [slice(a, min(a + rows, len(samples))) for a in range(0, len(samples), rows)]

@@ -1,4 +1,4 @@
-"""Check that a matrix is positive semi-definite, and repair one that is not because of shots or noise."""
+"""Check that a matrix is positive semi-definite, and repair one that shots or noise made indefinite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def checked_symmetric(matrix: Any, argument: str = "the kernel matrix") -> np.nd
     if not np.isfinite(found).all():
         raise ParameterError(f"{argument} has entries that are NaN or infinite; look for missing data")
     if not np.allclose(found, found.T, atol=1e-6):
-        raise ShapeError(f"{argument} is not symmetric; expected that of samples with themselves, kernel.evaluate(X)")
+        raise ShapeError(
+            f"{argument} is not symmetric; expected the kernel matrix of one set of samples, kernel.evaluate(X)"
+        )
     return found
 
 
@@ -64,7 +66,7 @@ def closest_psd(matrix: Any) -> np.ndarray:
 
 
 def check_psd(matrix: Any) -> None:
-    """Refuse a matrix with negative eigenvalues.
+    """Raise an error for a matrix with negative eigenvalues.
 
     Raises:
         ParameterError: it has one; the message states it.

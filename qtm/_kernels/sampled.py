@@ -1,4 +1,4 @@
-"""Kernel matrices whose entries are estimated by shots."""
+"""Kernel matrices with entries estimated from shots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qtm._torch.autograd import expectation_values
 
 
 def with_shots(exact: Tensor, shots: int, generator: np.random.Generator, *, symmetric: bool, skip: Tensor) -> Tensor:
-    """Fidelities (rows, columns) with shot noise, as noiseless compute-uncompute circuits would measure them.
+    """Fidelities (rows, columns) with the shot noise of noiseless compute-uncompute circuits.
 
     ``skip`` (rows, columns) bool: entries that are 1 and not measured.
     """

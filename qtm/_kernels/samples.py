@@ -1,4 +1,4 @@
-"""Samples of a kernel as tensors: what is usable, and what the message says where it is not."""
+"""Samples of a kernel as tensors, and the errors for unusable ones."""
 
 from __future__ import annotations
 

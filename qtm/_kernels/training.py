@@ -37,7 +37,7 @@ def train_kernel(
     batch_size: int | None = None,
     seed: int | None = None,
 ) -> list[float]:
-    """Train the parameters of a kernel with Adam, in place; the loss of every step.
+    """Train the parameters of a kernel with Adam, in place; return the loss of every step.
 
     Args:
         kernel: a `QuantumKernel` with training parameters.

@@ -1,4 +1,4 @@
-"""Clifford data regression: learn the map from noisy to exact values on circuits near Clifford ones.
+"""Clifford data regression: learn the map from noisy to exact values on near-Clifford circuits.
 
 Each training circuit is the circuit itself with other angles. So all of them, at all points of a PUB, are one
 parametrised circuit with one array of angles: one PUB, with the layout and the gates of the original.
@@ -38,7 +38,7 @@ CLIFFORD_STEPS: dict[str, float] = {
     **dict.fromkeys(("rxx", "ryy", "rzz", "rzx"), math.pi / 2),
     **dict.fromkeys(("crx", "cry", "crz", "cp", "cu1"), math.pi),
 }
-# An angle within this distance of a Clifford angle counts as one, and is not replaced.
+# An angle within this distance of a Clifford angle counts as Clifford and is not replaced.
 _CLIFFORD_TOLERANCE = 1e-9
 # Training values whose relative spread is below this do not determine a slope.
 _LEAST_SPREAD = 1e-3
@@ -112,7 +112,7 @@ class Template:
 
     def __init__(self, circuit: QuantumCircuit) -> None:
         self.circuit = circuit.copy_empty_like()
-        self.circuit.global_phase = 0  # no effect on expectation values; of a transpiled circuit it holds parameters
+        self.circuit.global_phase = 0  # no effect on expectation values; in a transpiled circuit it contains parameters
         self._source = list(circuit.parameters)
         self._expressions: list[object] = []
         steps: list[float] = []
@@ -159,7 +159,7 @@ def _is_clifford(value: object, step: float) -> bool:
 def nearby_clifford(
     angles: Floats, steps: Floats, shape: tuple[int, ...], sigma: float, rng: np.random.Generator
 ) -> Floats:
-    """Clifford angles of ``shape`` = (training, *shape, angles), near ones the most likely."""
+    """Clifford angles of ``shape`` = (training, *shape, angles); nearer ones are more likely."""
     turns = np.round(2 * math.pi / steps).astype(int)  # Clifford values per turn, 4 or 2
     j = np.arange(turns.max())
     distance = angles[..., None] - j * steps[:, None]

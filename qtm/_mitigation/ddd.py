@@ -55,7 +55,7 @@ class Decoupling(Memoryless):
             for qubit in circuit.qubits:
                 if (i, qubit) in pulses:
                     append_native(result, gates[pulses[i, qubit]], [qubit], basis)
-            result.barrier()  # the pulses keep their places between the gates
+            result.barrier()  # keeps the pulses in place between the gates
         return result, sum(name != "id" for name in pulses.values())
 
     def _sequence(self, length: int) -> list[str]:

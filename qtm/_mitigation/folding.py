@@ -73,7 +73,7 @@ def fold_chunks(circuit: QuantumCircuit, chunks: Sequence[Sequence[int]], scales
 
 
 def layers(circuit: QuantumCircuit) -> list[list[int]]:
-    """Positions of the instructions of each layer, every one as early as it can be."""
+    """Positions of the instructions of each layer, each as early as possible."""
     level = dict.fromkeys(circuit.qubits, 0)
     found: list[list[int]] = []
     for position, item in enumerate(circuit.data):
@@ -130,7 +130,7 @@ def standard_gates() -> dict[str, Gate]:
 
 
 def native_gates(circuit: QuantumCircuit) -> frozenset[str]:
-    """Names of the standard gates in a circuit, which its device is known to support."""
+    """Names of the standard gates in a circuit, all of which its device supports."""
     return frozenset(circuit.count_ops()) & frozenset(standard_gates()) - _SILENT
 
 

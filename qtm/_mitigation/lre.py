@@ -27,7 +27,7 @@ class LayerwiseRichardson(Memoryless):
     Args:
         degree: degree of the polynomial in the scales of all chunks.
         fold_multiplier: step between scales, in foldings.
-        num_chunks: number of groups of consecutive layers that are scaled alone; ``binomial(num_chunks + degree,
+        num_chunks: number of groups of consecutive layers that are scaled separately; ``binomial(num_chunks + degree,
             degree)`` circuits are run. Shallower circuits use one chunk per layer.
     """
 
@@ -43,7 +43,7 @@ class LayerwiseRichardson(Memoryless):
 
     def steps(self, pub: EstimatorPub) -> Steps:
         """Run the circuit for each vector of scales; combine linearly."""
-        folding_gates(pub.circuit)  # raises for what cannot be folded
+        folding_gates(pub.circuit)  # raises an error for operations that cannot be folded
         found = layers(pub.circuit)
         groups = np.array_split(np.arange(len(found)), min(self.num_chunks, len(found)))
         chunks = [[i for layer in group for i in found[layer]] for group in groups]
@@ -62,7 +62,7 @@ class LayerwiseRichardson(Memoryless):
         cirq = require("cirq", extra="mitigation")
         folding = require("mitiq.lre.multivariate_scaling.layerwise_folding", extra="mitigation")
         richardson = require("mitiq.lre.inference.multivariate_richardson", extra="mitigation")
-        # mitiq asks for a circuit and only counts its layers.
+        # mitiq requires a circuit, of which it uses the number of layers only.
         counted = cirq.Circuit(cirq.Moment(cirq.X(cirq.LineQubit(0))) for _ in range(chunks))
         options = {"degree": self.degree, "fold_multiplier": self.fold_multiplier}
         vectors = folding.get_scale_factor_vectors(counted, **options)

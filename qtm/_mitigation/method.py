@@ -57,7 +57,7 @@ class MitigationMethod(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """State that the next PUBs depend on besides the options: plain numbers, strings, lists and dicts of them."""
+        """State besides the options that determines the next PUBs: numbers, strings, lists and dicts of them."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Draws:
         self.count = 0
 
     def next(self) -> np.random.Generator:
-        """The generator of the next PUB; that of the first is numpy's own for the seed."""
+        """The generator of the next PUB; the first is NumPy's default generator for the seed."""
         self.count += 1
         return np.random.default_rng(self.seed if self.count == 1 else [self.seed, self.count])
 

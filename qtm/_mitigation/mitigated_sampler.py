@@ -23,7 +23,7 @@ SAMPLER_METHODS: dict[str, type[SampledReadout]] = {"rem": SampledReadout}
 
 
 class MitigatedSampler(BaseSamplerV2):
-    """A sampler whose results have readout-mitigated quasi-probabilities beside their shots.
+    """A sampler whose results have readout-mitigated quasi-probabilities in addition to their shots.
 
     `SamplerQNN` and `QuantumKernel` take their probabilities from them. In plain Qiskit, a result of ``run`` has
     ``quasi_probabilities()``, ``standard_errors()`` and ``quasi_probability(outcome)``.
@@ -104,7 +104,7 @@ class MitigatedSampler(BaseSamplerV2):
 
     @contextmanager
     def forecast(self) -> Iterator[None]:
-        """Context in which each `estimate_usage` is of the job after the last one; on exit the state is as before."""
+        """Context: successive `estimate_usage` calls forecast successive jobs; on exit the state is restored."""
         if self._forecasting:
             yield
             return

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def options_of(method: str, table: Mapping[str, type[T]]) -> dict[str, Any]:
-    """Return the options of a method with their defaults; ``...`` marks one that must be given.
+    """Return the options of a method with their defaults; ``...`` marks a required option.
 
     Raises:
         ParameterError: The table has no such method.

@@ -147,7 +147,7 @@ def _patterns(
 ) -> list[tuple[str, ...]]:
     """Random patterns with at least one Pauli, with probabilities proportional to their absolute weights."""
     stay = np.array([abs(quasi[n]) / _norm(quasi) for quasi, n in zip(quasis, nothing, strict=True)])
-    # The chance that gate k is the first to be followed by a Pauli.
+    # The probability that gate k is the first one followed by a Pauli.
     begin = np.concatenate(([1.0], np.cumprod(stay)[:-1])) * (1 - stay)
     first = rng.choice(len(quasis), count, p=begin / begin.sum())
     columns = []
@@ -161,7 +161,7 @@ def _patterns(
 
 
 def _with_paulis(circuit: QuantumCircuit, noisy: dict[int, Quasi], pattern: tuple[str, ...]) -> QuantumCircuit:
-    # Only a circuit for a device is in native gates, and an X written as one of its gates has the noise of that gate.
+    # Only a circuit for a device is in native gates, where an X has the noise of the native gate that implements it.
     gates, basis = standard_gates(), None if circuit.layout is None else native_gates(circuit)
     inserted = dict(zip(noisy, pattern, strict=True))
     result = circuit.copy_empty_like()

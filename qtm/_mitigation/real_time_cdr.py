@@ -29,7 +29,7 @@ from qtm._mitigation.method import Draws, Floats, Mitigated, Steps, padded_value
 from qtm._primitives.job_usage import precision_of
 
 _log = logging.getLogger("qtm")
-# Candidates per training circuit: those whose exact values differ most say most about the slope.
+# Candidates per training circuit: those whose exact values differ most determine the slope best.
 _CANDIDATES = 4
 
 
@@ -40,7 +40,7 @@ class RealTime:
     The map is fitted on near-Clifford versions of the circuit, at points drawn from the first PUB (including its
     shifts), and then applied to every PUB with the same gates and observables, forward and shifted values alike.
     There is one slope and intercept per observable. Source: Robbiati et al., arXiv:2311.05680; as in its importance
-    sampling, circuits whose exact values differ most are preferred.
+    sampling, circuits with the most different exact values are preferred.
 
     Args:
         threshold: the map is refitted when the mitigated value of a reference circuit, a new near-Clifford version
@@ -199,7 +199,7 @@ class _Map:
         return distance > threshold
 
     def assume_run(self, count: int) -> None:
-        """Serve so many values; a map that is due is fitted or checked before, and has not drifted."""
+        """Count values; a map that is due is first fitted or checked, and is assumed not to have drifted."""
         if self.fit is None:
             self.fit, self.served = (np.ones(len(self.observables)), np.zeros(len(self.observables))), 0
         elif self.served >= self.options.min_iterations:

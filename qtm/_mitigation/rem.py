@@ -22,7 +22,7 @@ from qtm._primitives.job_usage import precision_of
 _MAX_READOUT_WEIGHT = 10
 
 
-# Qubit -> (a, b): its Pauli P is seen as a P + b.
+# Qubit -> (a, b): its Pauli P is read as a P + b.
 Factors = dict[int, tuple[float, float]]
 
 
@@ -51,7 +51,7 @@ class ReadoutErrors:
             self._learn(qubit, *(float(z) for z in matrix[0] - matrix[1]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The readout factors of every qubit that is known."""
+        """The readout factors of every calibrated qubit."""
         return {"factors": [[qubit, *factors] for qubit, factors in self._factors.items()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class ReadoutErrors:
         self._factors.update({qubit: (a, b) for qubit, a, b in state_dict["factors"]})
 
     def forget(self) -> None:
-        """Measure the readout again; matrices that were given stay."""
+        """Measure the readout again; given matrices are kept."""
         for qubit in self._factors.keys() - set(self.confusion or {}):
             del self._factors[qubit]
 
@@ -91,7 +91,7 @@ class Readout(ReadoutErrors):
 
     A measured Pauli factor P is read as ``a P + b``, so P is ``(read - b) / a``; Pauli strings are expanded.
     This equals applying the inverse of the tensored confusion matrix to the probabilities, but needs only expectation
-    values, so that any estimator will do. Errors must be independent between qubits.
+    values, so it works with any estimator. Errors must be independent between qubits.
 
     Args:
         confusion: 2 x 2 matrix ``p(read i | prepared j)`` by qubit, with rows i; None measures them with two

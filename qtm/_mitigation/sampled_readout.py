@@ -1,4 +1,4 @@
-"""Readout error mitigation of shots: inverse confusion matrices make quasi-probabilities of them."""
+"""Readout error mitigation of shots: inverse confusion matrices turn them into quasi-probabilities."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class SampledReadout(ReadoutErrors):
             self._assume_known(qubits)
 
     def learn(self, qubits: Sequence[int], zeros: BitArray, ones: BitArray) -> None:
-        """Take the readout factors from shots of both preparations, a bit for each qubit.
+        """Compute the readout factors from shots of both preparations, with a bit for each qubit.
 
         Raises:
             QtmError: the readout of a qubit hardly depends on its state.

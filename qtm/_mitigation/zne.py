@@ -42,8 +42,8 @@ class ZeroNoise(Drawing):
     """Zero-noise extrapolation (Temme, Bravyi, Gambetta, arXiv:1612.02058; Li, Benjamin, arXiv:1611.09301).
 
     Args:
-        scale_factors: noise scales, starting at 1. Folding reaches a scale as closely as the number of gates
-            allows, and the extrapolation uses the scale that was reached.
+        scale_factors: noise scales, starting at 1. Folding reaches a scale as closely as the number of gates allows,
+            and the extrapolation uses the achieved scale.
         factory: "richardson", "linear", "poly", "exp", "poly-exp" or "fake-nodes", computed by mitiq. If "exp" or
             "poly-exp" cannot be fitted, the value is extrapolated linearly, and a warning is logged.
         fold: "global" (folds the whole circuit) or "gates" (folds each gate; a random subset for scales in between).
@@ -111,7 +111,7 @@ class ZeroNoise(Drawing):
             at, by = np.moveaxis(evs, 0, -1)[index], np.moveaxis(stds, 0, -1)[index]
             try:
                 limits[index], errors[index] = _with_error(limit, at, by)
-            except _NoFitError as error:  # shot noise can make a fit impossible: one such value must not end a run
+            except _NoFitError as error:  # shot noise can make a fit impossible; a single such value must not end a run
                 logger.warning(
                     "factory %r cannot be fitted to %s; this value is extrapolated linearly", self.factory, error
                 )

@@ -62,7 +62,7 @@ class AerNoise(NoiseMap):
 
     @property
     def basis(self) -> frozenset[str]:
-        """Names of the gates that the model knows."""
+        """Names of the gates in the model."""
         return frozenset(self.model.basis_gates) - _NO_GATES
 
     @property
@@ -71,11 +71,11 @@ class AerNoise(NoiseMap):
         return frozenset({*self._everywhere, *self._local})
 
     def knows(self, name: str) -> bool:
-        """Whether a gate runs as it is."""
+        """Whether a gate needs no translation."""
         return name in self.basis or (name == "delay" and bool(self.model._custom_noise_passes))
 
     def after(self, instruction: CircuitInstruction, qubits: tuple[int, ...]) -> Operations:
-        """What follows an instruction on these qubits."""
+        """The operations after an instruction on these qubits."""
         name = instruction.name
         if name in _FREE_OF_NOISE - {"delay", "reset"}:
             return ()
@@ -90,7 +90,7 @@ class AerNoise(NoiseMap):
         return _on(tuple(found), qubits)
 
     def unknown(self, name: str) -> str:
-        """The message about a gate that the model does not know."""
+        """The error message for a gate that the model lacks."""
         message = super().unknown(name)
         return message if self.backend is None else f"{message}. For {self.backend.name}, {_TRANSPILE}"
 
@@ -126,7 +126,7 @@ class AerNoise(NoiseMap):
         return found
 
     def readout_of(self, num_qubits: int) -> tuple[tuple[float, float], ...]:
-        """Probabilities of reading 1 for 0, and 0 for 1, of every qubit; empty where there are no errors."""
+        """Probabilities of reading 1 for 0, and 0 for 1, of every qubit; empty if there are no errors."""
         model = self.model
         if any(len(qubits) > 1 for qubits in model._local_readout_errors):
             raise CircuitError("readout errors of several qubits together are not simulated; give each qubit its own")
@@ -172,9 +172,9 @@ def _unitary(channel: SuperOp) -> Operations | None:
 
 
 def read_noise(noise: Noise, *, trained: bool = False) -> NoiseMap | None:
-    """The noise that a user gave: an Aer ``NoiseModel``, a backend, a `TrainableNoise`, or None.
+    """The user's noise: an Aer ``NoiseModel``, a backend, a `TrainableNoise`, or None.
 
-    ``trained``: leave the strengths of a `TrainableNoise` open; otherwise they are taken as they are now.
+    ``trained``: keep the strengths of a `TrainableNoise` as parameters; otherwise use their current values.
 
     Raises:
         ParameterError: it is none of these.
@@ -197,7 +197,7 @@ def read_noise(noise: Noise, *, trained: bool = False) -> NoiseMap | None:
 
 
 def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -> None:
-    """Refuse options of qtm's own simulator beside a primitive, which has its own.
+    """Raise an error for options of qtm's simulator together with a primitive, which has its own.
 
     Raises:
         ParameterError: noise or a simulation method is given as well as a primitive.
@@ -212,7 +212,7 @@ def check_own_simulator(primitive: object, noise: Noise, method: Any = "auto") -
 
 
 def in_known_gates(circuit: QuantumCircuit, noise: NoiseMap) -> QuantumCircuit:
-    """The circuit in gates whose noise is known, translated (without optimisation) where it is not.
+    """The circuit in gates of the noise model, translated (without optimisation) if necessary.
 
     Raises:
         CircuitError: it cannot be written in these gates.

@@ -1,4 +1,4 @@
-"""Channel strengths, which have limits, as smooth functions of unconstrained numbers."""
+"""Channel strengths within their limits, as smooth functions of unconstrained numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELAXATION = "thermal_relaxation"
 
 
 def strengths_of(name: str, free: Sequence[str], raw: Tensor) -> Tensor:
-    """The free strengths of a channel, (strengths,), from as many unconstrained numbers."""
+    """The free strengths of a channel, (strengths,), from the same number of unconstrained numbers."""
     if name in EXCLUSIVE:
         return torch.softmax(torch.cat([raw.new_zeros(1), raw]), 0)[1:]
     found: dict[str, Tensor] = {}
@@ -30,7 +30,7 @@ def strengths_of(name: str, free: Sequence[str], raw: Tensor) -> Tensor:
 
 
 def raw_of(name: str, free: Sequence[str], values: Sequence[float]) -> list[float]:
-    """The numbers that `strengths_of` turns into these values.
+    """The unconstrained numbers that `strengths_of` maps to these values.
 
     Raises:
         ParameterError: a value is not strictly within its limits.

@@ -45,20 +45,21 @@ class _Entry:
 class TrainableNoise(nn.Module):
     """Noise whose strengths are trained: channels after gates, and readout errors.
 
-    Give it as ``noise=`` to a `QuantumModule`, whose parameters then include `raw`, from which all strengths come
-    within their limits; or to `qtm.noise.fit`, with data of a device. Everything else that takes ``noise=`` takes the
-    strengths as they are at that time, and so do `to_noise_model` and what uses its result.
+    Pass it as ``noise=`` to a `QuantumModule`, whose parameters then include `raw`, the unconstrained form of all
+    strengths; or to `qtm.noise.fit`, with data of a device. Everything else that takes ``noise=``, and
+    `to_noise_model`, uses the current values of the strengths.
 
     Args:
-        channels: what follows a gate, by its name, or by a pair (name, qubits) for these qubits alone: the name of a
+        channels: the channels after each gate, by its name, or by a pair (name, qubits) for these qubits alone: the
+        name of a
             channel, a pair (name, strengths that are not trained, as ``{"excited": 0.0}``), or a list of these. A
             channel of one qubit follows a gate on each of its qubits, with the same strengths.
         readout: True for probabilities of reading 1 for 0 and 0 for 1 that all qubits share, or a list of the qubits
             that have their own; the others then have none.
-        initial: where all strengths start.
+        initial: initial value of all strengths.
 
     Attributes:
-        raw: unconstrained numbers, (strengths,); `values` are the strengths that they stand for.
+        raw: unconstrained numbers, (strengths,); `values` are the corresponding strengths.
 
     Raises:
         ParameterError: a gate or channel is unknown, or a strength does not fit.
@@ -81,7 +82,7 @@ class TrainableNoise(nn.Module):
         if not isinstance(channels, Mapping):
             raise refused("channels", "channels by the names of gates", channels, "give {'cx': 'depolarizing'}, say")
         self._entries: list[_Entry] = []
-        self._places: dict[Place, list[tuple[int, _Entry]]] = {}  # width of the gate, and what follows it
+        self._places: dict[Place, list[tuple[int, _Entry]]] = {}  # width of the gate, and the channels after it
         self._read: dict[int | None, _Entry] = {}
         for key, value in channels.items():
             self._add_gate(key, value)
@@ -107,7 +108,7 @@ class TrainableNoise(nn.Module):
         return [name for entry in self._entries for name in _names(entry)]
 
     def values(self) -> Tensor:
-        """All strengths (strengths,), within their limits; differentiable by ``raw``."""
+        """All strengths (strengths,), within their limits; differentiable with respect to ``raw``."""
         found, start = [], 0
         for entry in self._entries:
             stop = start + len(entry.free)
@@ -117,7 +118,7 @@ class TrainableNoise(nn.Module):
 
     @property
     def strengths(self) -> dict[str, float]:
-        """All strengths by name, as they are now."""
+        """Current values of all strengths, by name."""
         return dict(zip(self.names, self.values().tolist(), strict=True))
 
     def extra_repr(self) -> str:
@@ -132,14 +133,14 @@ class TrainableNoise(nn.Module):
         return self._map
 
     def bound(self) -> NoiseMap:
-        """The channels, with the strengths that they have now."""
+        """The channels, with their current strengths."""
         values = dict(zip(self.parameters_, self.values().tolist(), strict=True))
         bound = self._made(values)
         readout = {q: _flips(entry, values) for q, entry in self._read.items()}
         return NoiseMap(bound.gates, bound.free, readout)
 
     def to_noise_model(self) -> Any:
-        """The Aer ``NoiseModel`` with the strengths that they have now.
+        """The Aer ``NoiseModel`` with the current strengths.
 
         Raises:
             MissingPackage: qiskit-aer is not installed.

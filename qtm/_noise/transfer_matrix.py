@@ -1,4 +1,4 @@
-"""Any channel of one qubit, and the usual ones of two, as operations that are simulated exactly.
+"""Any one-qubit channel, and common two-qubit channels, as operations that are simulated exactly.
 
 A transfer matrix here is real, (4**k, 4**k), on Pauli coordinates in the numbering of `qtm._circuit.channels`.
 """
@@ -26,11 +26,11 @@ def from_qiskit_order(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(matrix.real[np.ix_(places, places)])
 
 
-qiskit_order = from_qiskit_order  # exchanging two letters undoes itself
+qiskit_order = from_qiskit_order  # exchanging two letters is its own inverse
 
 
 def operations(matrix: np.ndarray) -> Operations | None:
-    """Channels and rotations on local qubits whose product is a transfer matrix; None where none are found."""
+    """Channels and rotations on local qubits whose product is a transfer matrix; None if none are found."""
     if np.allclose(matrix, np.eye(len(matrix)), atol=1e-15):
         return ()
     if len(matrix) == 4:
@@ -61,7 +61,7 @@ def _factors(values: np.ndarray, qubit: int) -> Operations:
 
 
 def _shifts(shift: np.ndarray, qubit: int) -> Operations:
-    """What the identity's coordinate adds to those of X, Y and Z: a shift of Z each, between quarter turns."""
+    """Shifts of X, Y and Z by the identity's coordinate: a shift of Z each, between rotations by pi/2."""
     found: list[Primitive | Channel] = []
     for letter, amount in zip(("Y", "X", ""), (shift[0], -shift[1], shift[2]), strict=True):
         if abs(amount) > _ROUNDING:

@@ -1,4 +1,4 @@
-"""Aer's noisy simulators as an ``EstimatorV2``; exact values come from qtm's own density matrix where it can."""
+"""Aer's noisy simulators as an ``EstimatorV2``; exact values come from qtm's own density matrix if possible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_FREE_OF_NOISE = {"barrier", "delay"}  # always allowed: they do nothing where the model gives them no error
+_FREE_OF_NOISE = {"barrier", "delay"}  # always allowed: without an error in the model they do nothing
 _METHODS = ("auto", "density_matrix", "statevector", "matrix_product_state", "stabilizer")
 _MAX_READOUT_TERMS = 2**14
 # The letters of Qiskit's observables that are not Paulis, as {Pauli: coefficient}.
@@ -53,7 +53,7 @@ _PROJECTORS = {
 
 
 class NoisyEstimator(BaseEstimatorV2):
-    """An ``EstimatorV2`` on Aer's noisy simulators; made by ``noisy_estimator``."""
+    """An ``EstimatorV2`` on Aer's noisy simulators, created by ``noisy_estimator``."""
 
     def __init__(self, noise: NoiseModel | BackendV2, shots: int | None, method: str, seed: int | None) -> None:
         aer = require("qiskit_aer", extra="aer")
@@ -75,7 +75,7 @@ class NoisyEstimator(BaseEstimatorV2):
         self._simulations = Simulations(Options(method="density_matrix", noise=self._gate_noise()))
 
     def _gate_noise(self) -> NoiseMap | None:
-        """The noise of the gates for qtm's density matrix; None where only Aer can simulate it."""
+        """The noise of the gates for qtm's density matrix; None if only Aer can simulate it."""
         try:
             return GateNoise(self.noise_model, self.backend)
         except CircuitError:
@@ -86,8 +86,8 @@ class NoisyEstimator(BaseEstimatorV2):
     ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
         """Return the job of all PUBs.
 
-        Exact values come from qtm's own density matrix where it knows all errors of a circuit, and from one call to
-        Aer for all other circuits together. ``metadata["simulator"]`` of a result says which it was.
+        Exact values come from qtm's own density matrix if it supports all errors of a circuit, and from one call to Aer
+        for all other circuits together. ``metadata["simulator"]`` of a result names the simulator.
 
         Raises:
             CircuitError: a circuit cannot run on the backend, or in the noise model's gates.
@@ -133,13 +133,13 @@ class NoisyEstimator(BaseEstimatorV2):
     def _simulator(self, method: str) -> AerSimulator:
         if method not in self._simulators:
             aer = require("qiskit_aer", extra="aer")
-            # Points run side by side (0: as many as there are threads), not each gate of one point on all threads.
+            # Run points in parallel (0: one per thread), not each gate of one point on all threads.
             simulator = aer.AerSimulator(method=method, noise_model=self.noise_model, max_parallel_experiments=0)
             self._simulators[method] = binding_backend(simulator)
         return self._simulators[method]
 
     def _native(self, circuit: QuantumCircuit, method: str) -> QuantumCircuit:
-        """The circuit in gates that both the noise model and Aer know."""
+        """The circuit in gates that both the noise model and Aer support."""
         if self.backend is not None:
             _check_isa(circuit, self.backend)
             return circuit
@@ -156,7 +156,7 @@ class NoisyEstimator(BaseEstimatorV2):
             ) from error
 
     def _simulation(self, circuit: QuantumCircuit, labels: list[str]) -> Simulation | None:
-        """Values of Pauli strings from qtm's density matrix, without readout errors; None where it cannot."""
+        """Values of Pauli strings from qtm's density matrix, without readout errors; None if not supported."""
         noise = self._simulations.options.noise
         if noise is None or not labels:
             return None
@@ -167,7 +167,7 @@ class NoisyEstimator(BaseEstimatorV2):
 
         try:
             return self._simulations.find((flattened(circuit, noise), *labels), make)
-        except (CircuitError, ObservableError, UnsupportedError, OutOfMemory):  # Aer runs it, or says why not
+        except (CircuitError, ObservableError, UnsupportedError, OutOfMemory):  # Aer runs it, or reports why not
             return None
 
     def _has_errors(self, item: CircuitInstruction) -> bool:
@@ -190,7 +190,7 @@ def _translated(
 
 
 class _Task:
-    """One PUB: the circuit that Aer runs for it, and what its saved values become."""
+    """One PUB: the circuit that Aer runs for it, and the combination of its saved values."""
 
     def __init__(self, estimator: NoisyEstimator, pub: EstimatorPub) -> None:
         self.pub = pub
@@ -263,7 +263,7 @@ class _Task:
         if self.shots is None:
             return values, np.zeros_like(values)
         chance = np.clip((1 + values) / 2, 0, 1)  # of the outcome +1
-        if self.trajectories:  # (points, shots), or one column where no noise was met
+        if self.trajectories:  # (points, shots), or one column if no noise occurred
             chance = np.broadcast_to(chance, (len(chance), self.shots))
             mean = 2 * (rng.random(chance.shape) < chance).mean(axis=1) - 1
         else:
@@ -356,7 +356,7 @@ def _free_bytes() -> float:
 def _check_isa(circuit: QuantumCircuit, backend: BackendV2) -> None:
     if circuit.num_qubits > backend.num_qubits:
         raise CircuitError(f"{circuit.num_qubits} qubits are too many for {backend.name}: {backend.num_qubits}")
-    target = backend.target  # Aer's simulator makes a new one at each access
+    target = backend.target  # Aer's simulator creates a new one at each access
     for item in circuit.data:
         qubits = tuple(circuit.find_bit(q).index for q in item.qubits)
         name = item.operation.name

@@ -1,4 +1,4 @@
-"""Noise that is learned: strengths of a `TrainableNoise` from counts or expectation values of a device."""
+"""Learned noise: strengths of a `TrainableNoise` from counts or expectation values of a device."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _FORMS = "give (circuit, counts) or (circuit, observables, values)"
 
 @dataclass(frozen=True)
 class NoiseFit:
-    """What `fit` found.
+    """Result of `fit`.
 
     Attributes:
-        noise: the noise that was fitted.
+        noise: the fitted noise.
         losses: the loss at every evaluation, per shot or per value: 0 where the model explains the data exactly.
     """
 
@@ -52,17 +52,17 @@ def fit(
     """Fit the strengths of a noise model to data of a device.
 
     Counts enter by their likelihood, and expectation values by their squared distance over ``precision`` squared.
-    The strengths are changed in place, by L-BFGS with exact derivatives. Strengths that the circuits cannot tell apart
-    stay undetermined: let the circuits differ in how often each gate occurs, and prepare both values of a bit for
-    readout errors.
+    The strengths are changed in place, by L-BFGS with exact derivatives. Strengths that the circuits cannot distinguish
+    remain undetermined: use circuits with different numbers of each gate, and for readout errors prepare both values of
+    a bit.
 
     Args:
-        noise: where the fit starts, and what it changes.
+        noise: the initial strengths, changed in place.
         data: for each calibration circuit a pair (circuit, counts), with measured bits, or a triple (circuit,
             observables, values (observables,)). Counts are numbers of shots by bit string, or a ``BitArray``. All
             parameters of a circuit are bound, and its gates are those of the device.
         precision: standard deviation of the expectation values.
-        max_steps: evaluations of all circuits at most.
+        max_steps: maximum number of evaluations of all circuits.
 
     Raises:
         ParameterError: an argument or a part of the data is unusable.
@@ -180,7 +180,7 @@ def _outcomes(counts: Any, circuit: QuantumCircuit, readout: Readout) -> np.ndar
         if len(bits) != circuit.num_clbits or set(bits) - {"0", "1"}:
             raise ParameterError(f"{text!r} is not a string of the {circuit.num_clbits} bits of {circuit.name!r}")
         if int(bits, 2) not in place:
-            raise ParameterError(f"{text!r}: a bit of {circuit.name!r} that nothing is measured into is 1")
+            raise ParameterError(f"{text!r} has a 1 in a bit of {circuit.name!r} without a measurement")
         found[place[int(bits, 2)]] += checked_int(shots, "counts", "give numbers of shots", least=0)
     if not found.sum():
         raise ParameterError(f"the counts of {circuit.name!r} hold no shots")

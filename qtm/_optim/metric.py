@@ -18,13 +18,14 @@ from qtm._torch.autograd import complex_name, dtype_of
 from qtm._torch.inputs import real_tensor
 from qtm.modules import QuantumModule
 
-_DENSE = 64  # up to this many parameters, one batch of all tangents is faster than products one after another
+_DENSE = 64  # up to this many parameters, one batch of all tangents is faster than sequential products
 
 
 class StateGeometry:
-    """The metric ``g_kl = Re(<d_k psi|d_l psi> - <d_k psi|psi><psi|d_l psi>)`` by the parameter sets of a module.
+    """The metric ``g_kl = Re(<d_k psi|d_l psi> - <d_k psi|psi><psi|d_l psi>)`` of the parameter sets of a module.
 
-    It is that of the ideal states of the module's circuit, also where its values come from an estimator or have noise.
+    The metric is that of the ideal states of the module's circuit, even if its values come from an estimator or have
+    noise.
 
     Raises:
         ParameterError: ``module`` is not a `QuantumModule`.
@@ -111,7 +112,7 @@ class Products(ABC):
 
 
 class AutogradProducts(Products):
-    """Products for angles that are any function of the parameters, differentiated by torch."""
+    """Products for angles that are arbitrary functions of the parameters, differentiated by torch."""
 
     def __init__(self, simulation: Simulation, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> None:
         self._engine, self._batch = simulation.engine, batch
@@ -142,7 +143,7 @@ class AutogradProducts(Products):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the Jacobian of the angles is the same everywhere."""
+        """Whether the Jacobian of the angles is constant."""
         if self._pulled is None:
             return False
         with torch.enable_grad():
@@ -191,15 +192,15 @@ class LinearProducts(Products):
 
 
 def metric_tensor(module: QuantumModule, inputs: Any = None) -> Tensor:
-    """The Fubini-Study metric of a module's states by all of its trained parameters.
+    """The Fubini-Study metric of a module's states with respect to all of its trained parameters.
 
     ``g_kl = Re(<d_k psi|d_l psi> - <d_k psi|psi><psi|d_l psi>)``, the real part of the quantum geometric tensor and a
     quarter of the quantum Fisher information (Stokes et al., Quantum 4, 269 (2020)), at the module's parameters. The
-    dense matrix takes one product for each parameter; `NaturalGradient` does without it.
+    dense matrix takes one product for each parameter; `NaturalGradient` does not need it.
 
     Args:
         module: a `QuantumModule`.
-        inputs: (..., input_size), over which the metric is averaged; None where the circuit has none.
+        inputs: (..., input_size), over which the metric is averaged; None if the circuit has none.
 
     Returns:
         A real symmetric tensor (parameters, parameters), in the order of ``module.variational_``.

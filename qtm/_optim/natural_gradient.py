@@ -19,7 +19,7 @@ Params = Iterable[Any]
 
 
 class LastInputs:
-    """Remembers the inputs of a module's last call with gradients enabled; a forward hook."""
+    """Stores the inputs of a module's last call with gradients enabled; a forward hook."""
 
     def __init__(self) -> None:
         self.inputs: Tensor | None = None
@@ -30,7 +30,7 @@ class LastInputs:
 
 
 def check_sets(groups: list[dict[str, Any]], module: QuantumModule) -> None:
-    """Refuse parameters that are not parameter sets of the module.
+    """Raise an error for parameters that are not parameter sets of the module.
 
     Raises:
         ParameterError: a parameter is not.
@@ -48,13 +48,13 @@ class NaturalGradient(torch.optim.Optimizer):
 
     g is the Fubini-Study metric of the module's states, averaged over the inputs of its last call with gradients
     enabled (Stokes et al., Quantum 4, 269 (2020)), a quarter of their quantum Fisher information. The equations are
-    solved by conjugate gradients, without the matrix: a product with g costs about two gradients. Only for at most 64
-    parameters of a circuit without inputs is g built, from all tangents in one batch.
+    solved by conjugate gradients, without the matrix: a product with g costs about two gradients. g is built, from all
+    tangents in one batch, only for circuits without inputs and with at most 64 parameters.
 
-    The metric is that of the ideal states, also where the module's values come from an estimator or have noise.
+    The metric is that of the ideal states, even if the module's values come from an estimator or have noise.
 
     Args:
-        params: parameter sets of the module, or groups of them with ``lr`` and ``damping`` of their own.
+        params: parameter sets of the module, or groups of them with their own ``lr`` and ``damping``.
         module: the `QuantumModule`.
         lr: learning rate, above 0.
         damping: Tikhonov regularisation, added to the diagonal of g; at least 0.
@@ -120,11 +120,11 @@ class NaturalGradient(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, inputs: Any = None) -> Any:
-        """Take a step; returns the loss of ``closure``, if it is given.
+        """Take a step; return the loss of ``closure``, if given.
 
         Args:
             closure: evaluates the loss and its gradient again.
-            inputs: over which the metric is averaged, (..., input_size); None: those of the module's last call.
+            inputs: inputs (..., input_size) over which the metric is averaged; None: those of the module's last call.
         """
         loss = None
         if closure is not None:
@@ -187,7 +187,7 @@ class NaturalGradient(torch.optim.Optimizer):
             block = metric[inside][:, inside] + torch.diag(options["damping"][inside])
             right = gradient[inside][:, None]
             factor, failed = torch.linalg.cholesky_ex(block)
-            if failed:  # singular without damping, up to rounding: the shortest solution
+            if failed:  # singular without damping, up to rounding: take the minimum-norm solution
                 direction[inside] = torch.linalg.lstsq(block, right, driver="gelsd").solution[:, 0]
             else:
                 direction[inside] = torch.cholesky_solve(right, factor)[:, 0]

@@ -21,14 +21,14 @@ from qtm.modules import QuantumModule
 
 
 class QNSPSA(torch.optim.Optimizer):
-    """Natural gradient descent from six values a step: two of the loss and four fidelities, however many parameters.
+    """Natural gradient descent from six values per step, two losses and four fidelities, for any number of parameters.
 
     Gacon et al., Quantum 5, 567 (2021): the gradient is estimated as by SPSA, the metric from fidelities of the states
     at parameters that are displaced along two random directions, averaged over all steps, and made positive:
-    ``sqrt(g g) + damping``. Use it where values come from an estimator, and fidelities from a sampler.
+    ``sqrt(g g) + damping``. Use it with values from an estimator, and fidelities from a sampler.
 
     Args:
-        params: parameter sets of the module, or groups of them with an ``lr`` of their own.
+        params: parameter sets of the module, or groups of them with their own ``lr``.
         module: the `QuantumModule`.
         lr: learning rate, above 0.
         damping: added to the diagonal of the metric, above 0.
@@ -94,12 +94,12 @@ class QNSPSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any], *, inputs: Any = None) -> Any:  # type: ignore[override]
-        """Take a step; returns the mean of the losses at the displaced parameters.
+        """Take a step; return the mean of the losses at the displaced parameters.
 
         Args:
             closure: returns the loss at the module's parameters; no gradient of it is taken.
-            inputs: over which the metric is averaged, (..., input_size); None: those of the module's last call, in
-                ``closure`` or before it.
+            inputs: inputs (..., input_size) over which the metric is averaged; None: those of the module's last call,
+                in ``closure`` or before it.
         """
         if not callable(closure):
             raise ParameterError("QNSPSA evaluates the loss itself; give step a function that returns it")
@@ -149,7 +149,7 @@ class QNSPSA(torch.optim.Optimizer):
         return -0.5 * curvature * (outer + outer.T) / 2
 
     def _everything(self, sets: list[nn.Parameter], points: Tensor) -> Tensor:
-        """Rows of all weights of the module, with those of ``sets`` as in ``points`` (rows, trained)."""
+        """Rows of all weights of the module, with those of ``sets`` from ``points`` (rows, trained)."""
         found = torch.cat([s.detach().double() for s in self._module.variational_]).repeat(len(points), 1)
         places = {}
         begin = 0
@@ -161,7 +161,7 @@ class QNSPSA(torch.optim.Optimizer):
         return found
 
     def _inputs(self, inputs: Any) -> Tensor:
-        """Inputs (rows, input_size) over which the metric is averaged; one empty row where there are none."""
+        """Inputs (rows, input_size) over which the metric is averaged; one empty row if there are none."""
         size = self._module.input_size
         if not size:
             return torch.zeros(1, 0, dtype=torch.float64)

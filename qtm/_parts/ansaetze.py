@@ -72,7 +72,7 @@ def brick_ansatz(num_qubits: int, layers: int = 1, axes: str = "yz", entangler: 
     """Two-qubit blocks laid like bricks: pairs (0, 1), (2, 3), ... in even layers, (1, 2), (3, 4), ... in odd ones.
 
     A block is a rotation of both qubits about every axis, and the entangling gate. The light cone of a local
-    observable grows by two qubits per layer; at logarithmic depth its gradients vanish polynomially only
+    observable grows by two qubits per layer; at logarithmic depth its gradients vanish only polynomially
     (M. Cerezo et al., Nature Communications 12, 1791 (2021)).
 
     Args:
@@ -139,18 +139,18 @@ def hamming_weight_ansatz(
 ) -> ModelCircuit:
     """Givens rotations between pairs of qubits, which keep the number of qubits in state 1.
 
-    The gates turn ``|01>`` and ``|10>`` into each other (reconfigurable beam splitters). From a state of weight k the
+    The gates rotate ``|01>`` and ``|10>`` into each other (reconfigurable beam splitters). From a state of weight k the
     circuit stays in a space of `binomial(n, k)` dimensions, and the variance of its gradients falls with that
     number, polynomially for fixed k (L. Monbroussou et al., arXiv:2309.15547).
 
     Args:
         num_qubits: Number of qubits `n`.
         layers: Number of layers.
-        weight: Begin with X on this many of the first qubits; None: with whatever precedes the ansatz.
+        weight: Start with X on this many of the first qubits; None: from the state before the ansatz.
         entanglement: Pairs of qubits of a layer, see :data:`ENTANGLEMENT_PATTERNS`.
 
     Returns:
-        A variational parameter per pair and layer, in the order of the gates: twice the angle of the turn.
+        A variational parameter per pair and layer, in the order of the gates: twice the rotation angle.
 
     Raises:
         CircuitError: A size is below 1, or ``weight`` is not from 0 to `n`.
@@ -181,7 +181,7 @@ def alternating_operator_ansatz(
     E. Farhi et al., arXiv:1411.4028; S. Hadfield et al., Algorithms 12, 34 (2019).
 
     Args:
-        cost: A sum of commuting Pauli strings, as a rule of Z only.
+        cost: A sum of commuting Pauli strings, usually of Z only.
         layers: Number of layers p.
         mixer: Another sum of commuting Pauli strings; None: X on every qubit.
 
@@ -214,8 +214,8 @@ def alternating_operator_ansatz(
 def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> ModelCircuit:
     """Layers of exp(-i theta G), a free angle for each of the ``generators`` in each layer.
 
-    With generators that commute with a symmetry this is an equivariant ansatz; `qtm.symmetry` turns any generators
-    into such ones.
+    With generators that commute with a symmetry this is an equivariant ansatz; `qtm.symmetry` symmetrises any
+    generators.
 
     Args:
         generators: Sums of commuting Pauli strings with real coefficients, all on the same qubits.
@@ -248,7 +248,7 @@ def generator_ansatz(generators: Sequence[SparsePauliOp], layers: int = 1) -> Mo
 
 
 def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
-    """Refuse a generator whose evolution is not the product of the exponentials of its terms.
+    """Raise an error for a generator whose evolution is not the product of the exponentials of its terms.
 
     Raises:
         ObservableError: It is not a Pauli sum with real coefficients and commuting terms on ``num_qubits`` qubits.
@@ -256,7 +256,9 @@ def check_generator(generator: SparsePauliOp, num_qubits: int | None) -> None:
     if not isinstance(generator, SparsePauliOp):
         raise ObservableError(f"a generator is a qiskit SparsePauliOp, not {type(generator).__name__}")
     if generator.num_qubits != num_qubits:
-        raise ObservableError(f"generators act on {num_qubits} and {generator.num_qubits} qubits; expected one number")
+        raise ObservableError(
+            f"generators act on {num_qubits} and {generator.num_qubits} qubits; all must act on equally many"
+        )
     if abs(generator.coeffs.imag).max() > 0:
         raise ObservableError("a generator has complex coefficients; it has to be Hermitian")
     for first, second in combinations(generator.paulis, 2):

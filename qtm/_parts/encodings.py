@@ -26,7 +26,7 @@ def angle_encoding(num_qubits: int, axes: str = "y", *, scaling: bool = False, h
             features, in radians.
         scaling: Multiply the feature of every rotation by a trainable factor. Repeated between ansaetze this is
             data re-uploading (A. Perez-Salinas et al., Quantum 4, 226 (2020)).
-        hadamards: Begin with a Hadamard gate on every qubit, without which "z" has no effect on the state 0.
+        hadamards: Start with a Hadamard gate on every qubit; without it, "z" has no effect on the state 0.
 
     Returns:
         `n` encoding and, with ``scaling``, `n * len(axes)` scaling parameters.
@@ -88,8 +88,8 @@ def iqp_encoding(num_qubits: int, repetitions: int = 1, entanglement: Entangleme
 
     Args:
         num_qubits: Number of qubits = number of features.
-        repetitions: How often the circuit is repeated; one is easy to simulate classically, two are believed not to be.
-        entanglement: Pairs of qubits that get an RZZ, see :data:`ENTANGLEMENT_PATTERNS`.
+        repetitions: Number of repetitions; one is easy to simulate classically, two are believed to be hard.
+        entanglement: Pairs of qubits with an RZZ gate, see :data:`ENTANGLEMENT_PATTERNS`.
 
     Returns:
         `n` encoding parameters.
@@ -123,8 +123,8 @@ def pauli_encoding(
         num_qubits: Number of qubits = number of features.
         paulis: Pauli strings whose evolutions encode products of features, as for Qiskit's `pauli_feature_map`;
             strings of more letters than there are qubits are left out.
-        repetitions: How often the map is repeated.
-        entanglement: Which qubits the strings of several letters act on, as for Qiskit's `pauli_feature_map`.
+        repetitions: Number of repetitions of the map.
+        entanglement: Qubits of the strings with several letters, as for Qiskit's `pauli_feature_map`.
 
     Returns:
         `n` encoding parameters.
@@ -148,7 +148,7 @@ def pauli_encoding(
 def amplitude_encoding(num_features: int, num_qubits: int | None = None) -> ModelCircuit:
     """Features as the amplitudes of the initial state, divided by their norm; missing ones are zero.
 
-    Has to be the first part of a circuit. Values are exact, and so are gradients by the features, including the
+    Must be the first part of a circuit. Values and gradients with respect to the features are exact, including the
     normalisation.
 
     Args:
@@ -179,7 +179,7 @@ def amplitude_encoding(num_features: int, num_qubits: int | None = None) -> Mode
 
 
 class _NormalizedAmplitudes(Instruction):
-    """Prepares the state with these amplitudes, up to their norm, on qubits in state 0."""
+    """Prepares the state with these amplitudes, normalised, on qubits in state 0."""
 
     def __init__(self, num_qubits: int, amplitudes: Sequence[ParameterExpression | float]) -> None:
         # The name under which the simulators of qtm recognise unnormalised amplitudes.
@@ -200,7 +200,7 @@ class _NormalizedAmplitudes(Instruction):
 
 
 def check_axes(axes: str) -> None:
-    """Refuse rotation axes other than x, y, z.
+    """Raise an error for rotation axes other than x, y, z.
 
     Raises:
         CircuitError: ``axes`` is empty or has another letter.

@@ -1,4 +1,4 @@
-"""Which pairs of qubits a layer of entangling gates acts on."""
+"""Pairs of qubits of a layer of entangling gates."""
 
 from __future__ import annotations
 

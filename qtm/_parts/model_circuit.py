@@ -18,7 +18,7 @@ class ModelCircuit(NamedTuple):
         circuit: The circuit, without measurements.
         encoding_params: Parameters to which the features are bound, `(features,)`; empty without data.
         variational_params: Trainable rotation angles in radians, in circuit order.
-        scaling_params: Trainable factors of the inputs, in circuit order; empty where inputs are not scaled.
+        scaling_params: Trainable factors of the inputs, in circuit order; empty if inputs are not scaled.
     """
 
     circuit: QuantumCircuit
@@ -33,7 +33,7 @@ class ModelCircuit(NamedTuple):
 
 
 def check_sizes(**sizes: int) -> None:
-    """Refuse a size below 1, by the name of its argument.
+    """Raise an error for a size below 1, naming its argument.
 
     Raises:
         CircuitError: A size is not an integer of at least 1.
@@ -59,7 +59,7 @@ def as_ansatz(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> Model
 
 def renamed_circuit(circuit: QuantumCircuit, new: dict[Parameter, Parameter]) -> QuantumCircuit:
     """A copy with parameters replaced; a new parameter may have the name of a replaced one."""
-    # Qiskit refuses two parameters of one name, even for a moment, so the step between has names of its own.
+    # Qiskit does not allow two parameters of one name, even temporarily, so the intermediate step uses other names.
     between = {old: Parameter(f"_between_{position}") for position, old in enumerate(new)}
     named = circuit.assign_parameters(between)
     return named.assign_parameters({between[old]: parameter for old, parameter in new.items()})

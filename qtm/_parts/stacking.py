@@ -19,14 +19,14 @@ _ONES = ("constant", {"val": 1.0})
 
 @dataclass(frozen=True)
 class Part:
-    """A circuit with its place in a stack: which features it reads, on which qubits, under which name it is trained.
+    """A circuit with its place in a stack: its features, its qubits, and the name of its parameter set.
 
     Attributes:
         model: A `ModelCircuit`, or a Qiskit circuit, all of whose parameters are trainable.
-        name: The parameter set of its weights. Parts of one name share their weights. None: a set of its own,
+        name: The parameter set of its weights. Parts with the same name share their weights. None: a separate set,
             numbered in the order of the parts. Trainable scales are a set ``name_scaling``.
-        features: For each encoding parameter the index of the feature it reads. None: 0, 1, 2, ...
-        qubits: For each of its qubits the qubit of the stack. None: 0, 1, 2, ...
+        features: For each encoding parameter, the index of its feature. None: 0, 1, 2, ...
+        qubits: For each of its qubits, the qubit of the stack. None: 0, 1, 2, ...
 
     Example:
         >>> from qtm.circuits import Part, angle_encoding, stack
@@ -57,7 +57,7 @@ class StackedCircuit(NamedTuple):
     scaling_sets: frozenset[str]
 
     def initial_values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """How each set starts: as chosen by its name, else scales at 1 and angles uniformly from 0 to 2 pi.
+        """Initial values of each set: as chosen by its name, else scales at 1 and angles uniformly from 0 to 2 pi.
 
         Raises:
             ParameterError: ``chosen`` names a set that does not exist.
@@ -72,7 +72,7 @@ PartLike: TypeAlias = Part | ModelCircuit | QuantumCircuit
 
 
 def stack(parts: Sequence[PartLike]) -> StackedCircuit:
-    """Parts one after another: encodings read the same features, every other part has weights of its own.
+    """Concatenate parts: encodings read the same features, every other part has its own weights.
 
     An encoding that is given twice uploads its features twice (data re-uploading). A part that is given twice
     is trained independently in both places, unless it is a `Part` with a name, whose weights are shared.

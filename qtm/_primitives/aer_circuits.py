@@ -2,9 +2,9 @@
 
 Aer 0.18 and before ignores the values that a controlled gate is bound to by a PUB, or by ``parameter_binds``
 (qiskit-aer issues 2323, 2391 and 2403): it looks for the parameters of a `ControlledGate` in the wrong place. A plain
-`Gate` of the same name, parameters and label runs the same code of Aer with the same noise, and is bound. So
-controlled gates are replaced, not decomposed: what is run is what Aer would run for the bound circuit. Gates that a
-simulation method lacks are decomposed; their noise stays one channel, on an identity that carries their name.
+`Gate` of the same name, parameters and label runs the same code of Aer with the same noise, and is bound. So controlled
+gates are replaced, not decomposed: Aer runs the same gates as for the bound circuit. Gates that a simulation method
+lacks are decomposed; their noise remains one channel, on an identity gate with their name.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _BINDING = {"qiskit", "qiskit_machine_learning", "qtm"}
 def circuit_for(primitive: Any, circuit: QuantumCircuit, is_isa: bool = False) -> QuantumCircuit:
     """The circuit in a form that ``primitive`` binds; the circuit itself if nothing has to be rewritten.
 
-    Aer may be hidden in an estimator of the user's own. There parametrised controlled gates are replaced by their
-    definitions, unless ``is_isa`` says that the circuit is in the instructions of a device.
+    A user's own estimator may wrap Aer. For it, parametrised controlled gates are replaced by their definitions, unless
+    the circuit is in the instructions of a device (``is_isa``).
 
     Raises:
         CircuitError: the noise model has an error for a gate whose values cannot be bound.
@@ -119,7 +119,7 @@ def _with_circuit(pub: EstimatorPub, circuit: QuantumCircuit) -> EstimatorPub:
 
 
 def binding_backend(backend: Any) -> Any:
-    """A copy of an `AerSimulator` that binds every gate, whoever calls its ``run``; any other backend as it is."""
+    """A copy of an `AerSimulator` whose ``run`` binds every gate; any other backend unchanged."""
     if not _is_of_aer(backend):
         return backend
     other = copy(backend)
@@ -139,8 +139,8 @@ def _binding_class(kind: Any) -> Any:
 def bindable(circuit: QuantumCircuit, simulator: Any, run_options: Mapping[str, Any]) -> QuantumCircuit:
     """The circuit in a form that ``simulator``, an `AerSimulator`, binds; itself if nothing has to be rewritten.
 
-    Parametrised controlled gates that the simulation method knows become plain gates of the same name. Whatever it
-    does not know is replaced by its definition; the errors that the noise model has for it follow the definition.
+    Parametrised controlled gates that the simulation method supports become plain gates of the same name. Unsupported
+    gates are replaced by their definitions, followed by the errors that the noise model has for the gate.
     """
     method = run_options.get("method") or simulator.options.method or "automatic"
     noise = run_options.get("noise_model") or simulator.options.noise_model
@@ -149,7 +149,7 @@ def bindable(circuit: QuantumCircuit, simulator: Any, run_options: Mapping[str, 
 
 @cache
 def _gates_of(method: str) -> frozenset[str]:
-    """The instructions that a simulation method of Aer knows."""
+    """The instructions that a simulation method of Aer supports."""
     return frozenset(require("qiskit_aer", extra="aer").AerSimulator(method=method).configuration().basis_gates)
 
 
@@ -159,16 +159,16 @@ def _noisy(noise: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Rewrites circuits for a simulator with some known gates, and some noisy ones.
+    """Rewrites circuits for a simulator with a set of supported gates, and a set of noisy ones.
 
-    If ``known`` is None, everything but parametrised controlled gates is known.
+    If ``known`` is None, everything except parametrised controlled gates is supported.
     """
 
     known: frozenset[str] | None
     noisy: frozenset[str]
 
     def written(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """The circuit, rewritten where it has to be."""
+        """The circuit, rewritten where necessary."""
         if not any(map(self._changes, circuit.data)):
             return circuit
         out = circuit.copy_empty_like()
@@ -184,7 +184,7 @@ class _Writer:
     def _knows(self, item: CircuitInstruction) -> bool:
         if self.known is None:
             return not _is_unbound_controlled(item)
-        return closed_name(item) in self.known or _definition(item) is None  # Aer names what it does not know
+        return closed_name(item) in self.known or _definition(item) is None  # Aer reports unsupported gates
 
     def _append(self, out: QuantumCircuit, item: CircuitInstruction) -> None:
         if not self._changes(item):
@@ -198,7 +198,7 @@ class _Writer:
             self._append_definition(out, item)
 
     def _append_plain(self, out: QuantumCircuit, gate: ControlledGate, qubits: Sequence[Qubit]) -> None:
-        """A controlled gate as a plain one, between the X gates that Aer itself writes for open controls."""
+        """A controlled gate as a plain one, between the X gates that Aer itself inserts for open controls."""
         plain = Gate(gate.name.split("_o")[0], gate.num_qubits, list(gate.params), gate.label)
         opened = [qubits[i] for i in range(gate.num_ctrl_qubits) if not gate.ctrl_state >> i & 1]
         flips = [CircuitInstruction(XGate(label=gate.label), [qubit]) for qubit in opened]
@@ -230,7 +230,7 @@ def _definition(item: CircuitInstruction) -> QuantumCircuit | None:
 
 
 def _labelled(operation: Operation, label: str) -> Operation:
-    """A copy of a gate with a label, by which Aer finds its errors before it looks for those of its name."""
+    """A copy of a gate with a label; Aer looks up errors by label first, then by name."""
     if not isinstance(operation, Gate):
         return operation
     copied = operation.to_mutable()

@@ -56,7 +56,7 @@ class EstimatorRunner(PrimitiveRunner):
     Args:
         estimator: runs the jobs.
         circuit: without measurements.
-        parameters: what the coordinates of a point are bound to, in this order.
+        parameters: parameters to which the coordinates of a point are bound, in this order.
         observables: on the qubits of ``circuit``.
         pass_manager: transpiles the circuit, here and once; the observables follow its layout.
         precision: standard deviation requested from the estimator; None for its default.
@@ -136,7 +136,7 @@ class EstimatorRunner(PrimitiveRunner):
         return self.primitive.run(pubs, **options)
 
     def _usage_of(self, pubs: list[EstimatorPub]) -> Usage:
-        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+        if hasattr(self.primitive, "estimate_usage"):  # a service that reports its limits and its usage
             return self.primitive.estimate_usage(pubs, precision=self.precision)
         different = pubs[:1] if self._pub_per == "observable" else pubs  # in their parameter values
         circuits = sum(pub.parameter_values.size for pub in different) * self._bases
@@ -144,7 +144,7 @@ class EstimatorRunner(PrimitiveRunner):
 
     @cached_property
     def _bases(self) -> int:
-        """Circuits of one point: the measurement bases that the observables of its PUBs need."""
+        """Number of circuits per point: the measurement bases of the observables of its PUBs."""
         return sum(map(measured_circuits, self._pubs(np.zeros((1, len(self._bound))))))
 
     def _read(self, results: Any, pubs: list[EstimatorPub]) -> tuple[np.ndarray, str | None]:

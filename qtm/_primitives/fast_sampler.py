@@ -36,13 +36,13 @@ _PROBABILITIES = 1 << 24
 class FastSampler(SimulatingPrimitive, BaseSamplerV2):
     """Shots from the exact distribution: a drop-in replacement for Qiskit's ``StatevectorSampler``.
 
-    The same shots as ``StatevectorSampler``'s for the same seed. Qubits may be measured
-    into any bits of any registers, and bits that nothing is measured into are 0. Mid-circuit measurement, reset,
-    ``if_test``, ``switch`` and ``for_loop`` are simulated exactly, by deferred measurement.
+    The shots equal those of ``StatevectorSampler`` with the same seed. Qubits may be measured into any bits of any
+    registers; bits without a measurement are 0. Mid-circuit measurement, reset, ``if_test``, ``switch`` and
+    ``for_loop`` are simulated exactly, by deferred measurement.
 
     Args:
         default_shots: shots if neither the PUB nor the run specifies a number.
-        seed: of the shots; an integer gives every parameter set the same random numbers.
+        seed: seed of the shots; an integer gives every parameter set the same random numbers.
         dtype: ``"complex128"``, or ``"complex64"`` for twice the speed and seven digits.
         num_threads: threads to use; 0 for all cores.
         noise: an Aer ``NoiseModel`` or a backend: shots of the exact distribution under its noise.

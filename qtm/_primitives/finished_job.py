@@ -1,4 +1,4 @@
-"""The job that simulators return, which has already run."""
+"""The job of simulators, which has already run when it is returned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class FinishedJob(BasePrimitiveJob[Result, JobStatus]):
-    """``function(*arguments)``, run on the calling thread when the job is made.
+    """``function(*arguments)``, run on the calling thread when the job is created.
 
     A small circuit takes less time than starting a thread, and batches have threads of their own. As with
     Qiskit's jobs, ``result`` raises the errors.
@@ -31,7 +31,7 @@ class FinishedJob(BasePrimitiveJob[Result, JobStatus]):
         """The result.
 
         Raises:
-            Exception: what the computation raised.
+            Exception: the computation's own error.
         """
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""Which primitives are ideal simulators, whose values equal those of qtm's own simulator."""
+"""Recognition of ideal simulators, whose values equal those of qtm's own simulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 # Shots of a sampler if the user specified none; any other number was chosen.
 _DEFAULT_SHOTS = 1024
-# Gradients that are the derivative itself where their primitive is exact.
+# Gradients that are exact if their primitive is.
 _EXACT_GRADIENTS = ("ParamShift", "LinComb", "Reverse", "FastReverse")
 
 
@@ -23,8 +23,8 @@ def _is_in_exact_mode(primitive: Any) -> bool:
     return bool(primitive._exact_mode)
 
 
-# Class, and whether nobody asked this instance for noise or for a number of shots. By name, because neither
-# package may have been imported.
+# Class name, and a test that the instance has neither noise nor a number of shots. By name, because the packages may
+# not have been imported.
 _IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
     ("qtm", "FastEstimator"): _is_quiet,
     ("qtm", "FastSampler"): _has_default_shots,
@@ -33,7 +33,7 @@ _IDEAL: dict[tuple[str, str], Callable[[Any], bool]] = {
     ("qiskit_machine_learning", "QMLEstimator"): _is_in_exact_mode,
     ("qiskit_machine_learning", "QMLSampler"): _is_in_exact_mode,
 }
-# It has no noise whatever precision a network names.
+# It has no noise, whatever precision a network requests.
 _IGNORES_PRECISION = "QMLEstimator"
 
 
@@ -44,7 +44,7 @@ def is_ideal(primitive: Any) -> bool:
 
 
 def noise_of(primitive: Any) -> Any:
-    """The noise of a primitive of qtm's own; None where it has none."""
+    """The noise of one of qtm's primitives; None if it has none."""
     options = getattr(primitive, "options", None) if type(primitive).__module__.split(".")[0] == "qtm" else None
     return getattr(options, "noise", None)
 

@@ -27,7 +27,7 @@ class Usage:
             factors of zero-noise extrapolation.
         executions: Circuit executions as IBM counts them for its job limit: every circuit times its shots,
             with the randomizations of twirling and the circuits of readout calibration included.
-        seconds: Seconds of quantum time: what the service reports for finished jobs, else an estimate.
+        seconds: Seconds of quantum time: as reported by the service for finished jobs, else an estimate.
 
     Example:
         >>> str(Usage(jobs=2, pubs=2, circuits=48, executions=49152, seconds=16.3))

@@ -30,7 +30,7 @@ class PrimitiveRunner(ABC):
 
     Args:
         primitive: runs the jobs.
-        parameters: what the coordinates of a point are bound to, in this order.
+        parameters: parameters to which the coordinates of a point are bound, in this order.
         max_points: maximum number of points in one job; None for no limit.
 
     Raises:
@@ -67,7 +67,7 @@ class PrimitiveRunner(ABC):
     @property
     @abstractmethod
     def noise(self) -> float:
-        """Standard deviation of an output; 0 where the primitive is exact."""
+        """Standard deviation of an output; 0 if the primitive is exact."""
 
     @abstractmethod
     def _pubs(self, rows: np.ndarray) -> list[Any]:
@@ -88,7 +88,7 @@ class PrimitiveRunner(ABC):
     def values(self, points: np.ndarray) -> np.ndarray:
         """Outputs (..., outputs) at points (..., coordinates), in radians.
 
-        A circuit that depends on none of the coordinates is run at one point, for all.
+        A circuit that depends on none of the coordinates is run at a single point.
 
         Raises:
             JobError: the primitive failed or returned an unusable result; names the job.
@@ -107,15 +107,15 @@ class PrimitiveRunner(ABC):
         return found.reshape(shape) if self._bound else np.broadcast_to(found[0], shape).copy()
 
     def forecast(self) -> AbstractContextManager[None]:
-        """Within it each preview is of the job after the last one: a mitigation method goes on drawing."""
+        """Context in which successive previews forecast successive jobs, as mitigation methods draw random numbers."""
         return self.primitive.forecast() if hasattr(self.primitive, "forecast") else nullcontext()
 
     def forecast_state(self) -> Any:
-        """What the next preview depends on within `forecast`; None where all are alike."""
+        """State that determines the next preview within `forecast`; None if all are equal."""
         return self.primitive.state_dict() if hasattr(self.primitive, "forecast") else None
 
     def preview(self, points: int) -> Usage:
-        """Forecast the usage of ``values`` at so many points; nothing is submitted."""
+        """Forecast the usage of ``values`` at this many points; nothing is submitted."""
         self._refresh()
         jobs = self._jobs(np.zeros((points, len(self._parameters))))
         return sum((self._usage_of(pubs) for pubs in jobs), Usage())

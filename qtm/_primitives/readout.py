@@ -31,7 +31,7 @@ class Readout:
         return cls(qubits, clbits, registers)
 
     def clbit_outcomes(self) -> np.ndarray:
-        """For each outcome of the measured qubits the number that the clbits show: (outcomes,)."""
+        """For each outcome of the measured qubits, the value of the clbits: (outcomes,)."""
         outcomes = np.arange(1 << len(self.qubits))
         shown = np.zeros_like(outcomes)
         for clbit, place in self.clbits.items():

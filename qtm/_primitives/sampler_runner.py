@@ -41,9 +41,9 @@ class SamplerRunner(PrimitiveRunner):
     Args:
         sampler: runs the jobs.
         circuit: measured into a register ``meas``.
-        parameters: what the coordinates of a point are bound to, in this order.
+        parameters: parameters to which the coordinates of a point are bound, in this order.
         num_outputs: outputs of a point.
-        read: gives outputs (points, outputs) from outcomes and their shares (points, outcomes) of the shots.
+        read: computes outputs (points, outputs) from outcomes and their relative frequencies (points, outcomes).
         is_isa: whether the circuit is already in the instructions of a device.
         pass_manager: transpiles the circuit, and again when its device was recalibrated.
         max_points: maximum number of points in one job; None for no limit.
@@ -100,7 +100,7 @@ class SamplerRunner(PrimitiveRunner):
         return self.primitive.run(pubs)
 
     def _usage_of(self, pubs: list[SamplerPub]) -> Usage:
-        if hasattr(self.primitive, "estimate_usage"):  # a service that knows its limits and its prices
+        if hasattr(self.primitive, "estimate_usage"):  # a service that reports its limits and its usage
             return self.primitive.estimate_usage(pubs)
         circuits = sum(pub.parameter_values.size for pub in pubs)
         return Usage(jobs=1, pubs=len(pubs), circuits=circuits, executions=circuits * shots_of_sampler(self.primitive))
@@ -120,6 +120,6 @@ class SamplerRunner(PrimitiveRunner):
 
 
 def _shares(shots: BitArray) -> tuple[list[int], np.ndarray]:
-    """Outcomes of one point, and their shares (1, outcomes) of the shots."""
+    """Outcomes of one point, and their relative frequencies (1, outcomes)."""
     rows, counts = np.unique(shots.array, axis=0, return_counts=True)  # (distinct, bytes), the lowest last
     return [int.from_bytes(row.tobytes()) for row in rows], counts[None] / shots.num_shots

@@ -1,4 +1,4 @@
-"""What `FastEstimator` and `FastSampler` have in common: a seed, and simulations with their options."""
+"""Common base of `FastEstimator` and `FastSampler`: a seed, and simulations with their options."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Seed = np.random.Generator | int | None
 
 
 class SimulatingPrimitive:
-    """A primitive that runs on qtm's simulator; the simulations used last are kept."""
+    """A primitive that runs on qtm's simulator and caches recent simulations."""
 
     def __init__(
         self, seed: Seed, dtype: Any, num_threads: int, executor: Executor | None, noise: Noise, method: Method
     ) -> None:
         check_generator_seed(seed, "seed")
         self._seed = seed
-        simulation_method(method)  # raises here, not at the first run, if the method is unknown
+        simulation_method(method)  # raise an error for an unknown method here, not at the first run
         self._simulations = Simulations(checked_options(dtype, num_threads, executor, method, read_noise(noise)))
 
     @property
     def seed(self) -> Seed:
-        """Seed of what is drawn: the noise of values, or shots."""
+        """Seed of the noise of values, or of shots."""
         return self._seed
 
     @property

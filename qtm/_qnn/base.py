@@ -1,4 +1,4 @@
-"""Base of `EstimatorQNN` and `SamplerQNN`: parameters, shapes, and derivatives of all outputs."""
+"""Base class of `EstimatorQNN` and `SamplerQNN`: parameters, shapes, and derivatives of all outputs."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class QuantumNetwork(ABC):
 
     @property
     def circuit(self) -> QuantumCircuit:
-        """The circuit, as it was transpiled if a pass manager was given."""
+        """The circuit, transpiled if a pass manager was given."""
         return copy(self._placement.run)
 
     @property
     def num_virtual_qubits(self) -> int:
-        """Qubits of the circuit before it was transpiled."""
+        """Number of qubits of the circuit before transpilation."""
         return self._placement.num_virtual
 
     @property
@@ -107,7 +107,7 @@ class QuantumNetwork(ABC):
 
     @property
     def input_gradients(self) -> bool:
-        """Whether `backward` computes gradients by the inputs."""
+        """Whether `backward` computes gradients with respect to the inputs."""
         return self._input_gradients
 
     @input_gradients.setter
@@ -117,7 +117,7 @@ class QuantumNetwork(ABC):
     def forward(self, input_data: Any, weights: Any) -> Any:
         """Outputs (..., *output_shape), float64, of inputs (..., num_inputs) and weights (num_weights,).
 
-        Inputs of one axis, or None where there are none, are a batch of one.
+        Inputs with one axis, or None without inputs, are a batch of one.
 
         Raises:
             ShapeError: inputs or weights have the wrong size.
@@ -127,9 +127,9 @@ class QuantumNetwork(ABC):
         return self._array(self._values(rows).reshape(*lead, *self._output_shape))
 
     def backward(self, input_data: Any, weights: Any) -> tuple[Any, Any]:
-        """Derivatives of `forward` by inputs (..., *output_shape, num_inputs) and by weights.
+        """Derivatives of `forward` with respect to inputs (..., *output_shape, num_inputs) and weights.
 
-        The first is None unless `input_gradients`, and either is None where there is nothing to differentiate by.
+        The first is None unless `input_gradients`, and either is None if there are no such parameters.
 
         Raises:
             ShapeError: inputs or weights have the wrong size.
@@ -147,7 +147,7 @@ class QuantumNetwork(ABC):
         """Exact outputs and derivatives in ``dtype`` ("complex64", "complex128"), for tensors on a type of device.
 
         Raises:
-            UnsupportedError: the network cannot be simulated there.
+            UnsupportedError: the network cannot be simulated on it.
         """
         key = dtype, device
         if key not in self._methods:
@@ -168,7 +168,7 @@ class QuantumNetwork(ABC):
 
     @abstractmethod
     def _by_gradient(self, rows: np.ndarray, wanted: list[int]) -> np.ndarray:
-        """Derivatives (batch, outputs, wanted) from the gradient that the user gave."""
+        """Derivatives (batch, outputs, wanted) from the user's gradient."""
 
     @property
     def _parameters(self) -> tuple[Parameter, ...]:
@@ -183,7 +183,7 @@ class QuantumNetwork(ABC):
     def estimate_usage(self, batch: int, steps: int = 1) -> Usage:
         """Forecast the usage of training steps, `forward` and `backward` of a batch; nothing is submitted.
 
-        An exact simulator counts nothing, and a user's ``gradient`` is not counted.
+        Neither exact simulators nor a user's ``gradient`` are counted.
         """
         batch = checked_int(batch, "batch", "give the number of inputs of a call")
         steps = checked_int(steps, "steps", "give the number of training steps")
@@ -220,7 +220,7 @@ class QuantumNetwork(ABC):
 
     @abstractmethod
     def _place_outputs(self) -> None:
-        """Put what is measured on the qubits of the placement."""
+        """Place the outputs on the qubits of the placement."""
 
     def _method(self) -> GradientMethod:
         self._follow_recalibration()
@@ -271,7 +271,7 @@ class QuantumNetwork(ABC):
 def by_given_gradient(
     gradient: Any, circuit: QuantumCircuit, rows: np.ndarray, num_inputs: int, wanted: list[int], *observables: Any
 ) -> list[Any]:
-    """Result of a gradient object at values (rows, parameters), by the ``wanted`` parameters of a sorted circuit."""
+    """Result of a gradient object at values (rows, parameters), for the ``wanted`` parameters of a sorted circuit."""
     place = [p.index + (0 if p.vector.name == "inputs" else num_inputs) for p in circuit.parameters]
     if missing := set(wanted) - set(place):
         raise network_error(ParameterError, f"transpiling removed {len(missing)} parameters that nothing depends on")
@@ -281,7 +281,7 @@ def by_given_gradient(
 
 
 def check_gradient(gradient: Any) -> None:
-    """Refuse an object that is not a gradient.
+    """Raise an error for an object that is not a gradient.
 
     Raises:
         ParameterError: it has no method ``run``.
@@ -293,7 +293,7 @@ def check_gradient(gradient: Any) -> None:
 
 @contextmanager
 def _network_errors() -> Iterator[None]:
-    """Raise failed jobs as errors of the networks, too."""
+    """Raise failed jobs as errors of the networks."""
     try:
         yield
     except JobError as error:

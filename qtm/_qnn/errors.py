@@ -29,5 +29,5 @@ def _both(kind: Any) -> Any:
 
 
 def network_error(kind: Any, message: str) -> QtmError:
-    """An error that code written for qiskit-machine-learning catches too."""
+    """An error that code written for qiskit-machine-learning also catches."""
     return _both(kind)(message)

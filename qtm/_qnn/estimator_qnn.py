@@ -48,7 +48,7 @@ class EstimatorQNN(QuantumNetwork):
         weight_params: trainable parameters, in this order.
         gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
             gradient, or parameter shift if the estimator is not exact.
-        input_gradients: whether `backward` differentiates by the inputs as well.
+        input_gradients: whether `backward` computes derivatives with respect to the inputs as well.
         default_precision: standard deviation requested from an estimator that is not exact.
         pass_manager: transpiles the circuit, once; observables follow its layout.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with an estimator.
@@ -126,7 +126,7 @@ class EstimatorQNN(QuantumNetwork):
 
     def _make_method(self, dtype: str, device: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "EstimatorQNN")
-        if (noise := noise_of(self.estimator)) is not None:  # of these qubits: none is left out or renumbered
+        if (noise := noise_of(self.estimator)) is not None:  # on these qubits, without omission or renumbering
             settings = MethodSettings(
                 circuit=self._placement.run,
                 parameters=self._parameters,
@@ -148,8 +148,8 @@ class EstimatorQNN(QuantumNetwork):
         made = template(without_measurements(self._placement.run), noisy_gates(self.estimator))
         if not is_ideal(self.estimator):
             return ShiftMethod(made, self._parameters, self._runner(made, "job"), group_sizes)
-        # A seeded simulator gives every PUB the same noise. As in qiskit-machine-learning every observable is a PUB of
-        # its own, and where differences are taken every point, so that the noise cancels.
+        # A seeded simulator gives every PUB the same noise. As in qiskit-machine-learning every observable is a
+        # separate PUB, and for differences every point, so that the noise cancels.
         values, differences = self._runner(made, "observable"), self._runner(made, "point")
         return ShiftMethod(made, self._parameters, values, group_sizes, differences)
 

@@ -35,7 +35,7 @@ class Outputs:
         self._index = np.arange(self.size).reshape(shape)
 
     def of(self, outcomes: Iterable[int]) -> np.ndarray:
-        """Flat indices (outcomes,) of outputs; ``size`` for outcomes outside of the shape."""
+        """Flat indices (outcomes,) of outputs; ``size`` marks outcomes outside of the shape."""
         return np.array([self._of(outcome) for outcome in outcomes], np.int64)
 
     def _of(self, outcome: int) -> int:
@@ -64,11 +64,11 @@ class Outputs:
         raise network_error(
             ParameterError,
             f"interpret({outcome}) must be an integer or a tuple of integers, not {shown(key)}; return the index of "
-            "the output that the outcome counts for",
+            "the output that the outcome belongs to",
         )
 
     def check(self, outside: np.ndarray, outcomes: Sequence[int]) -> None:
-        """Refuse probabilities (...) of outcomes that are outside of the shape.
+        """Raise an error for nonzero probabilities (...) of outcomes outside of the shape.
 
         Raises:
             ShapeError: one of them is above rounding.
@@ -130,7 +130,7 @@ class ExactProbabilities(EngineMethod):
         return sums[:, :-1].contiguous()
 
     def spread(self, cotangent: Tensor) -> Tensor:
-        """The cotangent (batch, outcomes) of probabilities from that (batch, outputs) of outputs."""
+        """The cotangent (batch, outcomes) of probabilities from the cotangent (batch, outputs) of outputs."""
         if self._is_identity:
             return cotangent
         return torch.nn.functional.pad(cotangent, (0, 1)).index_select(1, self._target_on(cotangent.device))

@@ -1,4 +1,4 @@
-"""Networks that qtm cannot simulate, through their `forward` and `backward`, as a `GradientMethod`."""
+"""Networks that qtm cannot simulate as a `GradientMethod`, through their `forward` and `backward`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qtm._primitives.job_usage import Usage
 class ExternalNetwork(FirstDerivatives):
     """Outputs (batch, outputs) and derivatives from the network's own `forward` and `backward`.
 
-    Derivatives are by the inputs and weights themselves, side by side.
+    Derivatives are with respect to the inputs and weights themselves, concatenated.
     """
 
     def __init__(self, network: Any, by_inputs: bool = True) -> None:
@@ -32,7 +32,7 @@ class ExternalNetwork(FirstDerivatives):
         return Usage()
 
     def preview(self, batch: int, steps: int = 1) -> Usage:
-        return Usage()  # unknown: only the network knows what it runs
+        return Usage()  # unknown, as the network runs its own jobs
 
     def arguments(self, inputs: Tensor | None, weights: Tensor, batch: int) -> tuple[Tensor, Sequence[Tensor]]:
         rows = weights.expand(batch, -1)

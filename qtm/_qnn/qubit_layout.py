@@ -74,8 +74,8 @@ class Placement:
     def bits(self, circuit: QuantumCircuit) -> tuple[int | None, ...]:
         """For each bit of an outcome the qubit of ``circuit`` (``run`` or ``simulate``) that it reads.
 
-        An outcome is made of the classical bits, in the order of the circuit; of the user's qubits where nothing
-        is measured yet; and of the user's qubits among them where every physical qubit was measured.
+        An outcome consists of the classical bits, in the order of the circuit; without measurements, of the user's
+        qubits; and if every physical qubit was measured, of the user's qubits among them.
         """
         own = self.physical if circuit is self.run else self.simulated
         if not circuit.clbits:
@@ -99,7 +99,7 @@ def _final_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:
 
 
 def _width(given: Any) -> int | None:
-    """The number of qubits of the (first) observable, as far as it is known before reading it."""
+    """The number of qubits of the (first) observable, if it is known before reading it."""
     while isinstance(given, list | tuple) and given:
         given = given[0]
     if isinstance(given, str):
@@ -110,7 +110,7 @@ def _width(given: Any) -> int | None:
 
 
 def without_idle_qubits(circuit: QuantumCircuit, needed: Iterable[int]) -> tuple[QuantumCircuit, dict[int, int]]:
-    """The circuit on its active and its needed qubits, and their new indices."""
+    """The circuit on its active qubits and the required ones, and their new indices."""
     index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
     kept = set(needed)
     for instruction in circuit.data:
@@ -140,7 +140,7 @@ def without_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def restricted(operator: SparsePauliOp, number: dict[int, int]) -> SparsePauliOp:
-    """The operator on the kept qubits only; it acts on no others."""
+    """The operator on the kept qubits; it must not act on others."""
     kept = sorted(number, reverse=True)
     labels = ["".join(label[-1 - q] for q in kept) for label in operator.paulis.to_labels()]
     return SparsePauliOp(labels, operator.coeffs)

@@ -60,7 +60,7 @@ class SamplerQNN(QuantumNetwork):
         output_shape: shape of the output; required with ``interpret``, (2**clbits,) without.
         gradient: a gradient of qiskit-algorithms or qiskit-machine-learning for `backward`; None for the exact
             gradient, or parameter shift if the sampler is not exact.
-        input_gradients: whether `backward` differentiates by the inputs as well.
+        input_gradients: whether `backward` computes derivatives with respect to the inputs as well.
         pass_manager: transpiles the circuit, once.
         noise: an Aer ``NoiseModel`` or a backend: exact values under its noise. Not with a sampler.
         method: simulation method, as for `QuantumModule`. Not with a sampler.
@@ -110,7 +110,7 @@ class SamplerQNN(QuantumNetwork):
         check_gradient(gradient)
         self.sampler: BaseSamplerV2 = FastSampler(noise=noise, method=method) if sampler is None else sampler
         self.gradient = gradient
-        self._placement.bits(self._placement.simulate)  # raises if the circuit measures nothing
+        self._placement.bits(self._placement.simulate)  # raises an error if the circuit measures nothing
         self.set_interpret(interpret, output_shape)
 
     @property
@@ -133,7 +133,7 @@ class SamplerQNN(QuantumNetwork):
                 logger.warning("output_shape has no effect without interpret: there is one output per outcome")
             output_shape = 2**self.num_virtual_qubits
         elif output_shape is None:
-            raise network_error(ShapeError, "interpret needs an output_shape: how many outputs there are")
+            raise network_error(ShapeError, "interpret requires output_shape, the number of outputs")
         if interpret is not None and not callable(interpret):
             raise network_error(
                 ParameterError,
@@ -149,11 +149,11 @@ class SamplerQNN(QuantumNetwork):
         return is_exact_sampler(self.sampler)
 
     def _place_outputs(self) -> None:
-        pass  # outcomes are those of the user's bits, wherever the qubits are
+        pass  # outcomes are those of the user's bits, in any layout
 
     def _make_method(self, dtype: str, device: str) -> GradientMethod:
         refuse_dynamic(self._placement.run, "SamplerQNN")
-        if (noise := noise_of(self.sampler)) is not None:  # of these qubits: none is left out or renumbered
+        if (noise := noise_of(self.sampler)) is not None:  # on these qubits, without omission or renumbering
             circuit, bits = self._placement.run, self._placement.bits(self._placement.run)
             options = replace(self._options(dtype, device), noise=noise)
             return ExactProbabilities(circuit, self._parameters, bits, self._outputs, options)
@@ -191,7 +191,7 @@ class SamplerQNN(QuantumNetwork):
         return ShiftMethod(made, self._parameters, runner, group_sizes)
 
     def _summed(self, outcomes: Sequence[int], shares: np.ndarray) -> np.ndarray:
-        """Outputs (points, outputs) from the shares (points, outcomes) of the shots."""
+        """Outputs (points, outputs) from the relative frequencies (points, outcomes)."""
         size, place = self._outputs.size + 1, self._outputs.of(outcomes)
         sums = np.array([np.bincount(place, row, size) for row in shares]).reshape(len(shares), size)
         self._outputs.check(sums[:, -1], outcomes)

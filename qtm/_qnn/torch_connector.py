@@ -1,4 +1,4 @@
-"""`TorchConnector`: networks of qiskit-machine-learning, and ours, as torch modules."""
+"""`TorchConnector`: networks of qiskit-machine-learning and of qtm as torch modules."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class TorchConnector(nn.Module):
     """A quantum neural network as a torch layer, of qiskit-machine-learning or of qtm.
 
     A drop-in replacement for qiskit-machine-learning's class of the same name. A network on an ideal simulator runs on
-    qtm's simulator, with exact derivatives by weights and, if they require a gradient, by inputs. For a network on a
-    device, with shots or noise, or of another class, the connector calls its own `forward` and `backward`.
-    `execution` and the printed module show which of the two applies.
+    qtm's simulator, with exact derivatives with respect to weights and, if they require a gradient, inputs. For a
+    network on a device, with shots or noise, or of another class, the connector calls its own `forward` and `backward`.
+    `execution` and the printed module show which one applies.
 
     The dtype follows the weights: float32 simulates in complex64, ``module.double()`` in complex128.
 
@@ -164,7 +164,7 @@ class TorchConnector(nn.Module):
         return expectation_values(method, inputs, [weights], len(inputs), by)
 
     def _follows(self, simulated: QuantumNetwork | None, weights: Tensor) -> bool:
-        """Whether the network computes on the GPU where the weights are; else tensors move to the CPU and back."""
+        """Whether the network computes on the GPU of the weights; otherwise tensors move to the CPU and back."""
         if (
             simulated is None
             or simulated is self._refused_by_gpu
@@ -180,7 +180,7 @@ class TorchConnector(nn.Module):
         return True
 
     def _chosen(self) -> QuantumNetwork | None:
-        """The network to simulate; None where the user's own methods compute."""
+        """The network to simulate; None if the network's own methods are called."""
         if self._forced == "fast":
             return self._simulated()
         if self._forced == "network" or not _is_ideal(self._neural_network):
@@ -210,7 +210,7 @@ class TorchConnector(nn.Module):
             f"output_shape={network.output_shape}, sparse={self._sparse}, execution={self.execution!r}"
         )
 
-    # Checkpoints hold the weights under two names, as those of qiskit-machine-learning do.
+    # Checkpoints hold the weights under two names, as in qiskit-machine-learning.
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -249,7 +249,7 @@ def _initial(given: Any, count: int) -> Tensor:
 
 @cache
 def _kind(network: Any) -> type[QuantumNetwork] | None:
-    """Our class for a class whose values are those of qiskit-machine-learning's, and not some subclass's own."""
+    """The qtm class for a class of qiskit-machine-learning that does not override how values are computed."""
     theirs = peer()
     if theirs is None:
         return None
@@ -300,7 +300,7 @@ def _twin(network: Any) -> QuantumNetwork:
 def _has_default_observable(network: Any) -> bool:
     """Whether the observable is the default, meant as Z on all of the user's qubits.
 
-    qiskit-machine-learning puts it on the first physical qubits, wherever the layout has put the user's.
+    qiskit-machine-learning applies it to the first physical qubits, regardless of the layout.
     """
     count, width = network.num_virtual_qubits, network.circuit.num_qubits
     observables = network.observables

@@ -1,4 +1,4 @@
-"""Inputs and parameter sets to outputs, on the cheapest path that supports the requested derivatives."""
+"""The map from inputs and parameter sets to outputs, on the cheapest path that supports the requested derivatives."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
 _DEVICES = ("cpu", "cuda")
-_apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
+apply_fused, _apply_outputs = direct_apply(Fused), direct_apply(Outputs)
 
 
 def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
-    """The dtype to compute in on the CPU: that of the parameter sets, or of the inputs where the sets are empty.
+    """The dtype of a computation on the CPU: that of the parameter sets, or of the inputs if the sets are empty.
 
     Raises:
         DtypeError: it is neither float32 nor float64, or a tensor is not on the CPU.
@@ -31,7 +31,7 @@ def dtype_of(sets: Sequence[Tensor], inputs: Tensor | None) -> torch.dtype:
 
 
 def dtype_and_device(sets: Sequence[Tensor], inputs: Tensor | None) -> tuple[torch.dtype, str]:
-    """The dtype to compute in, see `dtype_of`, and the type of the device where all tensors are.
+    """The dtype of a computation, see `dtype_of`, and the type of the device of all tensors.
 
     Raises:
         DtypeError: the dtype is neither float32 nor float64, a device is neither a CPU nor a GPU that torch calls
@@ -52,10 +52,10 @@ def dtype_and_device(sets: Sequence[Tensor], inputs: Tensor | None) -> tuple[tor
 
 
 def common_device(sets: Sequence[torch.device], inputs: torch.device | None) -> str:
-    """The type of the device where parameter sets and inputs are.
+    """The type of the device of parameter sets and inputs.
 
     Raises:
-        DtypeError: qtm does not compute there, or there are several.
+        DtypeError: qtm does not support the device, or there are several.
     """
     placed = [("weights", device) for device in sets] + ([] if inputs is None else [("inputs", inputs)])
     for name, device in placed:
@@ -90,7 +90,7 @@ def complex_name(dtype: torch.dtype) -> str:
 def expectation_values(
     method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    """Expectation values (batch, observables) of inputs (batch, inputs) and parameter sets, differentiably.
+    """Expectation values (batch, observables) of inputs (batch, inputs) and parameter sets, differentiable.
 
     The inputs and all sets, each (parameters,), have one dtype. ``by``: whether the inputs, and then each set,
     require a gradient and are not empty.
@@ -109,14 +109,14 @@ def expectation_values(
 def _values(
     method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int, by: tuple[bool, ...]
 ) -> Tensor:
-    if in_transform():  # its tensors do not show whether they require a gradient
+    if in_transform():  # its tensors do not tell whether they require a gradient
         return _by_angles(method, inputs, sets, batch)
     method = method.differentiating(by)
     fused = getattr(method, "fused", None)
     if fused is None or forward_ad._current_level >= 0:
         return _by_angles(method, inputs, sets, batch)
     if True in by and torch.is_grad_enabled():
-        return _apply_fused(method, batch, inputs, *sets)
+        return apply_fused(method, batch, inputs, *sets)
     return fused.forward(inputs, sets, batch, False)[0]
 
 

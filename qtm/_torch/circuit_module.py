@@ -1,4 +1,4 @@
-"""Properties that modules of circuits share: sizes, parameters, threads, usage."""
+"""Common properties of modules of circuits: sizes, parameters, threads, usage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from qtm._gradients.settings import MethodSettings
 from qtm._primitives.job_usage import Usage
 from qtm._torch.compiled_modules import new_name
 from qtm._torch.parameter_sets import ParameterSets
+from qtm._torch.repeated_calls import RepeatedCalls
 
 
 class CircuitModule(nn.Module):
-    """Sizes, parameters, threads and usage of a module whose settings and parameter sets its subclass makes."""
+    """Sizes, parameters, threads and usage of a module; a subclass creates its settings and parameter sets."""
 
     _settings: MethodSettings
     _sets: ParameterSets
     _methods: dict[tuple[torch.dtype, str], GradientMethod]  # by dtype, and type of device
+    _repeated: RepeatedCalls
     _output_size: int
     _operator_name: str | None  # name of the module as an operator in compiled graphs
     _is_real: bool
@@ -36,10 +38,13 @@ class CircuitModule(nn.Module):
         """The parameter sets, in order."""
         # Not by attribute, whose look-up in a module takes half a microsecond; a parametrized set is an attribute only.
         registered: Any = self._parameters
-        return [registered[name] if name in registered else getattr(self, name) for name in self._sets.names]
+        try:
+            return [registered[name] for name in self._sets.names]
+        except KeyError:
+            return [getattr(self, name) for name in self._sets.names]
 
     def _outputs(self, inputs: Tensor | None, sets: Sequence[Tensor]) -> Tensor:
-        """The same, traceable: one operator if torch is compiling."""
+        """The same, traceable: one operator while torch compiles."""
         if not torch.compiler.is_compiling():
             return self._values_at(inputs, sets)
         if self._operator_name is None or torch.autograd.forward_ad._current_level >= 0:
@@ -52,7 +57,7 @@ class CircuitModule(nn.Module):
         return outputs(self._operator_name, inputs, list(sets), by)[0]
 
     def _set_operator_name(self, is_operator: bool) -> None:
-        """Name the module as an operator if equal calls give equal values, as compilers assume."""
+        """Give the module an operator name if equal calls give equal values, as compilers assume."""
         self._operator_name = new_name(self) if is_operator else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class CircuitModule(nn.Module):
     def _set_threads(self, forward: int, backward: int) -> None:
         self._settings = self._settings.with_threads(forward, backward)
         self._methods = {}
+        self._repeated.forget()
 
     @property
     def num_threads_forward(self) -> int:
@@ -124,7 +130,7 @@ class CircuitModule(nn.Module):
     def usage(self) -> Usage:
         """Jobs, PUBs, circuits and executions that this module and its copies have submitted to their estimator.
 
-        qtm's own simulator counts nothing. Each job is logged with these totals by the logger "qtm" at level
+        qtm's own simulator is not counted. Each job is logged with these totals by the logger "qtm" at level
         INFO, as progress of long runs.
         """
         return self._settings.usage

@@ -1,4 +1,4 @@
-"""Modules by name, because an operator in a graph of torch's compiler cannot take an object as argument."""
+"""Modules by name: an operator in a graph of torch's compiler cannot take an object as argument."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The autograd functions between gate angles and outputs: values, first and second derivatives.
 
 `Outputs` maps gate angles (batch, angles) and prepared amplitudes (batch or 1, amplitudes) to outputs (batch, outputs).
-How angles come from inputs and weights is ordinary torch; derivatives by angles come from a `GradientMethod`.
+Ordinary torch computes angles from inputs and weights; a `GradientMethod` gives derivatives with respect to angles.
 With f the outputs, c a cotangent and v a tangent,
 
     Pullback: c, a -> J(a)' c        Pushforward: v, a -> J(a) v        Curvature: c, v, a -> d/de J(a + e v)' c
 
-are each other's derivatives: that of the pullback by a along v is the curvature, and by c along w it is J' w.
-A third derivative is refused, never silently zero.
+are each other's derivatives: the derivative of the pullback with respect to a along v is the curvature, and with
+respect to c along w it is J' w. A third derivative raises an error; it is never silently zero.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _THIRD = (
 
 
 class Residuals:
-    """Hands what the forward pass kept to the first backward pass; later ones recompute it."""
+    """Passes the residuals of the forward pass to the first backward pass; later ones recompute them."""
 
     __slots__ = ("content",)
 
@@ -38,7 +38,7 @@ class Residuals:
         self.content: Any = None
 
     def take(self) -> Any:
-        """Return the content and forget it."""
+        """Return the content and drop it."""
         content, self.content = self.content, None
         return content
 
@@ -229,7 +229,7 @@ class Curvature(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        """By the cotangent and the tangent, in which it is linear."""
+        """With respect to the cotangent and the tangent, in which it is linear."""
         cotangent, tangent, angles, *rest = ctx.saved_tensors
         prepared, moving = _halves(rest)
         count, by = len(prepared), ctx.needs_input_grad
@@ -302,7 +302,7 @@ def _any_wanted(ctx: Any, places: Sequence[int]) -> bool:
 def _is_visited(node: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # a leaf: torch does not show whether it is an input of `torch.autograd.grad`
+    except RuntimeError:  # a leaf: torch does not tell whether it is an input of `torch.autograd.grad`
         return True
 
 
@@ -334,7 +334,7 @@ def _units(outputs: Tensor) -> list[Tensor]:
 
 
 def _assembled(columns: Sequence[Any], outputs: Tensor) -> Tensor:
-    """The derivatives by `_units` as a tensor like the outputs."""
+    """The derivatives for `_units` as a tensor like the outputs."""
     if not columns:
         return torch.zeros_like(outputs)
     stacked = torch.stack(list(columns), 1)
@@ -342,7 +342,7 @@ def _assembled(columns: Sequence[Any], outputs: Tensor) -> Tensor:
 
 
 class FoldedBatch:
-    """A dimension of `torch.vmap` folded into the batch: tensors (rows, numbers) behind ``dims``.
+    """A dimension of `torch.vmap` folded into the batch; ``dims``: its place in each tensor (rows, numbers).
 
     ``shared`` marks tensors whose single row serves all rows of the first tensor.
     """
@@ -361,7 +361,7 @@ class FoldedBatch:
         return tensor.reshape(self.size, len(tensor) // self.size, tensor.shape[-1])
 
     def unfold_gradients(self, found: Sequence[Tensor], first: int) -> tuple[Tensor, ...]:
-        """Derivatives by the angles and by prepared amplitudes, of which tensor ``first`` is the first, unfolded."""
+        """Derivatives by the angles and by prepared amplitudes, whose first tensor is number ``first``, unfolded."""
         by_angles, *by_amplitudes = [self.unfold(gradient) for gradient in found]
         # Amplitudes shared by a batch received a gradient for each of its rows.
         shared = self.shared[first:]

@@ -1,4 +1,4 @@
-"""The autograd function of the hot path: inputs and parameter sets to values without torch operations in between."""
+"""The autograd function of the hot path: values from inputs and parameter sets, without torch operations in between."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             found = _apply_gradient(ctx.method, ctx.batch, kept, by[0], cotangent, inputs, *sets)
             return None, None, *[gradient if wanted else None for gradient, wanted in zip(found, by, strict=True)]
-        by_inputs, by_sets = ctx.fused.vjp(kept, cotangent, by[0], [s.numel() for s in sets])
+        by_inputs, by_sets = ctx.fused.vjp(kept, cotangent, by[0], sets)
         return None, None, by_inputs, *by_sets
 
 
@@ -60,7 +60,7 @@ class _FusedGradient(torch.autograd.Function):
         ctx.method, ctx.fused, ctx.batch, ctx.by_inputs = method, method.fused, batch, by_inputs  # type: ignore[attr-defined]
         ctx.kept, ctx.by_angles = kept, ctx.fused.by_angles(kept, cotangent)
         ctx.save_for_backward(cotangent, inputs, *sets)
-        rows, found = ctx.fused.pull_back(kept, ctx.by_angles, by_inputs, [s.numel() for s in sets])
+        rows, found = ctx.fused.pull_back(kept, ctx.by_angles, by_inputs, sets)
         return rows, *(found if len(found) == 1 else [f.clone() for f in found])  # no views of one tensor
 
     @staticmethod
@@ -76,8 +76,7 @@ class _FusedGradient(torch.autograd.Function):
         found: Sequence[Any] = [None] * (1 + len(sets))
         if by_inputs or any(by_sets):
             second, _ = ctx.method.second(angles, (), cotangent, direction, (), False)
-            sizes = [s.numel() for s in sets]
-            by_rows, columns = ctx.fused.pull_back_tangent(ctx.kept, along, ctx.by_angles, second, by_inputs, sizes)
+            by_rows, columns = ctx.fused.pull_back_tangent(ctx.kept, along, ctx.by_angles, second, by_inputs, sets)
             found = by_rows, *columns
         return None, None, None, None, pushed, *found
 

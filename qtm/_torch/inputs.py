@@ -23,7 +23,7 @@ def dense_tensor(inputs: Any) -> Tensor:
     """Inputs as a dense tensor of real numbers, of any shape; sparse tensors are converted.
 
     Raises:
-        DtypeError: they are not real numbers, or nested, quantized or the like.
+        DtypeError: they are not real numbers, or a nested, quantized or otherwise unsupported tensor.
         ShapeError: they are ragged.
     """
     tensor = as_numbers(inputs, "inputs")
@@ -58,7 +58,7 @@ def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | 
 
 
 def same_dtype(inputs: Tensor | None, sets: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
-    """Inputs and parameter sets in one dtype: that of the sets, or of real inputs where the sets are empty."""
+    """Inputs and parameter sets in one dtype: that of the sets, or of real inputs if the sets are empty."""
     dtype = sets[0].dtype
     if len(sets) == 1 and (inputs is None or inputs.dtype is dtype):
         return inputs, sets
@@ -79,7 +79,7 @@ def as_numbers(values: Any, argument: str) -> Tensor:
         DtypeError: they are not numbers.
         ShapeError: lists in them have different lengths.
     """
-    if isinstance(values, np.ndarray) and not values.flags.writeable:  # of which torch warns; joblib's are
+    if isinstance(values, np.ndarray) and not values.flags.writeable:  # torch warns of them; joblib's are
         values = values.copy()
     try:
         return torch.as_tensor(values)

@@ -57,7 +57,7 @@ def outputs(name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequen
 def pull_back(
     name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool], ticket: Tensor, cotangent: Tensor
 ) -> list[Tensor]:
-    """Derivatives of `outputs` by the tensors that ``by`` marks, in order; cotangent (batch, outputs)."""
+    """Derivatives of `outputs` with respect to the tensors that ``by`` marks, in order; cotangent (batch, outputs)."""
     kept = ticket.__dict__.pop(_KEPT, None)
     if kept is None:  # taken by an earlier backward pass, or dropped by the compiler
         kept = _evaluated(name, inputs, sets, by)
@@ -65,14 +65,14 @@ def pull_back(
     with _as_outside(differentiable=True):
         found = torch.autograd.grad(values, wanted, cotangent, allow_unused=True)
     gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
-    # Derivatives by several sets may be views of one tensor, which an operator must not return.
+    # Derivatives of several sets may be views of one tensor, which an operator must not return.
     return gradients if len(gradients) == 1 else [g.clone() for g in gradients]
 
 
 def _evaluated(
     name: str, inputs: Tensor | None, sets: Sequence[Tensor], by: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs with their graph, and the tensors to differentiate by."""
+    """Outputs with their graph, and the tensors whose derivatives are needed."""
     module = module_named(name)
     rows_wanted, *sets_wanted = by
     with _as_outside(differentiable=True):
@@ -158,7 +158,7 @@ pull_back.register_autograd(_refuse_second)
 
 
 def _slices(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """The arguments for each member of a batch, also inside of lists."""
+    """The arguments of each member of a batch, including those in lists."""
     for member in range(size):
         yield [_slice(arg, dim, member) for arg, dim in zip(args, dims, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Encoding parameters and named sets of trainable parameters of a circuit, in the order the user gave."""
+"""Encoding parameters and named sets of trainable parameters of a circuit, in the user's order."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _names(names: str | Sequence[str] | None, count: int, single: bool) -> tuple
     for name in chosen:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name == "variational_":
             raise ParameterError(
-                f"{shown(name)} cannot name a parameter set; use an identifier other than 'variational_', without "
-                "underscore in front"
+                f"{shown(name)} cannot name a parameter set; use an identifier other than 'variational_', without a "
+                "leading underscore"
             )
     return chosen
 
@@ -105,7 +105,7 @@ def _short(circuit: QuantumCircuit) -> str:
 
 
 def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[Tensor]:
-    """Initial values of every set; the global random state is untouched where a seed is given.
+    """Initial values of every set; with a seed, the global random state is not changed.
 
     Raises:
         ParameterError: an initialiser is unknown, or explicit values do not fit their set.
@@ -113,7 +113,7 @@ def initial_values(sets: ParameterSets, initial: Any, seed: int | None) -> list[
     if seed is not None:
         seed = checked_seed(seed, "seed_init")
     each = _per_set(initial, len(sets.sets))
-    # A generator of its own: seeding torch's takes a lock that a forked child may find taken.
+    # A separate generator: seeding torch's takes a lock that may be locked in a forked child.
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return [_fill(len(s), i, name, generator) for s, i, name in zip(sets.sets, each, sets.names, strict=True)]
 
@@ -165,7 +165,7 @@ def _fill(size: int, initial: Any, name: str, generator: torch.Generator | None)
 
 
 def _explicit(initial: Any, name: str) -> Tensor:
-    """Values that a user gave, in the default dtype."""
+    """The user's values, in the default dtype."""
     try:
         values = as_numbers(initial if isinstance(initial, Tensor) else np.asarray(initial, dtype=np.float64), name)
     except (TypeError, ValueError) as error:
@@ -179,7 +179,7 @@ def _explicit(initial: Any, name: str) -> Tensor:
 
 
 def _checked_arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, float]:
-    """Arguments of an initialiser as numbers that make sense together."""
+    """Arguments of an initialiser as numbers, checked."""
     advice = f"give an angle in radians, as in ({kind!r}, {{{', '.join(f'{k!r}: 1.0' for k in arguments)}}})"
     found = {name: checked_number(value, f"{name} of {kind!r}", advice) for name, value in arguments.items()}
     if found.get("std", 0.0) < 0:

@@ -22,15 +22,15 @@ from qtm._engines.options import Options, real_dtype
 from qtm._engines.outputs import Expectation, Output, State
 from qtm._engines.statevector.engine import FORWARD_AND_REVERSE, StateVector
 
-_ALIVE = 4  # states of a trajectory at a time, beside those kept for derivatives
+_ALIVE = 4  # states of a trajectory at a time, besides those kept for derivatives
 
 
 @dataclass(frozen=True)
 class Branches(SimulationMethod):
     """Averages over ``count`` sampled branches of a dynamic circuit for every sample.
 
-    A trajectory draws the outcome of every measurement and reset with its probability at the parameters at hand, and
-    goes on with the projected state: 2**n amplitudes for n qubits, however many measurements there are. Exact methods
+    A trajectory draws the outcome of every measurement and reset with its probability at the current parameters, and
+    continues with the projected state: 2**n amplitudes for n qubits, whatever the number of measurements. Exact methods
     defer measurements, which takes one more qubit for each of them.
 
     Values and derivatives are unbiased; their standard deviation falls with the square root of ``count``. With the
@@ -38,8 +38,9 @@ class Branches(SimulationMethod):
     with the probability p_m. The derivative of f_m / p_m at constant p_m is an unbiased estimate of that of <O>: it is
     the derivative of the branch's own value, plus that value times the score, the derivative of log p_m (the
     score-function or REINFORCE estimator). The mean value of a sample's other trajectories is subtracted from the value
-    before it multiplies the score: a baseline that lowers the variance, and is unbiased too (Kool, van Hoof and Welling
-    2019, leave-one-out). With a fixed seed, finite differences of values differ from these derivatives: outcomes jump.
+    before it multiplies the score: an unbiased baseline that lowers the variance (Kool, van Hoof and Welling 2019,
+    leave-one-out). With a fixed seed, finite differences of values differ from these derivatives, because outcomes
+    change discontinuously.
 
     Attributes:
         count: trajectories for every sample. Those with the same outcomes are simulated once.
@@ -60,7 +61,7 @@ class Branches(SimulationMethod):
             checked_int(self.seed, "seed", "give None to follow torch's random state")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        """A reason where there is noise or an executor, or where there are more qubits than any memory holds."""
+        """Why the method cannot simulate this: noise, an executor, or more qubits than any memory holds."""
         if not isinstance(output, Expectation):
             return f"gives no {type(output).__name__}, only expectation values; leave method= out"
         why = super().refuses(circuit, output, options)
@@ -73,7 +74,7 @@ class Branches(SimulationMethod):
         return None
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
-        """As if no two trajectories shared a branch."""
+        """The cost if no two trajectories share a branch."""
         steps = every_step(_steps(circuit))
         rotations = sum(len(step.circuit.operations) for step in steps if isinstance(step, Segment))
         size = 2.0**circuit.num_qubits
@@ -88,7 +89,7 @@ class Branches(SimulationMethod):
 
 
 class Residuals(NamedTuple):
-    """What a forward pass leaves for one `vjp`."""
+    """Residuals of a forward pass, for one `vjp`."""
 
     uniform: np.ndarray  # (measurements, trajectories): the random numbers
     values: np.ndarray  # (trajectories, observables), of terms other than the identity
@@ -115,7 +116,7 @@ class BranchEngine(Engine):
         return BranchEngine, (self.method, self.circuit, self.output, self.options)
 
     def _compiled(self, measured: Expectation) -> Iterator[tuple[Segment, Engine]]:
-        """The engine of every segment: its final state, but for the last one; equal ones share theirs."""
+        """The engine of every segment: all but the last compute the final state; equal segments share an engine."""
         everything = Preparation(tuple(range(self.circuit.num_qubits)), (), False)
         shared: dict[Any, Engine] = {}
         for step in (*every_step(self.walked), self.last):
@@ -132,7 +133,7 @@ class BranchEngine(Engine):
             yield step, shared[key]
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
-        """Averages over the trajectories (batch, observables); the residuals hold what was drawn."""
+        """Averages over the trajectories (batch, observables); the residuals hold the random numbers."""
         drawn = self._drawn(angles, prepared)
         means = drawn.values.reshape(len(angles), self.count, len(self.constants)).mean(1) + self.constants
         return torch.from_numpy(means).to(angles.dtype), drawn if keep else None
@@ -160,7 +161,7 @@ class BranchEngine(Engine):
         return gradient, tuple(by_amplitudes) if by_prepared else None
 
     def plan(self, batch: int) -> Plan:
-        """What a batch takes, if no two trajectories share a branch."""
+        """Memory and arithmetic of a batch if no two trajectories share a branch."""
         n, cost = self.circuit.num_qubits, self.method.cost(self.circuit, self.output, self.options)
         state = 2.0 * real_dtype(self.options.dtype).itemsize * 2.0**n
         memory = (_ALIVE + self._saved) * state * self._together(batch, self._saved)
@@ -173,7 +174,7 @@ class BranchEngine(Engine):
     # Trajectories: number t belongs to sample t // count
 
     def _drawn(self, angles: Tensor, prepared: Sequence[Tensor]) -> Residuals:
-        """Draw outcomes, and values by them."""
+        """Draw outcomes and compute their values."""
         seed = self.method.seed
         if seed is None:
             seed = int(torch.randint(2**62, (1,)))
@@ -202,7 +203,7 @@ class BranchEngine(Engine):
         return ((own.sum(1, keepdims=True) - own) / (self.count - 1)).reshape(values.shape)
 
     def _parts(self, batch: int, saved: int) -> list[np.ndarray]:
-        """The numbers of trajectories whose states fit the memory together, ``saved`` of each beside those alive."""
+        """Numbers of trajectories whose states fit in memory together; ``saved``: states kept of each."""
         total = batch * self.count
         return np.array_split(np.arange(total), -(-total // self._together(batch, saved))) if total else []
 
@@ -221,7 +222,7 @@ def _nothing(circuit: FlatCircuit) -> Segment:
 
 
 def _without_identity(observable: Observable) -> tuple[Observable, float]:
-    """The other terms, and the coefficient of the identity: it does not depend on what is drawn."""
+    """The other terms, and the coefficient of the identity, which does not depend on the outcomes."""
     others = np.array([bool(x or z) for x, z in zip(observable.x, observable.z, strict=True)], bool)
     arrays = (array[others] for array in (observable.coeffs, observable.x, observable.z, observable.k))
     return Observable(observable.num_qubits, *arrays), float(observable.coeffs[~others].sum())

@@ -1,4 +1,4 @@
-"""States of sampled branches: trajectories that have seen the same outcomes share one."""
+"""States of sampled branches; trajectories with the same outcomes share one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _KEPT = 2  # in place of an outcome: the trajectory does not measure here
 
 @dataclass(slots=True)
 class Rows:
-    """The trajectories of some samples, and the states that they are in.
+    """The trajectories of some samples, and their states.
 
     Attributes:
         states: normalised, (rows, 2**qubits) complex, as `qiskit.quantum_info.Statevector` orders them.
-        bits: what was measured, (rows, bits) bool.
-        sample: whose rows these are, (rows,).
-        row: the row that each trajectory is in, (trajectories,).
+        bits: the measured values, (rows, bits) bool.
+        sample: the sample of each row, (rows,).
+        row: the row of each trajectory, (trajectories,).
     """
 
     states: np.ndarray
@@ -30,7 +30,7 @@ class Rows:
         return np.unique(self.row[active])
 
     def read(self, bits: tuple[int, ...]) -> np.ndarray:
-        """What bits show to each trajectory, (trajectories,), that of ``bits[j]`` in bit j."""
+        """The values of bits in each trajectory, (trajectories,): that of ``bits[j]`` is bit j."""
         shown = np.zeros(len(self.bits), np.int64)
         for place, bit in enumerate(bits):
             shown |= self.bits[:, bit].astype(np.int64) << place
@@ -39,15 +39,15 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A measurement of some trajectories: from which row each new one comes, and how.
+    """A measurement of some trajectories: the parent of each new row, and the outcome.
 
     Attributes:
         parent: (new rows,).
         outcome: 0 or 1, or 2 where nothing was measured, (new rows,).
-        scale: 1 over the norm of what is left, (new rows,).
-        qubit: what was measured.
+        scale: 1 over the norm of the projected state, (new rows,).
+        qubit: the measured qubit.
         resets: whether the qubit is in 0 afterwards.
-        parents: how many rows there were.
+        parents: number of rows before.
     """
 
     parent: np.ndarray
@@ -73,7 +73,7 @@ class Split:
         """The adjoint of `states`, with the norms as constants: (parents, 2**qubits)."""
         found = np.zeros((self.parents, cotangent.shape[1]), cotangent.dtype)
         old, new = _by_qubit(found, self.qubit), _by_qubit(cotangent, self.qubit)
-        for outcome in (0, 1):  # a row has at most one child by each outcome
+        for outcome in (0, 1):  # a row has at most one child for each outcome
             rows = np.flatnonzero(self.outcome == outcome)
             scale = self.scale[rows, None, None].astype(cotangent.real.dtype)
             old[self.parent[rows], :, outcome] = new[rows, :, 0 if self.resets else outcome] * scale
@@ -83,14 +83,14 @@ class Split:
 
 
 def measured(rows: Rows, active: np.ndarray, uniform: np.ndarray, qubit: int, bit: int | None) -> tuple[Rows, Split]:
-    """Measure a qubit on the ``active`` trajectories; the outcome is 1 where ``uniform`` is below its probability.
+    """Measure a qubit in the ``active`` trajectories; the outcome is 1 where ``uniform`` is below its probability.
 
     Args:
         rows: before the measurement.
         active: (trajectories,) bool.
         uniform: numbers in [0, 1), (trajectories,).
-        qubit: what is measured.
-        bit: where the outcome goes; None for a reset.
+        qubit: the measured qubit.
+        bit: the bit that holds the outcome; None for a reset.
     """
     at = rows.rows_of(active)
     weights = np.zeros((len(rows.states), 2))

@@ -1,4 +1,4 @@
-"""Trajectories through a dynamic circuit, and the way back."""
+"""Trajectories through a dynamic circuit, and their derivatives."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Walk:
         self.tape: list[_Pass | Split] = []
 
     def start(self, segment: Step, samples: np.ndarray, bits: int) -> None:
-        """Take the trajectories of ``samples``, (trajectories,), through the first segment."""
+        """Start the trajectories of ``samples``, (trajectories,), and run the first segment."""
         assert isinstance(segment, Segment)
         self.first = segment
         own, row = np.unique(samples, return_inverse=True)
@@ -69,7 +69,7 @@ class Walk:
                 self._choice(step, active)
 
     def values(self) -> np.ndarray:
-        """What the observables are to each trajectory, (trajectories, observables)."""
+        """Values of the observables in each trajectory, (trajectories, observables)."""
         arguments = self._angles(self.last, self.rows.sample), [torch.from_numpy(self.rows.states)]
         found: np.ndarray = self.engines[self.last].forward(*arguments)[0].numpy()
         return found[self.rows.row].astype(np.float64)
@@ -77,7 +77,7 @@ class Walk:
     def differentiate(
         self, cotangent: np.ndarray, by_norm: np.ndarray, by_angles: np.ndarray, by_prepared: Sequence[Tensor]
     ) -> None:
-        """Add derivatives by the angles and the prepared amplitudes to arrays of their shapes.
+        """Add derivatives with respect to the angles and the prepared amplitudes to arrays of their shapes.
 
         Args:
             cotangent: of the values, (trajectories, observables).

@@ -45,8 +45,8 @@ _compiled: set[tuple[str, Any]] = set()
 class DensityMatrix(SimulationMethod):
     """Exact expectation values and probabilities under noise, and their derivatives.
 
-    The density matrix is a real vector over Pauli strings. Clifford gates are free, a rotation turns pairs of
-    coordinates, a channel scales and shifts them. Only coordinates that the observables see are computed.
+    The density matrix is a real vector over Pauli strings. Clifford gates are free, a rotation rotates pairs of
+    coordinates, a channel scales and shifts them. Only coordinates that the observables depend on are computed.
     """
 
     name: ClassVar[str] = "density_matrix"
@@ -75,7 +75,7 @@ class DensityMatrix(SimulationMethod):
             matrices = tuple(outputs.outcome_matrices(_qubits(output), circuit.readout))
         if options.executor is None:
             return DensityMatrixEngine(plan, output, options, start, matrices, len(circuit.angles))
-        alone = replace(options, executor=None, num_threads=1, backward_threads=None)  # each worker in one thread
+        alone = replace(options, executor=None, num_threads=1, backward_threads=None)  # one thread per worker
         engine = DensityMatrixEngine(plan, output, alone, start, matrices, len(circuit.angles))
         return DealtEngine(engine, options.executor, options.num_threads)
 
@@ -135,7 +135,7 @@ class DensityMatrixEngine(Engine):
     # The protocol
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
-        """The output (batch, outputs), and what `vjp` needs if ``keep`` and it fits the memory."""
+        """The output (batch, outputs), and the residuals if ``keep`` and they fit in memory."""
         rows, kept = self._values(_array(angles), self._start(prepared), self._numbers(angles).numpy(), keep)
         values = torch.from_numpy(rows)
         return (outputs.apply_to_bits(self.matrices, values) if self.matrices else values), kept
@@ -149,7 +149,7 @@ class DensityMatrixEngine(Engine):
         *,
         by_prepared: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Pull a cotangent (batch, outputs) back to the angles and, if asked, to the prepared amplitudes."""
+        """Pull a cotangent (batch, outputs) back to the angles and, if requested, to the prepared amplitudes."""
         if self.matrices:
             cotangent = outputs.apply_to_bits([m.T for m in self.matrices], cotangent)
         cotangent = cotangent.to(angles.dtype)
@@ -174,7 +174,7 @@ class DensityMatrixEngine(Engine):
         return (drawn[:, :, None] >> np.arange(len(_qubits(self.output))) & 1).astype(bool)
 
     def plan(self, batch: int) -> Plan:
-        """What a batch of this size takes."""
+        """Memory and arithmetic of a batch of this size."""
         tiles = -(-batch // self.lanes)
         state = self._size * self.real.itemsize
         states = tiles * (1 + self.schedule.checkpoints) + min(self.threads, max(tiles, 1))
@@ -308,7 +308,7 @@ class DensityMatrixEngine(Engine):
         return size < SMALL or size <= budget(self.options.memory)
 
     def _affordable(self) -> int:
-        """How many workers fit the memory, each with a state, its checkpoints and a cotangent."""
+        """Number of workers that fit in memory, each with a state, its checkpoints and a cotangent."""
         size = self._bytes() + self._size * self.real.itemsize
         if size < SMALL:
             return self.threads

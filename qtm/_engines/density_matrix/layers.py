@@ -1,4 +1,4 @@
-"""What can be seen of a circuit on Pauli coordinates, and its operations in as few diagonals as possible."""
+"""The operations on Pauli coordinates that observables depend on, with as few diagonals as possible."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Span:
 
     def __init__(self, strings: Iterable[int] = ()) -> None:
         self.reduced: dict[int, int] = {}  # by leading bit
-        self.basis: list[int] = []  # as they were added
+        self.basis: list[int] = []  # in the order of their addition
         for string in strings:
             self.add(string)
 
     def rest(self, string: int) -> int:
-        """What is left of a string outside the space: 0 if it is in it."""
+        """The string reduced modulo the space: 0 if the space contains it."""
         while string and (other := self.reduced.get(string.bit_length())):
             string ^= other
         return string
 
     def add(self, string: int) -> bool:
-        """Whether the string was not in the space before."""
+        """Add a string; return whether the space grew."""
         rest = self.rest(string)
         if rest:
             self.reduced[rest.bit_length()] = rest
@@ -41,7 +41,7 @@ class Layer:
 
 
 def visible(coordinates: Coordinates, seen: Iterable[int]) -> tuple[list[Operation], Span]:
-    """The operations that an observable can see, and the space of all strings that matter to them.
+    """The operations that the observables depend on, and the space of all their strings.
 
     ``seen``: the observables' strings.
     """
@@ -77,7 +77,7 @@ def diagonal_strings(space: Span, num_qubits: int, prepared: Sequence[int]) -> l
 
 
 def supported(operations: Sequence[Operation], start: Sequence[int], num_qubits: int) -> tuple[list[Operation], Span]:
-    """The operations without rotations of coordinates that are all 0 or unchanged, and the space of the others."""
+    """The operations except rotations whose coordinates are all 0 or unchanged, and the space of the others."""
     space = Span(start)
     kept = []
     for operation in operations:
@@ -92,7 +92,7 @@ def supported(operations: Sequence[Operation], start: Sequence[int], num_qubits:
 
 
 def commute(a: Operation, b: Operation, num_qubits: int) -> bool:
-    """Whether two operations commute, as far as is known without their angles."""
+    """Whether two operations commute for all angles."""
     if isinstance(a, Diagonal) and isinstance(b, Diagonal):
         return True
     duals = [dual(t, num_qubits) for t in b.touches]
@@ -111,7 +111,7 @@ def commute(a: Operation, b: Operation, num_qubits: int) -> bool:
 
 
 def _same_factors(diagonal: Diagonal, string: int, num_qubits: int) -> bool:
-    """Whether the factors of P and P string agree for all P that anticommute with the string."""
+    """Whether the factors of P and of P times the string agree for all P that anticommute with the string."""
     assert diagonal.factors is not None
     own = _number(diagonal, string, num_qubits)
     inside = not Span(diagonal.images).rest(string)
@@ -123,7 +123,7 @@ def _same_factors(diagonal: Diagonal, string: int, num_qubits: int) -> bool:
 
 
 def _number(diagonal: Diagonal, string: int, num_qubits: int) -> int:
-    """Which string of a diagonal's qubits a string is on: bit 2q from what anticommutes with Z, 2q + 1 with X."""
+    """A string on a diagonal's qubits as a number: bit 2q if it anticommutes with Z, bit 2q + 1 with X."""
     number = 0
     for place, image in enumerate(diagonal.images):  # X, Z, X, Z, ...
         number |= odd(string & dual(image, num_qubits)) << (place ^ 1)
@@ -135,7 +135,7 @@ def _clash(a: int, b: int) -> int:
 
 
 def layers(operations: Sequence[Operation], num_qubits: int) -> list[Layer]:
-    """Every operation as early as what it does not commute with allows."""
+    """Schedule every operation as early as the operations it does not commute with allow."""
     found = [Layer()]
     for operation in operations:
         if isinstance(operation, Diagonal):
@@ -163,7 +163,7 @@ def _place_turn(found: list[Layer], turn: Rotation | Shift, n: int) -> None:
 
 
 def _merged(old: Rotation | Shift, new: Rotation | Shift) -> bool:
-    """Add a rotation to one about the same string."""
+    """Merge a rotation with one about the same string."""
     if not (isinstance(old, Rotation) and isinstance(new, Rotation) and old.string == new.string):
         return False
     for angle, coefficient in new.terms.items():

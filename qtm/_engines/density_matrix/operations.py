@@ -28,7 +28,7 @@ class Rotation:
 
     @property
     def touches(self) -> tuple[int, ...]:
-        """Strings: what commutes with all of them commutes with this operation."""
+        """Strings: whatever commutes with all of them commutes with this operation."""
         return (self.string,)
 
 
@@ -49,7 +49,7 @@ class Shift:
 
 @dataclass(slots=True)
 class Diagonal:
-    """v_P *= factors[number of the string that P is on some qubits of the circuit]."""
+    """v_P *= factors[number of the restriction of P to some qubits of the circuit]."""
 
     images: tuple[int, ...]  # strings of X and Z of each qubit
     factors: np.ndarray | None  # (4**qubits,); None: learned
@@ -72,14 +72,14 @@ class Numbers:
     learned: list[tuple[Channel, int, int]] = field(default_factory=list)  # channel, its first number, their count
 
     def add(self, values: list[float]) -> int:
-        """Append numbers; the place of the first."""
+        """Append numbers and return the place of the first."""
         self.constants += values
         return len(self.constants) - len(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """A circuit on Pauli coordinates: ``operations`` in order, in the frame that ends as ``frame``."""
+    """A circuit on Pauli coordinates: ``operations`` in order; ``frame`` is the Clifford frame at the end."""
 
     num_qubits: int
     operations: tuple[Operation, ...]

@@ -1,4 +1,4 @@
-"""What is read off Pauli coordinates: observables and outcome probabilities, with readout errors."""
+"""Outputs from Pauli coordinates: observables and outcome probabilities, with readout errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Readout = Sequence[tuple[float, float]]  # for each qubit: probability of readin
 
 
 def observable_terms(observables: Sequence[Observable], num_qubits: int, readout: Readout) -> Terms:
-    """Observables as they are measured: with readout errors, a Pauli factor P is seen as ``a P + b``.
+    """Observables as measured: with readout errors, a Pauli factor P becomes ``a P + b``.
 
     Raises:
         ObservableError: a readout error turns one Pauli string into more than 2**14.

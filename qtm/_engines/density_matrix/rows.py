@@ -1,4 +1,4 @@
-"""How Pauli coordinates are numbered: bit j of a row stands for basis vector j of the space of strings that matter."""
+"""Numbering of Pauli coordinates: bit j of a row stands for basis vector j of the space of relevant strings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qtm._errors import CircuitError
 
 
 class Rows:
-    """The coordinates that matter, numbered."""
+    """The relevant coordinates, numbered."""
 
     def __init__(self, space: Span, num_qubits: int) -> None:
         self.n, self.space = num_qubits, space
@@ -22,7 +22,7 @@ class Rows:
             used |= string >> num_qubits | string & (1 << num_qubits) - 1
         qubits = [q for q in range(num_qubits) if used >> q & 1]
         if len(qubits) > 62:
-            raise CircuitError(f"the observables see {len(qubits)} qubits; at most 62 are handled with noise")
+            raise CircuitError(f"the observables depend on {len(qubits)} qubits; with noise, at most 62 are supported")
         self.x = combinations([_packed(s >> num_qubits, qubits) for s in self.basis])
         self.z = combinations([_packed(s, qubits) for s in self.basis])
         self.parity = (np.bitwise_count(self.x & self.z) & 1).astype(np.uint8)
@@ -48,7 +48,7 @@ class Rows:
         return sum(odd(string & mask) << j for j, string in enumerate(self.basis))
 
     def against(self, string: int) -> int:
-        """The row mask whose parity says whether a row anticommutes with a string."""
+        """The row mask whose parity is odd where a row anticommutes with a string."""
         return self.functional(dual(string, self.n))
 
 

@@ -1,6 +1,6 @@
-"""Passes over the coordinates: which operations run together on which tiles, and everything kernels read.
+"""Passes over the coordinates: the operations that run together, their tiles, and the arrays that kernels read.
 
-A *row* numbers a coordinate: bit j stands for basis vector j of the space of strings that matter. A pass works on
+A *row* numbers a coordinate: bit j stands for basis vector j of the space of relevant strings. A pass works on
 tiles, the cosets of up to 2**TILE_BITS rows that its rotations and shifts mix; a tile is copied, all operations of the
 pass run on the copy, and it is copied back.
 """
@@ -37,12 +37,12 @@ from qtm._engines.density_matrix.operations import (
 from qtm._engines.density_matrix.rows import Rows, odd_rows
 from qtm._errors import OutOfMemory
 
-# Tiles of a state, and of its cotangent, stay in the first cache with the pairs of an operation; larger ones take fewer
-# passes, and up to 8 bits one tile is the whole state.
+# Tiles of a state and its cotangent stay in the first-level cache with the pairs of an operation; larger tiles take
+# fewer passes, and up to 8 bits one tile is the whole state.
 WHOLE_BITS, TILE_BITS = 8, 6
 MAX_ROW_BITS = 26
 _LOOK_AHEAD = 64
-# A state may be divided by factors until what is left of it is this, by bytes of a number; then it is kept instead.
+# The product of factors by which a state may be divided, by bytes of a number; below it, the state is kept instead.
 _LEAST_FACTOR = {4: 1e-2, 8: 1e-5}
 
 # Observables as terms: for each observable, pairs (string x << n | z before the frame, coefficient).
@@ -51,7 +51,7 @@ Terms = Sequence[Sequence[tuple[int, float]]]
 
 @dataclass(slots=True)
 class Scale:
-    """Several diagonals at once, and the factor of every row where they are known."""
+    """Several diagonals at once, and the factor of every row if they are constant."""
 
     diagonals: list[Diagonal]
     factors: np.ndarray | None = None  # (rows,)
@@ -73,7 +73,7 @@ class Schedule:
     row_bits: int
     start_basis: tuple[int, ...]  # strings of the first row bits: coordinates that are not 0 at the start
     checkpoints: int
-    multiply_adds: float  # real ones of one sample, forward and reverse
+    multiply_adds: float  # real multiply-adds of one sample, forward and reverse
 
 
 def measured(frame_coordinates: Coordinates, terms: Terms) -> list[list[tuple[int, float]]]:
@@ -94,7 +94,7 @@ def schedule(flat: FlatCircuit, terms: Terms, real_bytes: int) -> Schedule:
     """Schedule a circuit for observables.
 
     Raises:
-        OutOfMemory: more coordinates matter than any memory holds.
+        OutOfMemory: there are more relevant coordinates than any memory holds.
     """
     coordinates, pulled, start, kept, space = _cone(flat, terms)
     n = coordinates.num_qubits
@@ -114,7 +114,7 @@ def schedule(flat: FlatCircuit, terms: Terms, real_bytes: int) -> Schedule:
 def _cone(
     flat: FlatCircuit, terms: Terms
 ) -> tuple[Coordinates, list[list[tuple[int, float]]], list[int], list[Operation], Span]:
-    """A circuit lowered, observables pulled back, and what of the circuit matters to them."""
+    """The lowered circuit, the observables pulled back through it, and the operations that they depend on."""
     coordinates = lower(flat)
     pulled = measured(coordinates, terms)
     prepared = [q for p in flat.initial for q in p.qubits]
@@ -159,13 +159,13 @@ class _Builder:
     # Diagonals
 
     def scales(self, diagonals: list[Diagonal]) -> list[Scale]:
-        """One scale for all diagonals that are known, and one for each that is learned."""
+        """One scale for all constant diagonals, and one for each learned one."""
         known = [d for d in diagonals if d.factors is not None]
         first = [Scale(known, self.product(known))] if known else []
         return first + [Scale([d]) for d in diagonals if d.factors is None]
 
     def number_of(self, diagonal: Diagonal) -> np.ndarray:
-        """For every row, which string of the diagonal's qubits it is on."""
+        """For every row, the number of its restriction to the diagonal's qubits."""
         number = np.zeros(len(self.index), np.int64)
         for place, image in enumerate(diagonal.images):
             number |= odd_rows(self.index, self.rows.against(image)) << (place ^ 1)
@@ -213,7 +213,7 @@ class _Builder:
         return seen, (np.array(start, np.int64), np.array(rows, np.int64), np.array(coefs, np.float64))
 
     def spread(self, alive: np.ndarray, items: Sequence[Item]) -> np.ndarray:
-        """Rows that are reached from ``alive`` ones; the same forward and backward, but for shifts, taken as both."""
+        """Rows reached from ``alive`` ones; the same forward and backward, except for shifts, which count as both."""
         for item in items:
             if not isinstance(item, Scale):
                 mask = self.rows.row(item.string)
@@ -222,7 +222,7 @@ class _Builder:
         return alive
 
     def acts(self, item: Rotation | Shift, rows: np.ndarray) -> np.ndarray:
-        """Which rows a rotation turns, or a shift takes from or adds to (a superset: I or Z on its qubit)."""
+        """Rows that a rotation rotates, or that a shift reads or changes (a superset: I or Z on its qubit)."""
         if isinstance(item, Rotation):
             return odd_rows(rows, self.rows.against(item.string)) == 1
         return odd_rows(rows, self.rows.against(item.string)) == 0
@@ -245,7 +245,7 @@ class _Builder:
             elif isinstance(item, Scale):
                 left = strength * self.strength(item)
                 if left < self.least:
-                    # Division cannot undo it: the state before it is kept, at the start of a pass.
+                    # Division cannot undo it, so the state before it is kept, at the start of a pass.
                     if found.items:
                         return found, skipped + pending[place:], strength
                     found.checkpoint, left = True, 1.0
@@ -329,7 +329,7 @@ def _commute(a: Item, b: Item, n: int) -> bool:
 
 
 class _Tile:
-    """The tiles of one pass, and which rows of them are not 0 and seen."""
+    """The tiles of one pass, and which of their rows are nonzero and relevant."""
 
     def __init__(
         self, builder: _Builder, comb: np.ndarray, reps: np.ndarray, support: np.ndarray, seen: np.ndarray
@@ -339,7 +339,7 @@ class _Tile:
         has, sees = support[rows], seen[rows]
         active = has.any(1) & sees.any(1)
         rows, has, sees = rows[active], has[active], sees[active]
-        # Tiles are numbered from a row that matters, so that few rows of a tile matter in any of them.
+        # Tiles start at a relevant row, so that few rows of a tile are relevant in any of them.
         lead = (has if has.sum() <= sees.sum() else sees).argmax(1)
         self.reps = rows[np.arange(len(rows)), lead]
         self.support = support[self.reps[:, None] ^ comb].any(0)  # in any tile
@@ -373,7 +373,7 @@ class _Tile:
 
 
 class _Turn:
-    """A rotation or shift on the tiles of a pass: which pairs of a tile's rows it mixes, and with which sign."""
+    """A rotation or shift on the tiles of a pass: the pairs of a tile's rows that it mixes, and their signs."""
 
     def __init__(self, builder: _Builder, comb: np.ndarray, reps: np.ndarray, item: Rotation | Shift) -> None:
         self.builder, self.comb, self.item = builder, comb, item
@@ -384,7 +384,8 @@ class _Turn:
         self.partner = self.local ^ int(np.flatnonzero(comb == mask)[0])
         rotates = isinstance(item, Rotation)
         images = (item.string, item.string) if isinstance(item, Rotation) else item.images
-        # A rotation turns what anticommutes with its string; a shift takes what commutes with X and Z of its qubit.
+        # A rotation rotates strings that anticommute with its own; a shift reads strings that commute with X and Z of
+        # its qubit.
         self.tests = [rows.against(image) for image in images]
         bits = [odd_rows(comb, test) for test in self.tests]
         cases = set((odd_rows(reps, self.tests[0]) | odd_rows(reps, self.tests[1]) << 1).tolist())
@@ -394,7 +395,7 @@ class _Turn:
             self.hits[case] = hit[0] & hit[1]
 
     def spread(self, alive: np.ndarray) -> np.ndarray:
-        """Rows that are reached from ``alive`` ones, in either direction."""
+        """Rows reached from ``alive`` ones, in either direction."""
         reached = alive.copy()
         for hit in self.hits.values():
             if isinstance(self.item, Shift):
@@ -403,7 +404,7 @@ class _Turn:
         return reached
 
     def row(self, support: np.ndarray, seen: np.ndarray) -> list[int]:
-        """The operation as the kernels read it; its pairs are stored."""
+        """The operation as the kernels read it; stores its pairs."""
         b, item = self.builder, self.item
         x, z = item.string >> b.n, item.string & (1 << b.n) - 1
         own = odd(x & z)

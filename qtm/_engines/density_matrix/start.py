@@ -1,4 +1,4 @@
-"""Pauli coordinates of the state a circuit starts from."""
+"""Pauli coordinates of the initial state."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Start:
             self.places.append(torch.as_tensor(local[0] << len(preparation.qubits) | local[1]))
 
     def coordinates(self, prepared: Sequence[Tensor]) -> Tensor:
-        """Differentiable by the amplitudes: one complex tensor (batch or 1, 2**qubits) for each preparation."""
+        """Coordinates, differentiable; amplitudes: a complex tensor (batch or 1, 2**qubits) per preparation."""
         total: Tensor = self.phase[None]
         for amplitudes, place in zip(prepared, self.places, strict=True):
             total = total * _expectations(amplitudes)[:, place]
         return total.real
 
     def numpy(self, prepared: Sequence[Tensor]) -> np.ndarray:
-        """The same as an array."""
+        """The coordinates as an array."""
         return np.ascontiguousarray(self.coordinates([p.detach() for p in prepared]).numpy())
 
     def vjp(self, prepared: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:

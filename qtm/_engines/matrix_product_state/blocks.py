@@ -89,7 +89,7 @@ class BlockMatrices:
         )
 
     def vjp(self, matrices: Matrices, gradient: Tensor, num_angles: int) -> Tensor:
-        """Derivatives by the angles (batch, angles), from those by the blocks (batch, blocks, terms, 2, 2)."""
+        """Derivatives by the angles (batch, angles) from those by the blocks (batch, blocks, terms, 2, 2)."""
         batch, count = gradient.shape[0], matrices.cos.shape[1]
         by_turn = gradient.real.new_zeros(batch, count)
         product = self.pairs @ matrices.before[-1][:, :, None]

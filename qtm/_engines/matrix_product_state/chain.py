@@ -42,9 +42,9 @@ def truncate(
 ) -> tuple[int, Tensor]:
     """Truncate the bonds between two sites; all sites outside must be orthonormal towards them.
 
-    A sweep of QR decompositions, then a sweep of singular value decompositions back; bonds that are at most ``bound``
-    by then take QR again. Keeps at most ``max_bond`` singular values per bond, and discards those below ``cutoff``
-    times the largest one in every sample.
+    A sweep of QR decompositions, then a sweep of singular value decompositions back; bonds that are by then at most
+    ``bound`` take a QR decomposition again. Keeps at most ``max_bond`` singular values per bond, and discards those
+    below ``cutoff`` times the largest one in every sample.
 
     Returns:
         The new orthogonality center, and the discarded weight (batch,): the sum over the bonds of the squares of the
@@ -110,7 +110,7 @@ def norm_environments(tensors: Sequence[Tensor]) -> Tensors:
 
 
 def overlap_gradients(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> Tensors:
-    """Gradients of Re <bra|ket> by the tensors of the ket."""
+    """Gradients of Re <bra|ket> with respect to the tensors of the ket."""
     left = overlap_environments(bra, ket)
     right = overlap_environments(mirrored(bra), mirrored(ket))[::-1]
     gradients = []

@@ -54,9 +54,9 @@ def apply_adjoint(segment: Segment, blocks: Tensor, tensors: Sequence[Tensor]) -
 
 
 def pull_back(traces: Sequence[Trace], blocks: Tensor, gradients: Sequence[Tensor], by_blocks: Tensor) -> Tensors:
-    """Pull gradients back through a segment to the tensors before it; those by the blocks go to ``by_blocks``.
+    """Pull gradients back through a segment to the tensors before it; gradients of the blocks go to ``by_blocks``.
 
-    A gradient G of a real number S by a tensor A means dS = Re sum(conj(G) dA).
+    The gradient G of a real number S with respect to a tensor A is defined by dS = Re sum(conj(G) dA).
     """
     result = list(gradients)
     for trace in traces:

@@ -51,7 +51,7 @@ class _Evolution:
 
 @dataclass(frozen=True, slots=True)
 class _Residuals:
-    """Residuals of a forward pass, from which derivatives are computed."""
+    """Residuals of a forward pass, for its derivatives."""
 
     evolution: _Evolution
     output: Tensor
@@ -198,7 +198,7 @@ class MatrixProductStateEngine(Engine):
             )
 
     def _pull_back(self, residuals: _Residuals, cotangent: Tensor) -> tuple[Tensor, Tensors]:
-        """Gradients by the blocks and by the initial site tensors."""
+        """Gradients with respect to the blocks and to the initial site tensors."""
         evolution, readout = residuals.evolution, self._readout
         assert readout is not None
         final, blocks = evolution.final.tensors, evolution.matrices.blocks
@@ -230,7 +230,7 @@ class MatrixProductStateEngine(Engine):
         return Chain.start(tensors)
 
     def _by_prepared(self, prepared: Sequence[Tensor], by_initial: Tensors) -> tuple[Tensor, ...]:
-        """Gradients by the prepared amplitudes, in each of which the initial chain is linear."""
+        """Gradients with respect to the prepared amplitudes, in each of which the initial chain is linear."""
         if not prepared:
             return ()
         with torch.inference_mode(False), torch.enable_grad():

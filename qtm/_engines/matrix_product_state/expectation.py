@@ -79,7 +79,7 @@ class ExpectationNetwork:
         return values, Environments(left, right)
 
     def gradients(self, tensors: Sequence[Tensor], kept: Environments, cotangent: Tensor) -> Tensors:
-        """Gradients of ``sum(cotangent * values)`` by the site tensors; the cotangent is (batch, observables)."""
+        """Gradients of ``sum(cotangent * values)`` with respect to the site tensors; cotangent (batch, observables)."""
         operators = self.operators(cotangent)
         entered = self._entered(tensors, kept, operators)
         right = self._right(tensors, kept, operators)
@@ -123,7 +123,7 @@ class ExpectationNetwork:
         return entered
 
     def _right(self, tensors: Sequence[Tensor], kept: Environments, operators: Tensors) -> Tensors:
-        """Right environments (batch, bra bond, states, ket bond); that of "finished" is the identity's."""
+        """Right environments (batch, bra bond, states, ket bond); the one of "finished" is that of the identity."""
         flipped = mirrored(tensors)
         # States before and after change places; "finished" has been computed already.
         last = operators[-1]

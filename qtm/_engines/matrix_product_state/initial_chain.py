@@ -40,7 +40,7 @@ def initial_chain(num_sites: int, registers: Sequence[Register], prepared: Seque
         num_sites: length of the chain.
         registers: on disjoint qubits.
         prepared: amplitudes (batch or 1, 2**qubits) of every register.
-        like: a tensor of the dtype and device to use.
+        like: a tensor with the dtype and device of the result.
     """
     zero = like.new_zeros(1, 1, 2, 1)
     zero[0, 0, 0, 0] = 1

@@ -13,11 +13,11 @@ from qtm._engines.matrix_product_state.initial_chain import Register, initial_bi
 from qtm._engines.matrix_product_state.merged_gates import Triple, merged
 from qtm._engines.outputs import Expectation, Output, Probabilities
 
-# Measured: a QR decomposition and a singular value decomposition of an n x n matrix take as long as about this many
-# times n^3 multiply-adds of a complex matrix product.
+# Measured times of a QR and of a singular value decomposition of an n x n matrix, in units of n^3 multiply-adds of a
+# complex matrix product.
 _DECOMPOSITIONS = 60.0
 _REAL = 4.0  # real multiply-adds in a complex one
-# A torch call takes as long as about this many multiply-adds; about this many of them belong to a site.
+# Time of a torch call in multiply-adds, and number of torch calls per site, approximately.
 _CALL, _CALLS = 3e4, 60.0
 
 

@@ -1,7 +1,7 @@
-"""Outputs of a matrix product state, with their gradients by the site tensors and the adjoint states they define.
+"""Outputs of a matrix product state, their gradients with respect to the site tensors, and their adjoint states.
 
-``adjoint_state`` gives the chain of lambda, where the derivative of ``sum(cotangent * output)`` along any change d of
-the normalised state is Re <lambda|d>.
+``adjoint_state`` returns the chain of lambda: the derivative of ``sum(cotangent * output)`` along any change d of the
+normalised state is Re <lambda|d>.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Readout(ABC):
 
     @abstractmethod
     def gradients(self, tensors: Sequence[Tensor], kept: Any, cotangent: Tensor) -> Tensors:
-        """Gradients of ``Re sum(conj(cotangent) * output)`` by the site tensors."""
+        """Gradients of ``Re sum(conj(cotangent) * output)`` with respect to the site tensors."""
 
     @abstractmethod
     def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
@@ -66,7 +66,7 @@ class ExpectationReadout(Readout):
 
     def adjoint_state(self, tensors: Sequence[Tensor], output: Tensor, cotangent: Tensor, bond: int | None) -> Tensors:
         network = self.network(tensors[0])
-        # 2 (O - <O>) psi: the multiple of psi changes no derivative, and leaves less to compress.
+        # 2 (O - <O>) psi: the multiple of psi changes no derivative, and the rest compresses better.
         mean = (cotangent * (output - network.constants)).sum(1)
         operators = network.operators(2 * cotangent, -2 * mean)
         return operate(operators, tensors) if bond is None else compress_product(operators, tensors, bond)

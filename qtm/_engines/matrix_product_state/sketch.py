@@ -1,8 +1,8 @@
 """Compression of O|psi> by random sketches, without singular value decompositions or the bonds of the full product.
 
 Successive randomized compression: C. Camaño, E. Epperly, J. Tropp, arXiv:2504.06475 (2025). The part of the chain right
-of a bond is sketched by its overlaps with random product states; from left to right, a QR decomposition of what the
-sketch sees is the new site. A bond as large as the rank of the state makes it exact.
+of a bond is sketched by its overlaps with random product states; from left to right, a QR decomposition of the sketched
+part gives the new site. It is exact if the bond is as large as the rank of the state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matrix product states as values: to inspect, to compare with and to start from."""
+"""Matrix product states as values: for inspection, comparison and as initial states."""
 
 from __future__ import annotations
 

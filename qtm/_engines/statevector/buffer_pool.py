@@ -1,4 +1,4 @@
-"""Used memory of states, kept for the next call: new memory costs a page fault every 4 KiB."""
+"""Buffers of states, reused by the next call: new memory costs a page fault every 4 KiB."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from qtm._engines.statevector.kernels import simd
 from qtm._kept_memory import KEPT, KeptMemory
 
-_KINDS = 4096  # kinds that are remembered, most of them without a spare buffer
+_KINDS = 4096  # kinds in the table, most of them without a spare buffer
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array whose first number stands on a vector boundary."""
+    """An uninitialised array aligned to a vector boundary."""
     size = prod(shape) * np.dtype(dtype).itemsize
     raw = np.empty(size + simd.VECTOR_BYTES, np.uint8)
     start = -raw.__array_interface__["data"][0] % simd.VECTOR_BYTES
     array = raw[start : start + size].view(dtype).reshape(shape)
-    if array.shape != shape:  # a compiler that traces NumPy has read the view otherwise: kernels would write beyond it
+    if array.shape != shape:  # a compiler that traces NumPy reads the view differently: kernels would write beyond it
         raise RuntimeError(f"an array of shape {shape} has shape {array.shape}: do not trace qtm with torch.compile")
     return array
 
 
 class BufferPool:
-    """Spare buffers by kind, within a bound of bytes: what was given back longest ago goes first. Safe for threads.
+    """Spare buffers by kind, limited in bytes; the one returned longest ago is dropped first. Thread-safe.
 
-    Best is a string for a kind: Python remembers its hash, and buffers are taken and given back eight times in a step.
+    Use strings as kinds: Python caches their hashes, and a step takes and returns buffers eight times.
 
     Args:
-        memory: the bound, which other caches may share. Spare buffers make room for what those keep.
+        memory: the limit, which other caches may share; spare buffers are dropped before their entries.
     """
 
     def __init__(self, memory: KeptMemory) -> None:
@@ -41,7 +41,7 @@ class BufferPool:
         memory.make_room_in(self.drop_oldest)
 
     def take(self, kind: Hashable) -> Any:
-        """A spare buffer of this kind, which nobody else has any more; None where there is none."""
+        """Take a spare buffer of this kind out of the pool; None if there is none."""
         memory = self.memory
         with memory.lock:
             same = self._spare.get(kind)
@@ -52,7 +52,7 @@ class BufferPool:
             return buffer
 
     def give(self, kind: Hashable, buffer: Any, size: int) -> None:
-        """Keep a buffer of ``size`` bytes for whoever next wants one of its kind, if it is within the bound."""
+        """Return a buffer of ``size`` bytes to the pool, if it is within the limit."""
         memory = self.memory
         if size > memory.limit:
             return
@@ -70,7 +70,7 @@ class BufferPool:
                 self.drop_oldest()
 
     def drop_oldest(self) -> bool:
-        """Let go of what was given back longest ago; whether there was anything. The bound's lock is held."""
+        """Drop the buffer returned longest ago; return whether there was one. The caller holds the limit's lock."""
         if not self._spare:
             return False
         kind, same = next(iter(self._spare.items()))

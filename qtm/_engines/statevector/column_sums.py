@@ -1,4 +1,4 @@
-"""Sums of columns by destination, and the way back."""
+"""Sums of columns by destination, and their adjoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ColumnSums:
         self._is_permutation = len(self._used) == len(target)
 
     def add_up(self, columns: np.ndarray) -> np.ndarray:
-        """The sums (batch, size); zero where nothing goes."""
+        """The sums (batch, size); zero for destinations without columns."""
         sums = np.zeros((len(columns), self.size), columns.dtype)
         if self._is_permutation:
             sums[:, self.target] = columns
@@ -28,5 +28,5 @@ class ColumnSums:
         return sums
 
     def pull_back(self, cotangent: np.ndarray) -> np.ndarray:
-        """The cotangent (batch, columns) of the columns from that (batch, size) of the sums."""
+        """The cotangent (batch, columns) of the columns from the cotangent (batch, size) of the sums."""
         return np.ascontiguousarray(cotangent.take(self.target, axis=1))

@@ -30,18 +30,18 @@ class ConeBatch:
         whole = len(cones) == 1 and np.array_equal(index[0], np.arange(self.num_angles))
         self._index = None if whole else index
         if not whole:
-            from scipy.sparse import csr_array  # here, because it takes a fifth of the time that importing qtm takes
+            from scipy.sparse import csr_array  # imported here: it takes a fifth of the import time of qtm
 
             ones = np.ones(index.size, self.engine.real)
             place = np.arange(index.size)
-            # One cone uses an angle once; the cones of a sample add up.
+            # A cone uses an angle once; contributions of the cones of a sample add up.
             self._scatter = csr_array((ones, (index.ravel(), place)), shape=(self.num_angles, index.size))
         basis = self.engine.basis if cones[0].program.prepared else ()
         self._rows = [_prepared_rows(circuit, cone, basis) for cone in cones] if basis else []
 
     @property
     def is_whole(self) -> bool:
-        """Whether local angles are the circuit's, and states begin in |0...0>."""
+        """Whether local angles are those of the circuit, and states start in |0...0>."""
         return self._index is None and not self._rows
 
     def angles(self, angles: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ class ConeBatch:
         return np.ascontiguousarray(angles[:, self._index].reshape(-1, self._index.shape[1]))
 
     def scatter(self, gradient: np.ndarray) -> np.ndarray:
-        """Derivatives (batch, angles) from those (batch * cones, local angles) by local angles."""
+        """Derivatives (batch, angles) from those of the local angles (batch * cones, local angles)."""
         if self._index is None:
             return gradient
         flat = gradient.reshape(-1, self._index.size)
@@ -84,7 +84,7 @@ class ConeBatch:
         prepared: Sequence[np.ndarray],
         tangents: Sequence[np.ndarray] | None,
     ) -> Point:
-        """Where the cones take derivatives: angles and direction (batch, angles); None: the amplitudes do not move."""
+        """The point and direction of derivatives: angles (batch, angles); None: the amplitudes are constant."""
         start, moved = self.start(prepared, len(angles)), None
         if self._rows and tangents is not None:
             moved = [
@@ -105,7 +105,7 @@ class ConeBatch:
         gradient: Gradient,
         into: list[Any],
     ) -> None:
-        """Add the tangents of what `pull_back` adds."""
+        """Add the tangents of the derivatives that `pull_back` adds."""
         numbers = gradient.by_initial.shape[1]
         by_rows, moved = (
             g.reshape(-1, len(self.cones), numbers) for g in (gradient.by_initial, gradient.by_initial_tangent)
@@ -118,7 +118,7 @@ class ConeBatch:
                 into[i] = into[i] + part
 
     def pull_back(self, prepared: Sequence[np.ndarray], by_rows: np.ndarray, into: list[Any]) -> None:
-        """Add the derivatives by the prepared amplitudes to ``into``, from those (batch * cones, numbers) by rows."""
+        """Add the prepared amplitudes' derivatives to ``into``, from those of the rows (batch * cones, numbers)."""
         by_cone = by_rows.reshape(-1, len(self.cones), by_rows.shape[1])
         for c, (rows, cone) in enumerate(zip(self._rows, self.cones, strict=True)):
             own = [prepared[i] for i in cone.preparations]
@@ -127,7 +127,7 @@ class ConeBatch:
 
 
 def _prepared_rows(circuit: FlatCircuit, cone: Cone, basis: Sequence[int]) -> PreparedRows:
-    """Row bits stand for masks of the cone, and these for masks of the circuit: put the two together."""
+    """Compose two maps: row bits to masks of the cone, and these to masks of the circuit."""
     masks = []
     for vector in basis:
         total = 0

@@ -19,9 +19,9 @@ from qtm._engines.statevector.schedule import schedule
 from qtm._engines.statevector.small_batch import SmallBatch
 from qtm._engines.statevector.sweeps import Kept, StateView, Sweeps
 
-# Passes over more amplitudes than this per sample no longer fit the cache with a sample in every lane (bits).
+# log2 of the number of amplitudes up to which states with one sample per lane fit in the cache.
 _SAMPLE_LANE_BITS = 13
-_KEPT = 64  # batch sizes whose lanes are remembered
+_KEPT = 64  # number of batch sizes whose lanes are cached
 
 
 class ConeEngine:
@@ -53,7 +53,7 @@ class ConeEngine:
         return sweeps.forward(angles, start, keep and sweeps.fits(len(angles)))
 
     def small_batch(self, batch: int) -> SmallBatch | None:
-        """The short way for a batch from |0...0>; None where it does not fit, or an executor computes."""
+        """The fast path for a batch from |0...0>; None if it does not fit, or with an executor."""
         if batch == 0 or self.options.executor is not None:
             return None
         sweeps = self.sweeps(batch)
@@ -68,7 +68,7 @@ class ConeEngine:
         kept: Kept | None = None,
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Derivative of ``sum(cotangent * values)`` by the angles (batch, angles), and by the initial state."""
+        """Derivatives of ``sum(cotangent * values)``: of the angles (batch, angles) and of the initial state."""
         sweeps = self.sweeps(len(angles))
         start = sweeps.start(initial)
         if not len(angles):
@@ -147,9 +147,9 @@ class ConeEngine:
         kept: Kept | None = None,
         initial_gradient: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Derivatives of ``Re sum(conj(cotangent) * states)`` by the angles and by the initial state.
+        """Derivatives of ``Re sum(conj(cotangent) * states)`` with respect to the angles and the initial state.
 
-        Also the derivative (batch,) by a, where ``turn`` is exp(i a).
+        Also the derivative (batch,) with respect to a, where ``turn`` is exp(i a).
         """
         sweeps = self.sweeps(len(angles)) if kept is None else kept.sweeps
         start = sweeps.start(initial)
@@ -166,7 +166,7 @@ class ConeEngine:
 
     @property
     def basis(self) -> tuple[int, ...]:
-        """What the bits of an amplitude of `probabilities` and of the initial state stand for."""
+        """The meaning of the bits of an amplitude of `probabilities` and of the initial state."""
         return self._likely.schedule.basis
 
     @property
@@ -176,14 +176,14 @@ class ConeEngine:
 
     @property
     def amplitudes(self) -> int:
-        """How many amplitudes a state has."""
+        """Number of amplitudes of a state."""
         return self._likely.tiling.amplitudes
 
     # Inside
 
     @property
     def _likely(self) -> Sweeps:
-        """The lanes that suit the size of the program: the others are scheduled only where they are needed."""
+        """The preferred lanes for the size of the program; the others are scheduled only when needed."""
         return self._by_samples if self.program.num_bits <= _SAMPLE_LANE_BITS else self._by_amplitudes
 
     @property
@@ -210,14 +210,14 @@ class ConeEngine:
         return found
 
     def _samples_pay(self, batch: int) -> bool:
-        """Whether sample lanes are the faster ones."""
+        """Whether sample lanes are faster."""
         kind, width = self.options.lane_kind, lanes(self.real)
         bits = self._likely.tiling.amplitudes.bit_length() - 1
         if kind is not None or bits < max(width.bit_length() + 1, 6):
             return kind != "amplitude" or bits < width.bit_length() + 1
         threads = 1 if self.options.executor is not None else self.threads
-        # Measured: moving lanes and starting passes cost amplitude lanes the more, the smaller the state; sample lanes
-        # lose where two states of a vector of samples no longer fit the cache.
+        # Measured: for small states, amplitude lanes lose time by moving lanes and starting passes; sample lanes are
+        # slower once two states for each lane of a vector no longer fit in the cache.
         moves = 1 + width / 8 * 2 ** ((9 - bits) / 2)
         misses = 1.0 if bits <= _SAMPLE_LANE_BITS else 1.3 if bits == _SAMPLE_LANE_BITS + 1 else 2.0
         by_samples = ceil(ceil(batch / width) / threads) * misses

@@ -1,4 +1,4 @@
-"""Which states a circuit needs for an output: one for all, or one for each group of overlapping causal cones."""
+"""The states that a circuit needs for an output: one for all, or one per group of overlapping causal cones."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from qtm._engines.outputs import Expectation, Output, Probabilities, Samples, St
 
 # Below this many bits all observables share one state: the passes cost less than a second schedule would.
 _SPLIT_BITS = 9
-_MANY_STRINGS = 512  # so many cones take longer to find than they save on circuits that fit one state
-# What a state costs beside its amplitudes, in rotations of one amplitude: its angles, its place in a batch.
+_MANY_STRINGS = 512  # for more cones, finding them takes longer than they save on circuits that fit in one state
+# Overhead of a state besides its amplitudes, in rotations of one amplitude: its angles, its place in a batch.
 _OVERHEAD = 1 << 9
-# Merging must save this share of the cost of two cones: cones left alone more often have equals.
+# Merging must save this share of the cost of two cones: unmerged cones are more often equal to others.
 _WORTH_MERGING = 0.9
 
 
 def conjugated_strings(program: PauliProgram, observables: Sequence[Observable]) -> Strings:
-    """All strings of all observables, seen from the start of the circuit."""
+    """All strings of all observables, conjugated to the start of the circuit."""
     if not observables:
         return NO_STRINGS
     owner = np.repeat(np.arange(len(observables)), [len(o.coeffs) for o in observables])
@@ -47,7 +47,7 @@ def conjugated_strings(program: PauliProgram, observables: Sequence[Observable])
 
 
 def cones_of(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
-    """The cones that give an output together."""
+    """The cones that together give an output."""
     if isinstance(output, Expectation):
         return _cones_of_strings(program, conjugated_strings(program, output.observables), len(output.observables))
     if isinstance(output, State):
@@ -76,7 +76,7 @@ def _cones_of_strings(program: PauliProgram, strings: Strings, num_outputs: int)
 
 
 def _whole(program: PauliProgram, measured: Measured) -> Cone:
-    """The circuit as it is, as one cone: qubits keep their numbers."""
+    """The whole circuit as one cone; qubits keep their numbers."""
     flat = program.flat
     one = ConeProgram(program.num_qubits, bool(flat.initial), place(program.generators), len(flat.angles), measured)
     basis = tuple(1 << q for q in range(program.num_qubits))
@@ -87,7 +87,7 @@ def _whole(program: PauliProgram, measured: Measured) -> Cone:
 
 @dataclass(slots=True)
 class _Group:
-    """Strings that share a state: the generators that they see, as a bit mask of positions."""
+    """Strings that share a state, and the generators that they depend on, as a bit mask of positions."""
 
     members: list[int]
     seen: int
@@ -122,7 +122,7 @@ class _Grouping:
                 self.everything.add(g.x)
 
     def groups(self) -> list[_Group] | None:
-        """The groups; None where one state for all costs little more than the dearest group alone."""
+        """The groups; None if one state for all costs little more than the most expensive group alone."""
         if not len(self.strings.k):
             return [_Group([], 0, Renumbering())]
         found: dict[int, _Group] = {}
@@ -152,7 +152,7 @@ class _Grouping:
 
 
 def _without_subsets(groups: list[_Group]) -> list[_Group]:
-    """Strings that see a part of what others see join these."""
+    """Merge strings into groups that depend on a superset of their generators."""
     kept: list[_Group] = []
     by_position: dict[int, list[_Group]] = {}
     for group in sorted(groups, key=lambda g: -g.seen.bit_count()):
@@ -169,7 +169,7 @@ def _without_subsets(groups: list[_Group]) -> list[_Group]:
 
 
 def _merged(groups: list[_Group]) -> list[_Group]:
-    """Merge neighbours while that saves enough."""
+    """Merge neighbouring groups while that saves enough."""
     groups = sorted(groups, key=lambda g: g.seen & -g.seen)
     result: list[_Group] = []
     for group in groups:

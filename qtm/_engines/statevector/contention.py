@@ -1,9 +1,9 @@
-"""Keeps kernels on one thread while several take as long.
+"""Use one thread while several threads take as long.
 
-Between two of its operations PyTorch's OpenMP threads spin for milliseconds. On a machine without a free core they
-take that of a kernel's second thread, which then begins when the first is done, or still later: a step of a hybrid
-model took up to seven times as long on two threads as on one. Other programs take cores as well, and a thread that
-slept may be woken on the core of its caller.
+PyTorch's OpenMP threads spin for milliseconds between two operations. On a machine without a free core they occupy the
+core of a kernel's second thread, which then starts when the first one is done, or later: a step of a hybrid model took
+up to seven times as long on two threads as on one. Other programs occupy cores as well, and a thread that slept may be
+woken on the core of its caller.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import ClassVar
 import torch
 
 _LOGGER = logging.getLogger("qtm")
-_CALLS = 80  # judged together
-_NO_GAIN = 0.95  # several threads that take more than this share of the time of one are not worth it
-# Threads of torch spin if more than so many processors are busy meanwhile; those of qtm do so for shorter shares.
+_CALLS = 80  # calls that are judged together
+_NO_GAIN = 0.95  # several threads that take more than this share of the time of one thread are not used
+# Threads of torch are spinning if more than this many processors are busy; qtm's own threads spin less than that.
 _SPINNING, _LEAST_SHARE = 1.5, 5e-5
 _SECONDS_ALONE = 10.0
-_LONGEST = 2.0  # times one thread's: a call that was interrupted for longer is chance, and would outweigh all others
+_LONGEST = 2.0  # times one thread's: a longer call was interrupted by chance, and would outweigh all others
 
 
 class Contention:
-    """Compares how long calls of one kind take on several threads with how long one thread takes."""
+    """Compares the time of calls of one kind on several threads with the time on one thread."""
 
     _said: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._calls = 0
-        # Seconds: of the calls, of one thread for them, of the callers' shares, of processors.
+        # Seconds: of the calls, of one thread for the same calls, of the callers' shares, of processors.
         self._elapsed = self._alone = self._shares = self._used = 0.0
         self._alone_until = 0.0
 
     def note(self, threads: int, computed: float, elapsed: float, used: float) -> None:
-        """One call on several threads.
+        """Record a call on several threads.
 
         Args:
-            threads: how many.
-            computed: seconds that the caller took for its own share, the largest.
+            threads: number of threads.
+            computed: seconds of the caller for its own share, the largest one.
             elapsed: seconds until all threads were done.
             used: processor time of the process meanwhile, in seconds.
         """
@@ -59,7 +59,7 @@ class Contention:
         self._elapsed = self._alone = self._shares = self._used = 0.0
 
     def is_crowded(self) -> bool:
-        """Whether one thread is as fast at present; several are tried again after a while."""
+        """Whether one thread is as fast at present; several threads are tried again after some time."""
         return perf_counter() < self._alone_until
 
     @classmethod

@@ -34,18 +34,18 @@ from qtm._engines.statevector.whole_state import StateEngine
 from qtm._kept_memory import KEPT, ByteCache
 
 FORWARD_AND_REVERSE = 16  # real multiply-adds for a rotation and an amplitude, of both sweeps
-_STATES = 2  # of a sample that are alive together
+_STATES = 2  # states of a sample that exist at the same time
 _CONES: ByteCache[tuple[Cone, ...]] = ByteCache(256, KEPT, shared=(FlatCircuit,))
 
 
 def known_cones(program: PauliProgram, output: Output) -> tuple[Cone, ...]:
-    """The cones that give an output together; made once."""
+    """The cones that together give an output; computed once."""
     return _CONES.find((program, output), lambda: cones_of(program, output))
 
 
 @dataclass(frozen=True)
 class StateVector(SimulationMethod):
-    """Exact state vectors: 2**r amplitudes for a group of observables that sees r bits of the circuit."""
+    """Exact state vectors: 2**r amplitudes for a group of observables whose causal cone has rank r."""
 
     name: ClassVar[str] = "statevector"
     gives: ClassVar[Mapping[type, frozenset[str]]] = {
@@ -56,7 +56,7 @@ class StateVector(SimulationMethod):
     }
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        """A reason where a cone reaches more bits than any memory holds."""
+        """Why the method cannot simulate this: a cone has a larger rank than any memory holds."""
         if (why := super().refuses(circuit, output, options)) is not None:
             return why
         if isinstance(output, State) and circuit.num_qubits > MAX_BITS:
@@ -65,8 +65,8 @@ class StateVector(SimulationMethod):
         if bits <= MAX_BITS:
             return None
         return (
-            f"needs 2^{bits} amplitudes, because the observables see {bits} bits of the circuit; use fewer layers, "
-            "observables on fewer qubits, or method='matrix_product_state'"
+            f"needs 2^{bits} amplitudes, because the observables depend on {bits} bits of the circuit; use fewer "
+            "layers, observables on fewer qubits, or method='matrix_product_state'"
         )
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
@@ -80,7 +80,7 @@ class StateVector(SimulationMethod):
 
 
 class StateVectorEngine(Engine):
-    """A circuit compiled for the state-vector kernels; numpy inside, tensors at the door."""
+    """A circuit compiled for the state-vector kernels: tensors in, tensors out, NumPy arrays inside."""
 
     def __init__(self, circuit: FlatCircuit, output: Output, options: Options) -> None:
         self.circuit, self.output, self.options = circuit, output, options

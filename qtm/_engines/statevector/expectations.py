@@ -55,7 +55,7 @@ class ExpectationEngine:
         return csr_array(entries, shape=(self.num_outputs, len(terms)))
 
     def small_batch(self, batch: int) -> SmallBatch | None:
-        """See `Engine.small_batch`: for one cone that reads all angles, in this process."""
+        """See `Engine.small_batch`; for one cone that uses all angles, in this process."""
         (only, *more), backward = self.batches, self._backward[0]
         if more or self._sums[0] is not None or not only.is_whole or backward is not only.engine:
             return None
@@ -65,7 +65,7 @@ class ExpectationEngine:
         """Values (batch, observables), and for each batch of cones its angles, initial rows and final states."""
         total, kept = None, []
         for batch, backward, sums in zip(self.batches, self._backward, self._sums, strict=True):
-            # States can only be handed to a reverse sweep that deals the batch in the same way.
+            # A reverse sweep can use the states only if it splits the batch in the same way.
             keep_own = keep and backward is batch.engine
             local, start = batch.angles(angles), batch.start(prepared, len(angles))
             values, states = batch.engine.values(local, start, keep=keep_own)
@@ -78,7 +78,7 @@ class ExpectationEngine:
     def vjp(
         self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
-        """Derivatives by angles (batch, angles), and by the prepared amplitudes."""
+        """Derivatives with respect to angles (batch, angles) and prepared amplitudes."""
         total: Any = None
         amplitudes: list[Any] = [np.zeros_like(p) for p in prepared]
         for number, (batch, engine, sums) in enumerate(zip(self.batches, self._backward, self._sums, strict=True)):
@@ -127,19 +127,19 @@ class ExpectationEngine:
 
 
 def _of_observables(sums: Any, values: np.ndarray, samples: int) -> np.ndarray:
-    """Values (samples, observables) from those (samples * cones, strings) of strings."""
+    """Values (samples, observables) from values of strings (samples * cones, strings)."""
     return values if sums is None else np.ascontiguousarray((sums @ values.reshape(samples, -1).T).T)
 
 
 def _of_strings(batch: ConeBatch, sums: Any, cotangent: np.ndarray) -> np.ndarray:
-    """Cotangents (samples * cones, strings) of strings from those (samples, observables) of observables."""
+    """Cotangents of strings (samples * cones, strings) from cotangents of observables (samples, observables)."""
     if sums is None:
         return cotangent
     return np.ascontiguousarray((sums.T @ cotangent.T).T.reshape(len(cotangent) * len(batch.cones), -1))
 
 
 def _with_threads(engine: ConeEngine, threads: int) -> ConeEngine:
-    """The engine itself, or a like one with another number of threads."""
+    """The engine, or a copy with another number of threads."""
     if threads == engine.options.num_threads:
         return engine
     return ConeEngine(engine.program, replace(engine.options, num_threads=threads))

@@ -35,7 +35,7 @@ class OutcomeEngine:
         self.batch = ConeBatch(circuit, cones, options)
         basis, rows = self.batch.engine.basis, np.arange(self.batch.engine.amplitudes)
         self._flips = [program.frame.z[q][0] // 2 & 1 for q in output.qubits]  # the sign of the image of Z
-        # A bit of the outcome is a parity of bits of the row: of those whose basis masks overlap it oddly.
+        # A bit of the outcome is the parity of the row bits whose basis masks have an odd overlap with it.
         self._masks = [parities(mask, basis) for mask in cones[0].program.measured.outcomes]
         if isinstance(output, Probabilities):
             outcome = np.zeros_like(rows)
@@ -61,7 +61,7 @@ class OutcomeEngine:
     def vjp(
         self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
-        """Derivatives by angles (batch, angles), and by the prepared amplitudes, in one sweep for all outcomes."""
+        """Derivatives with respect to angles (batch, angles) and prepared amplitudes, in one sweep for all outcomes."""
         start = self.batch.start(prepared, len(angles))
         by_local, by_rows = self.batch.engine.probabilities_vjp(
             self.batch.angles(angles),

@@ -1,4 +1,4 @@
-"""Observables as groups of Pauli strings that one pass over the state measures together."""
+"""Observables as groups of Pauli strings that are measured in one pass over the state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtm._engines.statevector.row_basis import Basis, split_tables
 
 
 class Builder(Protocol):
-    """What a group needs of the schedule it becomes part of."""
+    """The interface of a schedule that a group needs."""
 
     basis: Basis
     table_rows: int
@@ -26,11 +26,11 @@ class Builder(Protocol):
         """A mask's rows and its lanes."""
 
     def row_index(self, masks: Sequence[int], bits: int) -> int:
-        """Where the index array of the masks begins."""
+        """Start of the index array of the masks."""
 
 
 class Groups:
-    """Strings grouped by row mask and parity, their sign masks dealt into tables."""
+    """Strings grouped by row mask and parity, with their sign masks split into tables."""
 
     def __init__(self, builder: Builder, terms: Strings, parts: int) -> None:
         self.builder = builder
@@ -44,7 +44,7 @@ class Groups:
             row_x = x_rows[int(x)]
             odd = int(k) & 1
             if row_x is None or (odd and parts == 1):
-                continue  # the string takes the state out of its support, or is imaginary on a real state
+                continue  # the string maps the state out of its support, or is imaginary on a real state
             sign = 1.0 if k in (0, 3) else -1.0
             grouped.setdefault((row_x, odd), {}).setdefault(int(z), []).append((int(m), sign * coef))
         for (x, odd), masks in grouped.items():

@@ -1,4 +1,4 @@
-"""Prepared amplitudes as the rows of the kernels, and the derivative by them."""
+"""Prepared amplitudes as rows of the kernels, and their derivatives."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from qtm._locks import cached_property
 
 
 class PreparedRows:
-    """The state that a cone starts from, as rows (batch or 1, 2 * rows) of the kernels.
+    """The initial state of a cone, as rows (batch or 1, 2 * rows) of the kernels.
 
     Args:
-        preparations: those that the cone sees.
-        basis: what the bits of a row stand for, as masks of the circuit's amplitudes.
+        preparations: those in the cone.
+        basis: the mask of the circuit's amplitudes for each row bit.
     """
 
     def __init__(self, preparations: Sequence[Preparation], basis: Sequence[int]) -> None:
         rows = np.arange(1 << len(basis), dtype=np.int64)
 
         def bit(qubit: int) -> np.ndarray:
-            # Qubit q of an amplitude is the parity of those bits of the row whose basis masks hold q.
+            # Qubit q of an amplitude is the parity of the row bits whose basis masks contain q.
             mask = sum((vector >> qubit & 1) << j for j, vector in enumerate(basis))
             return odd_bits(rows, np.int64(mask)).astype(np.int64)
 
@@ -39,7 +39,7 @@ class PreparedRows:
             for j, qubit in enumerate(preparation.qubits):
                 place |= bit(qubit) << j
             self.places.append(place)
-        self.support = np.ones(len(rows), bool)  # the other qubits start in 0
+        self.support = np.ones(len(rows), bool)  # all other qubits start in state 0
         for qubit in range(reached.bit_length()):
             if reached >> qubit & 1 and qubit not in prepared:
                 self.support &= bit(qubit) == 0
@@ -51,7 +51,7 @@ class PreparedRows:
         return np.ascontiguousarray(total).view(total.real.dtype)
 
     def pull_back(self, amplitudes: Sequence[np.ndarray], by_rows: np.ndarray) -> list[np.ndarray]:
-        """The derivatives (batch or 1, 2**qubits) by the amplitudes of each preparation from those by rows."""
+        """Derivatives with respect to each preparation's amplitudes (batch or 1, 2**qubits) from those of the rows."""
         gradient = np.ascontiguousarray(by_rows).view(np.result_type(by_rows.dtype, np.complex64)) * self.support
         found = []
         conjugate = [part.conj() for part in amplitudes] if len(amplitudes) > 1 else amplitudes  # of one: not read
@@ -61,7 +61,7 @@ class PreparedRows:
         return found
 
     def tangent(self, amplitudes: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray:
-        """The derivative of `rows` where the amplitudes move along tangents (batch or 1, 2**qubits)."""
+        """The derivative of `rows` along tangents (batch or 1, 2**qubits) of the amplitudes."""
         return np.asarray(sum(self.rows(moved) for moved in _one_replaced(amplitudes, tangents)))
 
     def pull_back_tangent(
@@ -71,11 +71,11 @@ class PreparedRows:
         by_rows: np.ndarray,
         by_rows_tangent: np.ndarray,
     ) -> list[np.ndarray]:
-        """The derivative of `pull_back` where amplitudes and the derivatives by rows move along tangents."""
+        """The derivative of `pull_back` along tangents of the amplitudes and of the rows' derivatives."""
         found = self.pull_back(amplitudes, by_rows_tangent)
         for number, moved in enumerate(_one_replaced(amplitudes, tangents)):
             for other, more in enumerate(self.pull_back(moved, by_rows)):
-                if other != number:  # a derivative does not depend on the amplitudes that it is by
+                if other != number:  # the derivative with respect to amplitudes does not depend on them
                     found[other] = found[other] + more
         return found
 
@@ -85,9 +85,9 @@ class PreparedRows:
 
 
 def times(rows: Any, amplitudes: Sequence[Any], places: Sequence[Any], but: int | None = None) -> Any:
-    """Rows (batch or 1, rows) times the amplitudes of each preparation at its places, except those of number ``but``.
+    """Rows (batch or 1, rows) times the amplitudes of all preparations except number ``but``.
 
-    For arrays of NumPy, and for tensors.
+    For NumPy arrays and for tensors.
     """
     for number, (part, place) in enumerate(zip(amplitudes, places, strict=True)):
         if number != but:

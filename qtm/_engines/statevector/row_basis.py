@@ -1,4 +1,4 @@
-"""Linear algebra over GF(2): how amplitudes of a program are numbered in the kernels."""
+"""Linear algebra over GF(2): the numbering of a program's amplitudes in the kernels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from qtm._circuit.gf2 import GrowingBasis, odd_bits, parities
 
 TABLE_BITS = 8  # masks in one table of phases or parities
-SET_BITS = 5  # of a row's number, which decide on the set of the first-level cache: 4 KiB of rows of 128 bytes
+SET_BITS = 5  # low bits of a row's number, which determine its set in the first-level cache: 4 KiB of rows of 128 bytes
 _MODULUS = 0b100101
 
 
 def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
-    """Deal masks into pairs of tables, as few pairs and as small tables as possible."""
+    """Split masks into pairs of tables, as few pairs and as small tables as possible."""
     if not masks:
         return []
     pairs = -(-len(masks) // (2 * TABLE_BITS))
@@ -23,9 +23,9 @@ def split_tables(masks: list[int]) -> list[tuple[list[int], list[int]]]:
 
 
 def near_bits(bit: int) -> int:
-    """Low bits that go with a bit of a row: x**bit in the field of 32 elements, modulo x**5 + x**2 + 1.
+    """Low bits XORed into a row for one of its higher bits: x**bit in the field of 32 elements, modulo x**5 + x**2 + 1.
 
-    The low bits decide on the set of the first-level cache. A tile has rows that differ by bits of neighbouring qubits,
+    The low bits determine the set of the first-level cache. A tile has rows that differ by bits of neighbouring qubits,
     or sums of such bits, and powers of x and their sums with the next powers are independent, five in a row.
     """
     power = 1
@@ -39,7 +39,7 @@ class Basis(GrowingBasis):
     """Masks of the program's amplitudes as masks of the kernels' amplitudes.
 
     Args:
-        lane_bits: low bits of the kernels' amplitudes that are lanes; rows begin behind them.
+        lane_bits: low bits of the kernels' amplitudes that are lanes; rows start after them.
         spread: whether rows are spread over the sets of the cache. The numbers of rows then depend on the lanes.
     """
 
@@ -52,7 +52,7 @@ class Basis(GrowingBasis):
         bit = len(self.vectors)
         row = bit - self.lane_bits
         own = 1 << bit | (near_bits(row) << self.lane_bits if self.spread and row >= SET_BITS else 0)
-        vector = mask  # = mask + the vectors of the lower bits of own: so that own are the coordinates of mask
+        vector = mask  # = mask + the vectors of the lower bits of own, so that own are the coordinates of mask
         for j in range(bit):
             if own >> j & 1:
                 vector ^= self.vectors[j]

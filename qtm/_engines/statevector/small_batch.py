@@ -1,7 +1,7 @@
-"""A batch whose states are small, without the bookkeeping of larger ones.
+"""The fast path for batches of small states.
 
-On few qubits, dealing a batch to cones, threads and chunks of memory takes longer than the kernels. Here all that does
-not depend on the angles is done once for each size of a batch, and a step takes its memory in one piece.
+On few qubits, splitting a batch into cones, threads and chunks of memory takes longer than the kernels. Here everything
+that does not depend on the angles is done once for each batch size, and a step takes its memory in one piece.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from qtm._engines.statevector.sweeps import DIFFERENTIATE, EVALUATE, Sweeps
 from qtm._engines.statevector.thread_pool import run_together
 from qtm._engines.statevector.tiling import Part
 
-# Memory for one share of a step: states (tiles, numbers of a buffer), the derivatives by those of the tile that is
-# pulled back (1, numbers of a buffer), scratch.
+# Memory for one share of a step: states (tiles, numbers of a buffer), the cotangent of the tile that is pulled back (1,
+# numbers of a buffer), scratch.
 _Room: TypeAlias = tuple[np.ndarray, np.ndarray, Scratch]
 
 
 class _Deal:
-    """A batch in the shares of some threads."""
+    """A batch split into shares for threads."""
 
     def __init__(self, sweeps: Sweeps, parts: Sequence[Part]) -> None:
         self.sweeps, self.parts = sweeps, parts
@@ -36,7 +36,7 @@ class _Deal:
         self._size = (sum(tiles) + len(parts)) * sweeps.tiling.tile_bytes + len(parts) * sweeps.scratch_bytes
 
     def take(self) -> list[_Room]:
-        """Memory for every share."""
+        """Take memory for every share."""
         rooms: list[_Room] | None = POOL.take(self._kind)
         if rooms is not None:
             return rooms
@@ -45,12 +45,12 @@ class _Deal:
         return [(sweeps.buffer(p.last - p.first), sweeps.buffer(1), work) for p, work in shares]
 
     def run(self, shares: Iterable[Callable[..., Any]]) -> None:
-        """Each share on a thread; it is called with its tiles."""
+        """Run each share on a thread; it is called with its tiles."""
         calls = [partial(share, *where) for share, where in zip(shares, self.where, strict=True)]
         run_together(calls, self.parts[0].team.abort, self.sweeps.contention)
 
     def give(self, rooms: list[_Room]) -> None:
-        """Give it back for the next step."""
+        """Return the memory for the next step."""
         POOL.give(self._kind, rooms, self._size)
 
 
@@ -60,14 +60,12 @@ class SmallBatch:
     def __init__(self, sweeps: Sweeps, batch: int) -> None:
         self._sweeps, self._shape = sweeps, (batch, sweeps.schedule.num_outputs)
         self._all = _Deal(sweeps, sweeps.tiling.parts(batch, sweeps.threads))
-        self._alone = _Deal(sweeps, sweeps.tiling.parts(batch, 1))  # where several threads gain nothing
-        self._no_rows = np.zeros(
-            (0, sweeps.tiling.numbers), sweeps.real
-        )  # neither initial rows nor derivatives by them
+        self._alone = _Deal(sweeps, sweeps.tiling.parts(batch, 1))  # if several threads gain nothing
+        self._no_rows = np.zeros((0, sweeps.tiling.numbers), sweeps.real)  # neither initial rows nor their derivatives
 
     @staticmethod
     def fits(sweeps: Sweeps, batch: int) -> bool:
-        """Whether memory is no concern, and every thread has samples of its own."""
+        """Whether the batch fits in memory for certain, and every thread has its own samples."""
         tiling = sweeps.tiling
         tiles = tiling.tiles(batch) + sweeps.threads
         return batch > 0 and tiles * tiling.tile_bytes < SMALL and not tiling.in_team(batch)
@@ -83,7 +81,7 @@ class SmallBatch:
                 partial(evaluate, sweeps.recipe, scratch, angles, self._no_rows, states, values)
                 for states, _, scratch in rooms
             )
-        else:  # calls that are made to be handed on cost a small circuit a tenth of a step
+        else:  # creating partial calls takes a tenth of a step of a small circuit
             states, _, scratch = rooms[0]
             evaluate(sweeps.recipe, scratch, angles, self._no_rows, states, values, *deal.where[0])
         if keep:

@@ -1,4 +1,4 @@
-"""Sweeps over a batch in one kind of lanes: buffers, threads and memory."""
+"""Sweeps over a batch with one kind of lanes: buffers, threads and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WRITE_STATES, _READ_SEEDS = AnnouncedKernel(whole_states.write_states), Announc
 
 @dataclass(frozen=True, slots=True)
 class StateView:
-    """Where the amplitudes of the kernels stand in a circuit's state, and what they are multiplied by there."""
+    """The places of the kernels' amplitudes in a circuit's state, and their factors there."""
 
     place: np.ndarray  # (amplitudes,) int64
     factor: np.ndarray  # (amplitudes,) complex
@@ -50,7 +50,7 @@ class Kept:
 
 
 class Sweeps:
-    """One schedule, whose lanes are samples or amplitudes, with the buffers to run it."""
+    """One schedule, whose lanes are samples or amplitudes, with its buffers."""
 
     def __init__(self, plan: Schedule, dtype: str, threads: int, memory: int | None) -> None:
         self.schedule, self.dtype, self.threads, self.memory = plan, dtype, threads, memory
@@ -70,7 +70,7 @@ class Sweeps:
         return Sweeps, (self.schedule, self.dtype, self.threads, self.memory)
 
     def alone(self) -> Sweeps:
-        """The same for a worker elsewhere: without the program, which its arrays do not need, on one thread."""
+        """A copy for a worker of an executor: on one thread, without the program, which its arrays do not need."""
         return Sweeps(self.schedule, self.dtype, 1, self.memory)
 
     # Sweeps
@@ -106,7 +106,7 @@ class Sweeps:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives by the angles (batch, angles) and by the initial state (batch or 0, numbers).
 
-        ``seeds`` are buffers of this object, and given back.
+        ``seeds`` are buffers of this object, which takes them back.
         """
         assert kept is not None
         if kept.sweeps is not self:
@@ -132,7 +132,11 @@ class Sweeps:
         return summed(gradient), by_initial
 
     def parts(self, batch: int, states: int = 2) -> tuple[Part, ...]:
-        """What each thread does, on ``states`` at a time: samples of its own or, of a few large ones, rows of each."""
+        """The work of each thread, on ``states`` states at a time: its own samples or, for few large ones, their rows.
+
+        Raises:
+            OutOfMemory: they do not fit.
+        """
         workers = self._affordable_workers(states)
         return self.tiling.parts(batch, 1 if workers > 1 and self.contention.is_crowded() else workers)
 
@@ -184,7 +188,7 @@ class Sweeps:
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Seeds of a reverse sweep from a cotangent (batch, 2**qubits).
 
-        Also the derivative (batch,) by a, where ``turn`` is exp(i a).
+        Also the derivative (batch,) with respect to a, where ``turn`` is exp(i a).
         """
         assert kept is not None
         seeds, by_phase = [], np.zeros(len(cotangent))
@@ -221,7 +225,7 @@ class Sweeps:
     # Memory
 
     def start(self, initial: np.ndarray | None) -> np.ndarray:
-        """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows stand for |0...0>."""
+        """The initial state (batch or 1, numbers) in the dtype of the sweeps; no rows mean |0...0>."""
         if initial is None:
             return self.zero_state
         return np.ascontiguousarray(initial, self.real)
@@ -232,9 +236,9 @@ class Sweeps:
         return size < SMALL or size <= budget(self.memory)
 
     def chunks(self, batch: int, start: np.ndarray, copies: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
-        """Parts of the batch whose final states fit the memory together, with their initial states.
+        """Parts of the batch whose final states fit in memory together, with their initial states.
 
-        ``copies``: how many states of a sample are kept.
+        ``copies``: number of states kept for each sample.
         """
         tiles = self.tiling.tiles(batch)
         if self.memory is not None or tiles * self.tiling.tile_bytes >= SMALL:
@@ -246,10 +250,10 @@ class Sweeps:
             yield part, start if len(start) <= 1 else start[part]
 
     def _affordable_workers(self, states: int) -> int:
-        """Workers whose states each fit the memory.
+        """Number of workers whose states each fit in memory.
 
         Raises:
-            OutOfMemory: not even one worker's do.
+            OutOfMemory: not even those of one worker fit.
         """
         if self.tiling.tile_bytes < SMALL:
             return self.threads
@@ -264,7 +268,7 @@ class Sweeps:
         return available // (states * self.tiling.tile_bytes)
 
     def buffer(self, tiles: int) -> np.ndarray:
-        """Room for the states of some tiles, their scales, and the cosines, sines and tangents of their angles."""
+        """A buffer for the states of some tiles, their scales, and the cosines, sines and tangents of their angles."""
         spare: np.ndarray | None = POOL.take(self._buffer_kind(tiles))
         if spare is not None:
             return spare
@@ -278,13 +282,13 @@ class Sweeps:
         return kind
 
     def recycle(self, buffers: list[np.ndarray]) -> None:
-        """Give buffers back."""
+        """Return buffers to the pool."""
         for buffer in buffers:
             POOL.give(self._buffer_kind(len(buffer)), buffer, buffer.nbytes)
 
     def workspaces(self, parts: Sequence[Part]) -> list[Scratch]:
-        """Scratch for each part."""
-        # All at hand before the first part begins: the rest of a team would wait forever for one that found no memory.
+        """Scratch memory for each part."""
+        # Allocate all before the first part starts: a team would wait forever for a member that found no memory.
         return [self._scratch() for _ in parts]
 
     def _scratch(self) -> Scratch:
@@ -296,7 +300,7 @@ class Sweeps:
         return Scratch(*(aligned((n,), d) for n, d in zip(sizes, dtypes, strict=True)))
 
     def recycle_workspaces(self, works: list[Scratch]) -> None:
-        """Give scratch back."""
+        """Return scratch memory to the pool."""
         for work in works:
             POOL.give(self.scratch_kind, work, self.scratch_bytes)
 

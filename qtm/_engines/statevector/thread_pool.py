@@ -1,13 +1,13 @@
 """Threads of this process that compute shares of a batch.
 
-A `concurrent.futures` pool puts a thread to sleep after every task, and waking it takes longer than a small share of a
-batch does; worse, a scheduler tends to wake it on the core of the thread that called, where it waits. These stay
-awake for a moment, giving way to whatever else wants the core, as the threads of OpenMP do. And they begin when the
-caller's kernel has begun (`KERNEL_STARTED` counts that): before, Python's lock would put them to sleep.
+A `concurrent.futures` pool puts a thread to sleep after every task, and waking it takes longer than computing a small
+share of a batch; worse, the scheduler tends to wake it on the core of the calling thread, where it waits. These threads
+stay awake for a moment and yield the core to others, as OpenMP's threads do. They start when the caller's kernel has
+started (`KERNEL_STARTED` counts that): before, they would sleep waiting for Python's lock.
 
-No thread outlives its use, wherever an interrupt (Ctrl-C) strikes. A worker puts itself back among the idle ones when
-its call is done. One that nobody knows any more, because an interrupt came between its being taken and its being given
-a call, ends: its thread holds only a weak reference to it, whose callback sends the thread home.
+No thread outlives its use, wherever an interrupt (Ctrl-C) strikes. A worker puts itself back into the idle list when
+its call is done. A worker that is lost because an interrupt came between taking it and giving it a call ends: its
+thread holds only a weak reference to it, whose callback ends the thread.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import numpy as np
 from qtm._engines.statevector.contention import Contention, clock
 from qtm._engines.statevector.kernels import simd
 
-# How often a thread looks for work before it sleeps: about two milliseconds on an idle core, where looking and giving
-# way take half a microsecond together.
+# Number of times a thread checks for work before it sleeps: about two milliseconds on an idle core, where one check
+# with a yield takes half a microsecond.
 _LOOKS = 4000
-_JOIN_SECONDS = 1.0  # for a thread to end
+_JOIN_SECONDS = 1.0  # seconds to wait for a thread to end
 
 KERNEL_STARTED = np.zeros(1, np.int64)
 
 
 class _Task:
-    """A call for a worker, and what became of it."""
+    """A call for a worker, and its result."""
 
     def __init__(self, call: Callable[[], Any], abort: Callable[[], None], worker: _Worker) -> None:
         self.call, self.abort, self.worker = call, abort, worker
@@ -54,19 +54,19 @@ class _Task:
         self._done.release()
 
     def wait(self, seen: int) -> None:
-        """Return when the call is done; ``seen`` is what the worker had finished before."""
+        """Return when the call is done; ``seen``: number of tasks that the worker had finished before."""
         simd.spin_until_changed(self.worker.finished, seen, _LOOKS)
         self._done.acquire()
         self._done.release()
 
 
 class _Worker:
-    """A thread that does one task at a time for whoever took it from `_IDLE`."""
+    """A thread that runs one task at a time for the caller that took it from `_IDLE`."""
 
     def __init__(self, number: int) -> None:
-        self.finished = np.zeros(1, np.int64)  # tasks that are done
+        self.finished = np.zeros(1, np.int64)  # number of finished tasks
         self.tasks: SimpleQueue[Any] = SimpleQueue()
-        # The callback puts the dead reference into the queue: no task, so the thread ends.
+        # The callback puts the dead reference into the queue; it is not a task, so the thread ends.
         self.thread = Thread(
             target=_serve,
             args=(self.tasks, self.finished, ref(self, self.tasks.put)),
@@ -82,7 +82,7 @@ class _Worker:
 
 
 def _serve(tasks: SimpleQueue, finished: np.ndarray, own: ref[_Worker]) -> None:
-    """Do tasks until something else comes; between two of them, hold on to nothing of either."""
+    """Run tasks until something else arrives; between two tasks keep no reference to either."""
     simd.spin_until_changed(KERNEL_STARTED, KERNEL_STARTED[0], _LOOKS)
     while True:
         task = tasks.get()
@@ -90,7 +90,7 @@ def _serve(tasks: SimpleQueue, finished: np.ndarray, own: ref[_Worker]) -> None:
             return
         task.perform()
         del task
-        # Counted without Python's lock: a caller that saw it earlier would wait for the lock asleep, for 40 us.
+        # Counted without Python's lock: a caller that saw it earlier would sleep for 40 us, waiting for the lock.
         simd.count_and_spin(finished, KERNEL_STARTED, KERNEL_STARTED[0], _LOOKS)
 
 
@@ -99,19 +99,19 @@ _IDLE: dict[int, _Worker] = {}
 
 @atexit.register
 def _shutdown() -> None:
-    """At the end of the process no thread may be in compiled code, which goes away."""
+    """At the end of the process no thread may be in compiled code, which is unloaded."""
     KERNEL_STARTED[0] += 1
     while _IDLE:
         _IDLE.popitem()[1].dismiss()
 
 
 if hasattr(os, "register_at_fork"):
-    # Threads do not survive a fork: a child (a DataLoader worker, say) starts its own on first use.
+    # Threads do not survive a fork: a child (such as a DataLoader worker) starts its own on first use.
     os.register_at_fork(after_in_child=_IDLE.clear)
 
 
 def _take_workers(count: int) -> list[_Worker]:
-    """As many workers as asked for, so that a team, whose members wait for each other, is always complete."""
+    """Take the requested number of workers, so that a team, whose members wait for each other, is always complete."""
     taken: list[_Worker] = []
     for key in reversed(list(_IDLE)):  # single steps, which need no lock
         if len(taken) < count and (worker := _IDLE.pop(key, None)) is not None:
@@ -122,7 +122,7 @@ def _take_workers(count: int) -> list[_Worker]:
 
 
 def _nothing() -> None:
-    """Calls that do not wait for each other need not be told that one has failed."""
+    """Default of ``abort``: calls that do not wait for each other need no notice of a failure."""
 
 
 def run_together(
@@ -133,9 +133,9 @@ def run_together(
     """The results of all calls, in order; the calling thread does the first one.
 
     Args:
-        calls: what to do. Once one has begun, so have all, or will without waiting for others to end.
+        calls: the calls. Once one has started, all others have started or will start without waiting for others to end.
         abort: called when a call fails or the caller is interrupted, so that no other call waits for it.
-        contention: is told how long they took.
+        contention: records how long they took.
     """
     if len(calls) == 1:
         return [calls[0]()]

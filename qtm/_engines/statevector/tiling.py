@@ -1,4 +1,4 @@
-"""How a batch is dealt: tiles of samples, shares of threads, and the sizes of both."""
+"""How a batch is split: tiles of samples, shares of threads, and the sizes of both."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from qtm._engines.statevector.kernels.recipe import Recipe
 from qtm._engines.statevector.kernels.sweep import Team
 from qtm._engines.statevector.thread_pool import KERNEL_STARTED
 
-# Real multiply-adds that are worth a second thread: measured, 48 samples of 7 qubits are not, of 8 qubits are.
+# Real multiply-adds from which a second thread pays off; measured: 48 samples of 8 qubits, not of 7.
 WORTH_A_THREAD = 12_000_000
-# Of one state, whose members wait for each other after every pass: measured, 15 qubits are not, 16 qubits are.
+# The same for a team on one state, whose members wait for each other after every pass; measured: 16 qubits, not 15.
 WORTH_A_TEAM = 120_000_000
 _NO_COUNTER = np.zeros(1, np.int64)
-_KEPT = 64  # batch sizes whose shares are remembered
+_KEPT = 64  # number of batch sizes whose shares are cached
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one thread does: tiles ``first`` .. ``last``, by itself or together with the rest of a team."""
+    """The work of one thread: tiles ``first`` .. ``last``, alone or together with the rest of a team."""
 
     place: int  # of the states of these tiles, among those of all parts
     first: int
@@ -31,7 +31,7 @@ class Part:
 
 
 def _member(member: int, size: int, barrier: np.ndarray, *, first: bool) -> Team:
-    """A member of a team; the first of several threads tells the others when its kernel has started."""
+    """A member of a team; the first of several threads signals the others when its kernel has started."""
     ticket = np.zeros(1, np.int64) if size > 1 else _NO_COUNTER
     return Team(member, size, barrier, ticket, KERNEL_STARTED if first else _NO_COUNTER)
 
@@ -40,11 +40,12 @@ class Tiling:
     """Sizes of a recipe's states, and the parts of a batch.
 
     Attributes:
-        samples_per_tile: as many as a vector has lanes, or one whose amplitudes are the lanes.
+        samples_per_tile: the lanes of a vector, or 1 if amplitudes are the lanes.
         amplitudes: of one sample's state.
         numbers: real numbers of one sample's state.
         tile_numbers: real numbers of the states of a tile.
-        buffer_numbers: with what is kept behind them: scales, and cosines, sines and tangents of the slots' angles.
+        buffer_numbers: the same with the scales and the cosines, sines and tangents of the slots' angles stored after
+        them.
         tile_bytes: of a buffer.
     """
 
@@ -63,15 +64,15 @@ class Tiling:
         self._shares: dict[tuple[int, int], tuple[Part, ...]] = {}
 
     def tiles(self, batch: int) -> int:
-        """How many tiles a batch takes."""
+        """Number of tiles of a batch."""
         return -(-batch // self.samples_per_tile)
 
     def in_team(self, batch: int) -> bool:
-        """Whether threads work on one state together, rather than each on samples of its own."""
+        """Whether threads work on one state together, rather than each on its own samples."""
         return self.lanes_are_amplitudes and batch < self.threads and self._multiply_adds > WORTH_A_TEAM
 
     def parts(self, batch: int, workers: int) -> tuple[Part, ...]:
-        """What each thread does, where there is memory for ``workers`` of them."""
+        """The work of each thread, with memory for ``workers`` threads."""
         if self.in_team(batch):
             barrier, size = np.zeros(1, np.int64), self.threads
             return tuple(Part(0, 0, batch, _member(m, size, barrier, first=m == 0)) for m in range(size))

@@ -1,8 +1,9 @@
 """The final state of a circuit, as `qiskit.quantum_info.Statevector` orders it, and its derivatives, as arrays.
 
-The kernels know a state without the circuit's Clifford frame F, on rows that number its support. F takes basis states
-to basis states with factors i^k. Row r is the basis state sum of basis vectors (over GF(2)); F takes it to a basis
-state that is affine in the bits of r, and k is a quadratic form in them: both follow from rows with one or two bits.
+The kernels hold a state without the circuit's Clifford frame F, on rows that number its support. F maps basis states to
+basis states with factors i^k. Row r is the basis state that is the sum (over GF(2)) of the basis vectors of its bits; F
+maps it to a basis state that is affine in the bits of r, and k is a quadratic form in them. Rows with one or two bits
+determine both.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class StateEngine:
     def vjp(
         self, angles: np.ndarray, prepared: Arrays, cotangent: np.ndarray, kept: Any, by_prepared: bool
     ) -> tuple[np.ndarray, list[np.ndarray] | None]:
-        """Derivatives by angles (batch, angles), and by the prepared amplitudes; cotangent (batch, 2**qubits)."""
+        """Derivatives with respect to angles (batch, angles) and prepared amplitudes; cotangent (batch, 2**qubits)."""
         start, turn = self.batch.start(prepared, len(angles)), self.factor.values(angles)
         by_local, by_rows, by_phase = self.batch.engine.states_vjp(
             self.batch.angles(angles), self.view, turn, np.ascontiguousarray(cotangent, self.complex), start,
@@ -113,10 +114,10 @@ def phase_of(circuit: FlatCircuit, constant: Slot, dtype: str) -> PhaseFactor:
 
 
 def row_images(gates: Sequence[Clifford], basis: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The basis state (rows,) that a row becomes under gates, and k (rows,) of the factor i^k.
+    """The basis state (rows,) to which gates map each row, and k (rows,) of the factor i^k.
 
     Args:
-        gates: Clifford gates that take basis states to basis states.
+        gates: Clifford gates that map basis states to basis states.
         basis: the basis state of each bit of a row.
     """
     count = len(basis)

@@ -30,14 +30,14 @@ class Trajectories(SimulationMethod):
     """Averages over ``count`` trajectories of the state vector for every sample.
 
     In a trajectory every channel draws one of its Pauli errors. An error flips the sign of the later angles and of the
-    measured strings that anticommute with it, so that a trajectory costs what a sample without noise does. Values and
+    measured strings that anticommute with it, so a trajectory costs as much as a sample without noise. Values and
     derivatives are unbiased; their standard deviation falls with the square root of ``count``.
 
     Attributes:
         count: trajectories for every sample.
-        seed: of the errors; with an integer all calls draw the same, with None they follow torch's random state.
-        twirl: replace channels that are not Pauli channels (relaxation, reset) by their Pauli twirl, which differs
-            from the channel asked for.
+        seed: of the errors; with an integer all calls draw the same errors, with None they follow torch's random state.
+        twirl: replace channels that are not Pauli channels (relaxation, reset) by their Pauli twirl, which differs from
+            the original channel.
     """
 
     count: int = 64
@@ -53,7 +53,7 @@ class Trajectories(SimulationMethod):
             raise ParameterError(f"count must be a positive number of trajectories, not {self.count!r}")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        """Why the method cannot do this; None: it can."""
+        """Why the method cannot simulate this; None if it can."""
         why = super().refuses(circuit, output, options)
         if why is None:
             try:
@@ -65,7 +65,7 @@ class Trajectories(SimulationMethod):
         return why
 
     def cost(self, circuit: FlatCircuit, output: Output, options: Options) -> Cost:
-        """``count`` times the state vector's."""
+        """``count`` times that of the state vector."""
         one = StateVector().cost(without_errors(circuit), output, options)
         return Cost(self.count * one.multiply_adds, self.count * one.memory)
 
@@ -76,7 +76,7 @@ class Trajectories(SimulationMethod):
 
 
 class TrajectoryEngine(Engine):
-    """A noisy circuit as many noiseless ones that differ in signs."""
+    """A noisy circuit as a batch of noiseless ones that differ in signs."""
 
     def __init__(self, method: Trajectories, circuit: FlatCircuit, output: Expectation, options: Options) -> None:
         self.method, self.circuit, self.output, self.options = method, circuit, output, options
@@ -92,7 +92,7 @@ class TrajectoryEngine(Engine):
         masks = [(string >> n, string & low) for string in strings]
         self.errors = errors_of(circuit, masks, method.twirl)
         self._table: ErrorTable | None = None
-        self.count = method.count if self.errors else 1  # without channels all are the same
+        self.count = method.count if self.errors else 1  # without channels all trajectories are equal
         rotations = [o for o in circuit.operations if isinstance(o, PauliRotation)]
         self.rotations, self.angle_slots = len(rotations), slots_of(rotations)
         measured = Expectation(tuple(_string(x, z, n) for x, z in masks))
@@ -103,7 +103,7 @@ class TrajectoryEngine(Engine):
         return TrajectoryEngine, (self.method, self.circuit, self.output, replace(self.options, executor=None))
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, Any]:
-        """Averages over the trajectories (batch, observables); the residuals hold the errors that were drawn."""
+        """Averages over the trajectories (batch, observables); the residuals hold the drawn errors."""
         signs = self._signs(len(angles))
         rows = self._angles(angles, signs)
         values, kept = self.inner.forward(rows, self._repeated(prepared), keep=keep)
@@ -138,7 +138,7 @@ class TrajectoryEngine(Engine):
         return by_angles, tuple(_summed(g, p, self.count) for g, p in zip(by_amplitudes, prepared, strict=True))
 
     def plan(self, batch: int) -> Plan:
-        """What a batch of this size takes."""
+        """Memory and arithmetic of a batch of this size."""
         inner = self.inner.plan(batch * self.count)
         notes = [f"averages over {self.count} trajectories for each sample: unbiased, not exact"]
         if self.method.twirl:

@@ -19,7 +19,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Errors:
-    """What every error of one channel flips."""
+    """The signs that the errors of one channel flip."""
 
     chances: np.ndarray  # (strings,)
     flips: np.ndarray  # (strings, signs) bool: rotations, then measured strings
@@ -50,7 +50,7 @@ def pauli_chances(channel: Channel, twirl: bool) -> np.ndarray:
 
 
 def without_errors(flat: FlatCircuit) -> FlatCircuit:
-    """The circuit without channels, with an angle of its own for every rotation."""
+    """The circuit without channels, with a separate angle for every rotation."""
     rotations = 0
     operations: list[Clifford | PauliRotation] = []
     for operation in flat.operations:
@@ -59,13 +59,13 @@ def without_errors(flat: FlatCircuit) -> FlatCircuit:
             rotations += 1
         elif isinstance(operation, Clifford):
             operations.append(operation)
-    # The engine reads how many angles there are, not what they are made of.
+    # The engine uses the number of angles, not their expressions.
     angles = (flat.angles[:1] or (0.0,)) * rotations
     return replace(flat, operations=tuple(operations), angles=angles, shifts=(), readout=())
 
 
 def errors_of(flat: FlatCircuit, strings: Sequence[tuple[int, int]], twirl: bool) -> list[Errors]:
-    """What the channels of a circuit flip, in order; ``strings`` are the measured ones, (x, z) each."""
+    """The errors of the channels of a circuit, in order; ``strings`` are the measured ones, (x, z) each."""
     frame, found = Frame(flat.num_qubits), []
     channels: list[tuple[int, np.ndarray, list[tuple[int, int]]]] = []
     rotations: list[tuple[int, int]] = []
@@ -103,10 +103,10 @@ def _clash(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ErrorTable:
-    """The errors of all channels in one table, to be drawn together.
+    """The errors of all channels in one table, drawn together.
 
     Attributes:
-        hit: probability that a channel does anything, (channels,).
+        hit: probability that a channel has an error, (channels,).
         start: errors ``start[c]`` up to ``start[c + 1]`` are those of channel c, (channels + 1,).
         shares: running sums of the errors' shares of that probability, up to 1 for each channel, (errors,).
         flips: the sign by which every error multiplies a rotation or string, (errors, signs) int8.
@@ -119,7 +119,7 @@ class ErrorTable:
 
     @classmethod
     def of(cls, errors: Sequence[Errors], signs: int) -> ErrorTable:
-        """The table of some channels; those without errors are left out."""
+        """The table of some channels, except those without errors."""
         some = [error for error in errors if error.chances[1:].sum() > 0]
         hit = np.array([error.chances[1:].sum() for error in some]).clip(max=1.0)
         start = np.cumsum([0, *(len(error.chances) - 1 for error in some)], dtype=np.int64)
@@ -134,7 +134,7 @@ def _running_shares(chances: np.ndarray) -> np.ndarray:
 
 
 def draw(table: ErrorTable, rows: int, seed: int) -> np.ndarray:
-    """Signs (rows, signs) int8 of as many trajectories: +1, or -1 where the errors drawn flip it."""
+    """Signs (rows, signs) int8 of trajectories, one per row: +1, or -1 where the drawn errors flip it."""
     signs = np.ones((rows, table.flips.shape[1]), np.int8)
     if len(table.hit):
         bits, likeliest = np.uint64(seed & 2**64 - 1), float(table.hit.max())

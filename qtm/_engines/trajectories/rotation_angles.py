@@ -1,4 +1,4 @@
-"""Angles of rotations from the angles of a circuit, exact also where these are large."""
+"""Angles of rotations from the angles of a circuit, exact for large angles too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtm._engines.statevector.kernels.sweep import LARGE
 
 
 class Slots(NamedTuple):
-    """Rotation j turns by ``offset[j]`` plus coefficients times angles, at ``start[j]`` up to ``start[j + 1]``."""
+    """Rotation j has the angle ``offset[j]`` plus the sum of terms ``start[j]`` up to ``start[j + 1]``."""
 
     start: np.ndarray  # (rotations + 1,) int64
     source: np.ndarray  # (terms,) int64: which angle
@@ -41,7 +41,7 @@ def rotation_angles(angles: np.ndarray, slots: Slots) -> np.ndarray:
 
 
 def angle_gradient(by_rotations: np.ndarray, slots: Slots, angles: int) -> np.ndarray:
-    """Derivatives (batch, angles) by circuit angles from those (batch, rotations) by the rotations'."""
+    """Derivatives of circuit angles (batch, angles) from those of the rotations' angles (batch, rotations)."""
     found = np.zeros((len(by_rotations), angles))
     _pull_back(by_rotations, slots, found)
     return found
@@ -62,7 +62,7 @@ def _add_up(angles: Any, slots: Slots, found: Any) -> None:
             total = slots.offset[rotation]
             for j in range(slots.start[rotation], slots.start[rotation + 1]):
                 coefficient, angle = slots.coefficient[j], angles[sample, slots.source[j]]
-                # Reduced before it is added to others: a large term would round them away.
+                # Reduced before the sum: a large term would round off the others.
                 if abs(coefficient * angle) < LARGE:
                     total += coefficient * angle
                 else:

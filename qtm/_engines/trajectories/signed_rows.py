@@ -1,4 +1,4 @@
-"""Between samples and their trajectories, in compiled code: the signs of angles and of measured strings.
+"""Maps between samples and their trajectories, in compiled code: the signs of angles and of measured strings.
 
 Row ``count * sample + t`` is trajectory t of a sample. Its signs are those of the rotations, then those of the strings.
 """
@@ -34,18 +34,18 @@ def draw_signs(seed: Any, likeliest: Any, hit: Any, start: Any, shares: Any, fli
 
     Args:
         seed: uint64.
-        likeliest: the largest number of ``hit``.
-        hit: probability that a channel does anything, (channels,).
+        likeliest: the maximum of ``hit``.
+        hit: probability that a channel has an error, (channels,).
         start: errors ``start[c]`` up to ``start[c + 1]`` are those of channel c, (channels + 1,).
         shares: running sums of the errors' shares of that probability, up to 1 for each channel, (errors,).
         flips: the signs of every error, (errors, signs) int8.
-        signs: changed.
+        signs: changed in place.
     """
     rows, trials = signs.shape[0], signs.shape[0] * len(hit)
     miss = np.log1p(-likeliest)
     state, trial = seed, np.int64(-1)
     while True:
-        # Mostly, there is no error: the next trial that has one is found at once, by the likeliest channel.
+        # Errors are rare: jump to the next trial that would have one if every channel were the likeliest.
         state += _STEP
         missed = np.floor(np.log(1.0 - _uniform(_mixed(state))) / miss)
         if missed >= trials - 1 - trial:
@@ -91,7 +91,7 @@ def average(values: Any, signs: Any, weights: Any, out: Any) -> None:
 
 @jit
 def spread(cotangent: Any, signs: Any, out: Any) -> None:
-    """The adjoint of averages: cotangents (rows, strings) from those (samples, strings) of the strings' averages."""
+    """The adjoint of averages: cotangents (rows, strings) from those of the strings' averages (samples, strings)."""
     count = len(out) // max(len(cotangent), 1)
     first = signs.shape[1] - out.shape[1]
     for sample in range(cotangent.shape[0]):
@@ -102,7 +102,7 @@ def spread(cotangent: Any, signs: Any, out: Any) -> None:
 
 @jit
 def gather(by_rows: Any, signs: Any, out: Any) -> None:
-    """The adjoint of `sign_angles`: derivatives (samples, rotations) from those (rows, rotations) by row."""
+    """The adjoint of `sign_angles`: derivatives (samples, rotations) from those of rows (rows, rotations)."""
     count = len(by_rows) // max(len(out), 1)
     for sample in range(out.shape[0]):
         for row in range(count * sample, count * sample + count):

@@ -1,4 +1,4 @@
-"""Equal cones in one batch on one device: rows of their schedule are the cones of samples, cones within samples."""
+"""Equal cones in one batch on one device: a row of their schedule is a cone of a sample; cones vary fastest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REAL = {"complex64": torch.float32, "complex128": torch.float64}
 
 
 class Target(NamedTuple):
-    """Where derivatives are asked for: at angles (samples, angles) and prepared amplitudes, and by which of them."""
+    """The point of derivatives, angles (samples, angles) and prepared amplitudes, and which of them are requested."""
 
     angles: Tensor
     prepared: Sequence[Tensor]
@@ -36,11 +36,11 @@ class Chunk(NamedTuple):
     part: slice
     turns: Turns
     strings: Tensor  # (rows, strings)
-    state: Tensor | None  # (rows, parts, amplitudes), where it was kept
+    state: Tensor | None  # (rows, parts, amplitudes), if kept
 
     @property
     def final(self) -> Tensor:
-        """The final states, which were kept."""
+        """The final states, which must have been kept."""
         assert self.state is not None
         return self.state
 
@@ -49,11 +49,11 @@ class ConeBatch:
     """Cones that share a program, on one device.
 
     Args:
-        circuit: what the cones are of.
+        circuit: the circuit of the cones.
         cones: equal ones.
         options: dtype and memory.
         tile_bits: log2 of the amplitudes of a tile, at most.
-        device: where to compute.
+        device: the device to compute on.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ConeBatch:
         self._start = [_PreparedTensors(circuit, cone, device) for cone in cones if cone.program.prepared]
 
     def by_sample(self, rows: Tensor) -> Tensor:
-        """Numbers (rows, columns) of all cones of a sample in one row."""
+        """Reshape numbers (rows, columns): all cones of a sample in one row."""
         count = len(self.cones)
         return rows.reshape(len(rows) // count, rows.shape[1] * count)
 
@@ -106,7 +106,7 @@ class ConeBatch:
         if not self._start:
             return None
         found = [one.rows(_of_part(prepared, part)) for one in self._start]
-        if len(found) > 1:  # those of all cones of a sample, then those of the next
+        if len(found) > 1:  # all cones of a sample, then those of the next
             count = max(rows // len(self.cones), 1)
             found = [torch.stack([f.expand(count, -1) for f in found], 1).flatten(0, 1)]
         return parts_of(found[0], 2).to(self.real).contiguous()
@@ -116,9 +116,9 @@ class ConeBatch:
     def reverse(
         self, target: Target, chunk: Chunk, weights: Tensor | None, adjoint: Tensor | None, into: Sequence[Tensor]
     ) -> Tensor:
-        """Derivatives (samples, angles) of a part; those by the prepared amplitudes are added to ``into``.
+        """Derivatives (samples, angles) of a part; those of the prepared amplitudes are added to ``into``.
 
-        They are those of the sum of ``weights`` (rows, strings) times strings, or the adjoint state is given.
+        They are those of the sum of ``weights`` (rows, strings) times strings, unless the adjoint state is given.
         """
         by_start = target.by_prepared and bool(self._start)
         by_rows, start = self.sweeps.reverse(chunk.turns, chunk.final, weights, adjoint, by_start)
@@ -134,7 +134,7 @@ def _of_part(prepared: Sequence[Tensor], part: slice) -> list[Tensor]:
 
 
 class _PreparedTensors:
-    """The state that a cone starts from as a function of the prepared amplitudes of the circuit."""
+    """The initial state of a cone as a function of the prepared amplitudes of the circuit."""
 
     def __init__(self, circuit: FlatCircuit, cone: Cone, device: torch.device) -> None:
         self.numbers = cone.preparations
@@ -148,7 +148,7 @@ class _PreparedTensors:
         return found
 
     def pull_back(self, prepared: Sequence[Tensor], by_rows: Tensor, part: slice, into: Sequence[Tensor]) -> None:
-        """Add the derivatives by the amplitudes of each preparation to those of the batch, or of all its samples."""
+        """Add the derivatives of each preparation's amplitudes: per sample, or summed if all samples share them."""
         gradient, conjugate = by_rows * self.support, [prepared[number].conj() for number in self.numbers]
         for own, (number, place) in enumerate(zip(self.numbers, self.places, strict=True)):
             rest = times(gradient, conjugate, self.places, own)

@@ -1,4 +1,4 @@
-"""State vectors in Triton: on the GPU where the tensors are, in as few launches as their size allows."""
+"""State vectors in Triton: on the GPU of the tensors, in as few launches as their size allows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from qtm._engines.triton_statevector.sweeps import Traffic
 from qtm._errors import ParameterError, UnsupportedError
 from qtm._locks import fork_safe_lock
 
-# Two states of so many bits fit the registers of a program. With 12 they do in complex64, compiled for NVIDIA's compute
-# capability 9.0, but not in complex128, and half as many programs share the SMs where states are few.
+# Two states of 2^bits amplitudes fit in the registers of a program. 12 bits fit in complex64, compiled for NVIDIA's
+# compute capability 9.0, but not in complex128, and half as many programs share the SMs for few states.
 _TILE_BITS = 11
 _MOST_TILE_BITS = 13
 
@@ -34,17 +34,17 @@ _MOST_TILE_BITS = 13
 class TritonStateVector(SimulationMethod):
     """The exact state vectors of "statevector" in Triton kernels, on a GPU; first derivatives only.
 
-    Tensors on ``cuda`` are computed with where they are, those on the CPU on the current GPU. With the environment
+    Tensors on ``cuda`` are processed on their own device, CPU tensors on the current GPU. With the environment
     variable ``TRITON_INTERPRET=1`` Triton's interpreter runs the kernels on the CPU, slowly, for tests.
 
     Args:
-        tile_bits: log2 of the amplitudes that a program holds at most. Smaller states take one launch for each sweep,
+        tile_bits: log2 of the maximum number of amplitudes of a program. Smaller states take one launch for each sweep,
             larger ones a launch for each pass over their tiles.
-        graphs: whether launches are recorded in CUDA graphs, and replayed when a shape comes again. For states so small
+        graphs: whether to record launches in CUDA graphs and replay them for the same shape. Only for states so small
             that launching takes longer than computing; larger ones are launched as usual. Not yet run on a GPU.
 
     Raises:
-        ParameterError: ``tile_bits`` is out of range, or ``graphs`` is no bool.
+        ParameterError: ``tile_bits`` is out of range, or ``graphs`` is not a bool.
     """
 
     name: ClassVar[str] = "triton"
@@ -66,7 +66,7 @@ class TritonStateVector(SimulationMethod):
             raise ParameterError(f"graphs is {self.graphs!r}; give True or False")
 
     def refuses(self, circuit: FlatCircuit, output: Output, options: Options) -> str | None:
-        """A reason where Triton or a GPU is missing, or what the CPU's state vectors refuse."""
+        """Why the method cannot simulate this: Triton or a GPU is missing, or "statevector" cannot either."""
         if (why := super().refuses(circuit, output, options) or launch.refusal()) is not None:
             return why
         if options.executor is not None:
@@ -86,7 +86,7 @@ class TritonStateVector(SimulationMethod):
 
 
 class TritonEngine(Engine):
-    """A circuit compiled for the Triton kernels; its tables are made for each device on which it is called."""
+    """A circuit compiled for the Triton kernels; its tables are created for each device on first use."""
 
     gives_nan = True
 
@@ -111,7 +111,7 @@ class TritonEngine(Engine):
             return self._compiled[device]
 
     def _sweeps(self, device: torch.device) -> Compiled | Graphs:
-        """What computes on a device, by replay of graphs where the method says so and the device has them."""
+        """The sweeps on a device, replayed from graphs if the method requests it and the device supports it."""
         made = self._on(device)
         if not self.method.graphs:
             return made
@@ -145,11 +145,11 @@ class TritonEngine(Engine):
         return by_angles.to(angles.device), found
 
     def jvp(self, *arguments: Any, **options: Any) -> Tensor:
-        """Refused: there are first derivatives in reverse only."""
+        """Not supported: only first derivatives in reverse mode are."""
         raise UnsupportedError(_NO_TANGENTS.format("no derivatives in forward mode (torch.func.jvp, jacfwd)"))
 
     def second(self, *arguments: Any, **options: Any) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Refused: there are first derivatives only."""
+        """Not supported: only first derivatives are."""
         raise UnsupportedError(_NO_TANGENTS.format("first derivatives only"))
 
     def metric_product(self, angles: Tensor, prepared: Sequence[Tensor], tangent: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class TritonEngine(Engine):
         return replace(same, method=self.method.name)
 
     def traffic(self, batch: int, device: torch.device) -> list[Traffic]:
-        """What a batch moves between a device and its memory, for each group of equal cones."""
+        """Memory traffic of a batch on a device, for each group of equal cones."""
         return [one.sweeps.traffic(batch * len(one.cones)) for one in self._on(device).batches]
 
 

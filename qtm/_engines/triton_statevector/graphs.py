@@ -1,8 +1,8 @@
 """Sweeps in CUDA graphs: their launches are recorded once, and replayed with other angles.
 
-A graph reads and writes the same memory at every replay. So each recording has buffers of its own, which only one call
-uses at a time: from its forward sweep until its reverse sweep, or until nobody holds its residuals any more. What
-callers get are copies. Where nothing may be recorded, or all recordings are in use, the sweeps are launched as usual.
+A graph reads and writes the same memory at every replay. So each recording has its own buffers, used by one call at a
+time: from its forward sweep to its reverse sweep, or until its residuals are garbage-collected. Callers get copies. If
+recording is not possible, or all recordings are in use, the sweeps are launched as usual.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from qtm._engines.triton_statevector.cone_batch import Target
 from qtm._engines.triton_statevector.outputs import Compiled, Kept
 from qtm._locks import fork_safe_lock
 
-_LARGEST = 1 << 26  # bytes of a recording; launches of larger states are few for the time that they take
+_LARGEST = 1 << 26  # maximum bytes of a recording; larger states take few launches for their run time
 _MOST_BYTES = 1 << 28  # of all recordings of an engine on a device
-_MOST_PENDING = 4  # recordings of one shape: forward sweeps whose reverse sweeps are yet to come
-_MOST_SHAPES = 8  # the shapes that were used last
+_MOST_PENDING = 4  # recordings of one shape: forward sweeps that wait for their reverse sweeps
+_MOST_SHAPES = 8  # number of recently used shapes
 _RECORDING = fork_safe_lock()  # torch allows one recording at a time in a process
 _logger = logging.getLogger("qtm")
 
@@ -31,20 +31,20 @@ Replay = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """What records and replays on one device."""
+    """Records and replays launches on one device."""
 
     def stream(self) -> Hashable | None:
-        """The current stream; None while somebody else records what happens on it."""
+        """The current stream; None while another graph is being recorded on it."""
 
     def record(self, warm_up: Callable[[], object], compute: Callable[[], Any]) -> tuple[Replay, Any]:
-        """Run ``warm_up``, then record ``compute`` without running it; the result is there after each replay."""
+        """Run ``warm_up``, then record ``compute`` without running it; each replay computes the result."""
 
     def join(self, stream: Any) -> None:
-        """Let a stream wait for what the current one has to do."""
+        """Make a stream wait for the work of the current stream."""
 
 
 class CudaRecorder:
-    """`torch.cuda.CUDAGraph`, as torch's documentation says: warmed up and recorded on a side stream.
+    """`torch.cuda.CUDAGraph`, as torch's documentation recommends: warmed up and recorded on a side stream.
 
     Args:
         device: a GPU.
@@ -67,7 +67,7 @@ class CudaRecorder:
                 warm_up()
             current.wait_stream(self._side)
             graph = torch.cuda.CUDAGraph()
-            # Other threads, such as those of data loaders and of NCCL, may do what a recording forbids.
+            # Other threads, such as those of data loaders and of NCCL, may make calls that a recording forbids.
             with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
                 result = compute()
         return graph.replay, result
@@ -79,12 +79,12 @@ class CudaRecorder:
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """What records on a device, if it has graphs."""
+    """The recorder of a device, if it supports graphs."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 class _Recording:
-    """The sweeps of one shape on one stream, with their buffers; whoever uses it says when it is free."""
+    """The sweeps of one shape on one stream, with their buffers; its user marks it as free."""
 
     def __init__(self, compiled: Compiled, recorder: Recorder, angles: Tensor, prepared: Sequence[Tensor]) -> None:
         self.compiled, self.recorder, self.stream = compiled, recorder, recorder.stream()
@@ -101,7 +101,7 @@ class _Recording:
         self._replay, (self._values, self._kept) = self.recorder.record(compute, compute)
 
     def forward(self, angles: Tensor, prepared: Sequence[Tensor]) -> tuple[Tensor, Pending | None]:
-        """Values, and residuals if they are kept."""
+        """Values, and residuals if kept."""
         self.angles.copy_(angles)
         for own, given in zip(self.prepared, prepared, strict=True):
             own.copy_(given)
@@ -130,7 +130,7 @@ class _Recording:
         return replay, cotangent, found
 
     def kept(self, *, copied: bool = False) -> Kept:
-        """What `Compiled.vjp` needs and takes out of its lists."""
+        """The residuals that `Compiled.vjp` takes out of its lists."""
         assert self._kept is not None
         return [
             [c._replace(state=c.state.clone()) if copied and c.state is not None else c for c in chunks]
@@ -145,7 +145,7 @@ class Pending:
         self._recording: _Recording | None = recording
 
     def take(self) -> _Recording:
-        """The recording, which the caller frees.
+        """Take the recording, which the caller frees.
 
         Raises:
             RuntimeError: it was taken before.
@@ -161,12 +161,12 @@ class Pending:
 
 
 class Graphs:
-    """An output on one device, by replay where that may be.
+    """An output on one device, computed by replay if possible.
 
     Args:
         compiled: the output.
-        recorder: of the device.
-        device: where.
+        recorder: the recorder of the device.
+        device: the device.
         memory: bytes that states may take; None: a share of the free.
     """
 
@@ -177,7 +177,7 @@ class Graphs:
         self._refused: set[Hashable] = set()  # shapes for which there was no memory
         self._lock = fork_safe_lock()
 
-    @torch.inference_mode(False)  # buffers that are made in inference mode could not be written outside of it
+    @torch.inference_mode(False)  # buffers created in inference mode could not be written outside of it
     @torch.no_grad()
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Kept | Pending | None]:
         """See `Compiled.forward`."""
@@ -201,7 +201,7 @@ class Graphs:
         if stream == recording.stream:
             return self._replayed(recording, target, cotangent)
         found = self._compiled.vjp(target, cotangent, recording.kept())
-        if stream is not None:  # else somebody's graph reads these buffers from now on: they are never free again
+        if stream is not None:  # otherwise another graph reads these buffers from now on, and they are never free again
             self._recorder.join(recording.stream)
             recording.is_free = True
         return found
@@ -209,21 +209,21 @@ class Graphs:
     def _replayed(self, recording: _Recording, target: Target, cotangent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         try:
             found = recording.vjp(target, cotangent)
-        except torch.OutOfMemoryError as error:  # while recording: the states are still there. It is not tried again
+        except torch.OutOfMemoryError as error:  # while recording, so the states are still valid; not tried again
             _logger.warning("no memory to record a reverse sweep in a CUDA graph, launched instead: %s", error)
             return self._compiled.vjp(target, cotangent, recording.kept())
         recording.is_free = True
         return found
 
     def _borrowed(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> _Recording | None:
-        """A recording for the caller alone; None: launch as usual."""
+        """A recording for exclusive use; None: launch as usual."""
         stream = self._recorder.stream()
         size = self._compiled.bytes_of(len(angles))
         if stream is None or not len(angles) or size > _LARGEST:
             return None
         key = stream, keep, angles.shape, angles.dtype, *((p.shape, p.dtype) for p in prepared)
         with self._lock:
-            if key not in self._shapes:  # a shape may never come again
+            if key not in self._shapes:  # a shape may never be used again
                 self._add(key, size)
                 return None
             self._shapes.move_to_end(key)

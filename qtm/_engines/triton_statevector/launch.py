@@ -1,4 +1,4 @@
-"""Where the kernels run: on a GPU, or on the CPU in Triton's interpreter; and how they are launched there."""
+"""Launching the kernels: on a GPU, or on the CPU in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from qtm._engines import memory as host
 from qtm._errors import MissingPackage, OutOfMemory, require
 from qtm._locks import fork_safe_lock
 
-_OLDEST = (3, 5)  # of Triton: 3.3 turns gathers into code on which NVIDIA's assembler works for minutes
-_THREAD_NUMBERS = 4  # amplitudes of a thread of up to 8 warps; with more warps twice as many
-_WARP = 64 if torch.version.hip else 32  # threads that work in step
+_OLDEST = (3, 5)  # lowest version of Triton: 3.3 compiles gathers to code that NVIDIA's assembler processes for minutes
+_THREAD_NUMBERS = 4  # amplitudes per thread with up to 8 warps; with more warps twice as many
+_WARP = 64 if torch.version.hip else 32  # threads of a warp
 _MOST_WARPS = 16  # 1024 threads are the limit of a program on AMD
-_BLOCK = 256  # elements of a program that maps angles
-# log2 of the amplitudes that a program holds at least. Two for each thread of a warp, which exchanges them without a
-# barrier, by as many shuffles as a thread has amplitudes squared. In the interpreter the number of programs counts.
+_BLOCK = 256  # elements per program of the angle maps
+# log2 of the minimum number of amplitudes of a program. Two for each thread of a warp, which exchanges them without a
+# barrier; the number of shuffles is the square of the amplitudes per thread. In the interpreter the number of programs
+# determines the time.
 _PROGRAM_BITS = {"cuda": 6, "cpu": 12}
-_INTERPRETER = fork_safe_lock()  # Triton's interpreter is not safe to use from threads
+_INTERPRETER = fork_safe_lock()  # Triton's interpreter is not thread-safe
 
 
 def is_interpreted() -> bool:
-    """Whether the kernels run in Triton's interpreter, as the environment variable TRITON_INTERPRET asks."""
+    """Whether the kernels run in Triton's interpreter (environment variable TRITON_INTERPRET)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
 def refusal() -> str | None:
-    """Why no kernel can run in this process, as the end of a sentence; None if one can."""
+    """Why kernels cannot run in this process, as the end of a sentence; None if they can."""
     try:
         version = require("triton", "gpu").__version__
     except MissingPackage as error:
@@ -47,7 +48,7 @@ def refusal() -> str | None:
 
 
 def device_for(device: torch.device) -> torch.device:
-    """Where tensors of a device are computed with: there, or those of the CPU on the current GPU."""
+    """The device that processes tensors of a device: the same, or for CPU tensors the current GPU."""
     if device.type == "cuda" or is_interpreted():
         return device
     return torch.device("cuda", torch.cuda.current_device())
@@ -67,7 +68,7 @@ def kernels() -> ModuleType:
 
 @contextmanager
 def _ready(device: torch.device) -> Iterator[None]:
-    """The device is the current one, and nobody else uses the interpreter."""
+    """Make the device the current one, and lock the interpreter."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             yield
@@ -77,12 +78,12 @@ def _ready(device: torch.device) -> Iterator[None]:
 
 
 def unit_bits(tile_bits: int, device: torch.device) -> int:
-    """log2 of how many tiles a program holds."""
+    """log2 of the number of tiles of a program."""
     return max(_PROGRAM_BITS[device.type] - tile_bits, 0)
 
 
 def thread_bits(bits: int) -> int:
-    """log2 of the threads of a program that holds 2**bits amplitudes, or of those that have one."""
+    """log2 of the threads of a program with 2**bits amplitudes, or of its threads that have one."""
     return min(_warps(bits).bit_length() + _WARP.bit_length() - 2, bits)
 
 
@@ -109,7 +110,7 @@ def launch_elements(kernel: Any, elements: int, device: torch.device, *arguments
 
 
 def budget(device: torch.device, memory: int | None) -> int:
-    """Bytes that states may take, where ``memory`` is what the options allow."""
+    """Bytes that states may take; ``memory`` is the limit of the options."""
     if memory is None and device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -118,7 +119,7 @@ def budget(device: torch.device, memory: int | None) -> int:
 
 
 def check_fits(what: str, needed: int, available: int) -> None:
-    """Whether something fits the memory.
+    """Check that something fits in memory.
 
     Raises:
         OutOfMemory: it does not; the message says how much it needs.

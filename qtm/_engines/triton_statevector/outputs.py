@@ -1,4 +1,4 @@
-"""What comes out of the final states, on one device: expectation values, probabilities, states; and the way back."""
+"""Outputs from the final states, on one device: expectation values, probabilities, states; and their adjoints."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Kept = list[list[Chunk]]  # for each batch of cones
 
 
 class Compiled(ABC):
-    """One output of a circuit on one device; all tensors are there."""
+    """One output of a circuit; all tensors are on one device."""
 
     batches: Sequence[ConeBatch]
 
     @abstractmethod
     def forward(self, angles: Tensor, prepared: Sequence[Tensor], keep: bool) -> tuple[Tensor, Kept | None]:
-        """The output (samples, outputs), and what `vjp` needs, once, if ``keep`` and it fits the memory."""
+        """The output (samples, outputs), and residuals for one `vjp` if ``keep`` and they fit in memory."""
 
     def vjp(self, target: Target, cotangent: Tensor, kept: Kept | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Derivatives by the angles (samples, angles), and by the prepared amplitudes where the target asks."""
+        """Derivatives by the angles (samples, angles), and by the prepared amplitudes if the target requests them."""
         total = torch.zeros_like(target.angles)
         into = [torch.zeros_like(p, dtype=torch.complex128) for p in target.prepared]
         for number in range(len(self.batches)):
@@ -46,7 +46,7 @@ class Compiled(ABC):
         return total, tuple(a.to(p.dtype) for a, p in zip(into, target.prepared, strict=True))
 
     def _chunks(self, number: int, target: Target, kept: Kept | None) -> Iterable[Chunk]:
-        """What was kept, or the forward sweep again: the states of one part are gone before the next are made."""
+        """The kept parts, or those of a new forward sweep, each freed before the next is computed."""
         if kept is None:
             return self.batches[number].forward(target.angles, target.prepared, True)
         taken, kept[number] = kept[number], []
@@ -165,7 +165,7 @@ class _Whole(Compiled):
 
 
 class _Probabilities(_Whole):
-    """Joint outcomes of qubits: an outcome is an affine function of an amplitude's number, so each is as frequent."""
+    """Joint outcomes of qubits: an outcome is an affine function of an amplitude's number, so all have equally many."""
 
     def __init__(self, batch: ConeBatch, program: PauliProgram, output: Probabilities) -> None:
         super().__init__(batch, 1 << len(output.qubits))

@@ -1,9 +1,9 @@
-"""Scheduling for the GPU: a cone program and what it measures become passes over tiles of the state.
+"""Scheduling for the GPU: a cone program and its measured strings become passes over tiles of the state.
 
-Amplitudes are renumbered by a linear map over GF(2), so that 2^rank of them hold all that is reached from the start. A
-*tile* is a coset of the span of some masks: what rotations about these masks mix stays within it. A kernel program
-holds one tile in registers and does a whole pass there: all rotations that fit the tile and commute with those left
-for later passes, then the strings that fit. A state that is no larger than a tile takes one pass in all.
+Amplitudes are renumbered by a linear map over GF(2), so that 2^rank of them hold the support of the state. A *tile* is
+a coset of the span of some masks: rotations about these masks mix amplitudes of the same tile only. A kernel program
+holds one tile in registers and does a whole pass there: all rotations that fit the tile and commute with those left for
+later passes, then the strings that fit it. A state that is no larger than a tile takes one pass in all.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from qtm._circuit.pauli_program import Slot
 from qtm._locks import fork_safe_lock
 
 MAX_BITS = 31  # of a program of 32-bit masks
-_COALESCED_BITS = 5  # neighbouring amplitudes that a warp reads together
+_COALESCED_BITS = 5  # log2 of the neighbouring amplitudes that a warp reads together
 _LEAST_FREE_BITS = 4  # of a tile, for the masks of rotations
-_LOOK_AHEAD = 256  # operations that may be passed over in the search for one that fits
-# Operations, or strings, of a pass over several tiles: each tile writes a partial sum for every one.
+_LOOK_AHEAD = 256  # operations that may be skipped in the search for one that fits
+# Maximum of operations, or strings, of a pass over several tiles: each tile writes a partial sum for each.
 MAX_SUMS = 128
 TABLE_COLUMNS = 4
 GROUP_COLUMNS = 4  # mask of X in the tile, whether the factor is i, first string, end
@@ -49,7 +49,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Schedule:
-    """Passes, with the tables that the kernels read; operation k turns by the angle of slot k.
+    """Passes, with the tables that the kernels read; operation k has the angle of slot k.
 
     Strings that are zero on every state of the program have sign 0.
     """
@@ -80,7 +80,7 @@ class Schedule:
         return base.astype(np.int32)
 
     def operation_table(self, thread_bits: int) -> np.ndarray:
-        """What the kernels read of operations (operations, 4) int32: mask of X in the tile, and of signs three columns.
+        """The operations as the kernels read them (operations, 4) int32: mask of X in the tile, three columns of signs.
 
         ``thread_bits`` is log2 of the threads of a program. See `_sign_columns`.
         """
@@ -92,7 +92,7 @@ class Schedule:
         return table
 
     def string_table(self, thread_bits: int) -> np.ndarray:
-        """The same of strings (strings, 4) int32, with 0 as mask of X."""
+        """The same for strings (strings, 4) int32, with 0 as mask of X."""
         table = np.zeros((len(self.string_masks), TABLE_COLUMNS), np.int32)
         for one in self.passes:
             own = slice(one.first_string, one.last_string)
@@ -101,7 +101,7 @@ class Schedule:
 
 
 def _sign_columns(masks: np.ndarray, vectors: Sequence[int], thread_bits: int) -> np.ndarray:
-    """Of masks (masks,) of signs: in a tile that ``vectors`` span, as given, and by the numbers of a thread (masks, 3).
+    """Three columns (masks, 3) of masks of signs: in the tile spanned by ``vectors``, as given, and by thread.
 
     The thread t has the places t + (h << thread_bits) of a tile. Bit h of the last column says whether the mask
     overlaps h << thread_bits oddly.
@@ -125,7 +125,7 @@ class _Tile:
             self.span.add(1 << bit)
 
     def takes(self, mask: int) -> bool:
-        """Whether a mask is in the span, or has room there; it is in the span then."""
+        """Add a mask to the span if there is room; return whether the span contains it."""
         if self.span.coordinates(mask) is None:
             if len(self.span.vectors) == self.tile_bits:
                 return False
@@ -186,7 +186,7 @@ class _Builder:
         return fitting, rest
 
     def _next(self, items: list[Item], tile: _Tile) -> tuple[list[Item], list[Item]]:
-        """What a pass does of the items, in order, and the others."""
+        """The items that the next pass executes, in order, and the others."""
         limit = MAX_SUMS if self.num_bits > self.tile_bits else len(items)
         taken: list[Item] = []
         rest: list[Item] = []
@@ -218,7 +218,7 @@ def _place(tile: _Tile, mask: int) -> int:
 
 
 def _renumbered(items: Iterable[Item], basis: Renumbering) -> tuple[list[Item], Slot]:
-    """Items on the amplitudes that are reached; phases that are the same on all of them go into a constant."""
+    """Items on the amplitudes of the support; phases that are equal on all of them go into a constant."""
     kept, constant = [], Slot()
     for item in items:
         x, z = basis.coordinates(item.x), basis.parities(item.z)
@@ -278,7 +278,7 @@ _LOCK = fork_safe_lock()
 
 
 def schedule(program: ConeProgram, tile_bits: int) -> Schedule:
-    """Schedule a program for what it measures, on tiles of at most 2**tile_bits amplitudes; made once."""
+    """Schedule a program with its strings, on tiles of at most 2**tile_bits amplitudes; computed once."""
     key = ("tiles", tile_bits)
     with _LOCK:
         if key not in program.compiled:

@@ -1,4 +1,4 @@
-"""Linear maps between the columns of tensors, with few entries: a kernel reads them in a fixed order."""
+"""Sparse linear maps between the columns of tensors; a kernel sums the entries in a fixed order."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from qtm._engines.triton_statevector import launch
 from qtm._engines.triton_statevector.schedule import MAX_SUMS, Pass, Schedule
 
-_PARTIAL_SUMS = 1 << 28  # bytes of sums by tile, before they are added up
+_PARTIAL_SUMS = 1 << 28  # maximum bytes of partial sums by tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Turns:
     sine: Tensor
 
     def rows(self, part: slice) -> Turns:
-        """Those of some rows."""
+        """The turns of some rows."""
         return Turns(self.cosine[part], self.sine[part])
 
 
 class Traffic(NamedTuple):
-    """Launches of a sweep, and bytes of states that sweeps move between a GPU and its memory.
+    """Launches of a sweep, and bytes of states moved between a GPU and its memory.
 
     Attributes:
         passes: of the forward sweep, and of the reverse sweep.
@@ -48,7 +48,7 @@ class Sweeps:
     Args:
         plan: the passes.
         real: dtype of the parts of amplitudes.
-        device: where the tables are, and the states will be.
+        device: the device of the tables and states.
         memory: bytes that states may take; None: a share of the free.
     """
 
@@ -60,7 +60,7 @@ class Sweeps:
         self.row_bytes = self.parts * self.amplitudes * real.itemsize
         self.thread_bits = launch.thread_bits(plan.tile_bits + self.unit_bits)
         sums = MAX_SUMS * self.tiles if self.tiles > 1 else len(plan.slots) + len(plan.string_masks)
-        # Of a row: the state, the adjoint state, and sums by tile; those of a pass, and the totals.
+        # Bytes of a row: the state, the adjoint state, and sums by tile, those of a pass and the totals.
         self.working_bytes = 2 * self.row_bytes + 2 * sums * real.itemsize
         self._operations, self._groups = self._table(plan.operation_table(self.thread_bits)), self._table(plan.groups)
         self._masks = self._table(plan.string_table(self.thread_bits))
@@ -92,7 +92,7 @@ class Sweeps:
         state = self._new_states(rows) if keep or several else self._empty
         source = start
         for number, one in enumerate(self.schedule.passes):
-            changed = source is not state or one.last > one.first  # a pass that measures only leaves the states
+            changed = source is not state or one.last > one.first  # a measuring pass does not change the states
             stored = changed and (keep or number + 1 < len(self.schedule.passes))
             self._evolve(number, one, source, state, turns, strings, stored)
             source = state
@@ -115,9 +115,9 @@ class Sweeps:
     def reverse(
         self, turns: Turns, state: Tensor, weights: Tensor | None, adjoint: Tensor | None, by_start: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Derivatives by the angles (rows, operations) and, if asked for, the adjoint of the initial state.
+        """Derivatives by the angles (rows, operations) and, if requested, the adjoint of the initial state.
 
-        The adjoint state is that of ``weights`` (rows, strings), or given. Both states are overwritten.
+        The adjoint state is given, or follows from ``weights`` (rows, strings). Both states are overwritten.
         """
         rows, operations = turns.cosine.shape
         gradient = torch.empty(rows, operations, dtype=self.real, device=self.device)
@@ -157,7 +157,7 @@ class Sweeps:
         columns: tuple[int, int],
         **constants: bool,
     ) -> None:
-        """Run a pass; of several tiles each writes sums of its own, whose first column is that of the pass."""
+        """Run a pass; with several tiles each writes its own sums, whose first column is that of the pass."""
         plan, (rows, operations) = self.schedule, turns.cosine.shape
         one, (index, base) = plan.passes[number], self._places[number]
         units, shift = rows * self.tiles, 0 if self.tiles == 1 else columns[0]
@@ -176,7 +176,7 @@ class Sweeps:
     # Memory
 
     def traffic(self, rows: int) -> Traffic:
-        """What a batch moves: a pass reads and writes a state; the first makes it, and the last of all drops it.
+        """Memory traffic of a batch. The first pass does not read the state, and the last one does not write it.
 
         Passes that only measure do not write the state, forward or in reverse.
         """
@@ -186,15 +186,15 @@ class Sweeps:
         return Traffic(passes, forward * size, (forward + writes[-1] + reverse) * size)
 
     def fits(self, rows: int) -> bool:
-        """Whether the final states of so many rows may be kept."""
+        """Whether the final states of this many rows may be kept."""
         needed = rows * self.row_bytes
         return needed < _PARTIAL_SUMS or needed <= launch.budget(self.device, self.memory)
 
     def chunks(self, samples: int, rows_of_sample: int) -> Iterator[slice]:
-        """Parts of a batch whose states, and adjoint states, fit the memory together.
+        """Parts of a batch whose states and adjoint states fit in memory together.
 
         Raises:
-            OutOfMemory: not even those of one sample do.
+            OutOfMemory: not even those of one sample fit.
         """
         needed = 2 * rows_of_sample * self.row_bytes
         size = samples

@@ -1,4 +1,4 @@
-"""What the kernels read: a scheduled circuit as plain arrays, and the scratch of one worker."""
+"""The input of the kernels: a scheduled circuit as plain arrays, and the scratch memory of one worker."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 ROTATE, SHIFT, SCALE, LEARNED = 0, 1, 2, 3
 
-# An operation: kind, slot or number, two test masks, mask of the sign, whether the sign has the parity of the row's
-# string too, then place and count of the pairs for each of the four parities of a tile's first row under the tests.
+# An operation: kind, slot or number, two test masks, mask of the sign, whether the sign includes the parity of the
+# row's string, then place and count of the pairs for each of the four parities of a tile's first row under the tests.
 # A scale: kind, 0, place of its factors. A learned one: kind, its first number, place of its classes, their count.
 COLUMNS = 14
 # A pass: rows of a tile, place of their combinations, place of the first rows of its tiles, how many tiles, first and

@@ -2,7 +2,7 @@
 
 Arrays in, arrays out; the GIL is not held and nothing is allocated. Cost of a rotation in real multiply-adds per pair
 of rows: 4 forward; 10 in reverse, 4 to undo it on the state and on the cotangent each and 2 for its derivative. Half of
-the rows turn in pairs.
+the rows rotate, in pairs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, numbers: Any, tile: in
             total = recipe.slot_offset[slot]
             for j in range(recipe.slot_start[slot], recipe.slot_start[slot + 1]):
                 coef, angle = recipe.slot_coef[j], angles[sample, recipe.slot_angle[j]]
-                # Reduced before it is added to others: a large term would round them, and its own sine, away.
+                # Reduced before the sum: a large term would round off the others, and its own sine.
                 total += coef * angle if abs(coef * angle) < LARGE else sine_cosine.reduced_product(coef, angle)
             work.angles[slot * lanes + lane] = 2.0 * total
         row = min(sample, numbers.shape[0] - 1)
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, work: Workspace, angles: Any, numbers: Any, tile: in
 
 @jit
 def begin(recipe: Recipe, work: Workspace, state: Any, start: Any, tile: int) -> None:
-    """The state before the first operation; no rows of ``start`` stand for |0...0>."""
+    """Set the state before the first operation; a ``start`` without rows means |0...0>."""
     lanes = work.units.size // 2
     known = 1 << recipe.start_bits
     fill(state, lanes << recipe.row_bits, 0.0)
@@ -87,7 +87,7 @@ def _open_tile(recipe: Recipe, work: Workspace, step: Any, number: int) -> int:
 
 @jit
 def _ask_for(recipe: Recipe, state: Any, step: Any, number: int, lanes: int) -> None:
-    """Have the rows of the next tile brought near: they are spread over the state, so that nothing foresees them."""
+    """Prefetch the rows of the next tile, which are scattered over the state."""
     if number >= step[3]:
         return
     first = recipe.reps[step[2] + number]
@@ -143,7 +143,7 @@ def _undo(recipe: Recipe, work: Workspace, op: Any, first: int, count: int) -> N
 
 @jit
 def _undo_from_checkpoint(recipe: Recipe, work: Workspace, op: Any, count: int) -> None:
-    """A scale that cannot be divided by: the state before it is in the tile already."""
+    """Undo a scale that is too small to divide by: the state before it is in the tile already."""
     if op[0] == SCALE:
         vectors.scale_tile(work.cotangent, work.rows, count, recipe.factors, op[2])
     else:
@@ -154,7 +154,7 @@ def _undo_from_checkpoint(recipe: Recipe, work: Workspace, op: Any, count: int) 
 
 @jit
 def forward(recipe: Recipe, work: Workspace, state: Any, checkpoints: Any) -> None:
-    """Run all passes on the state of one tile of samples; checkpoints are stored where there is room for them."""
+    """Run all passes on the state of one tile of samples; checkpoints are stored if there is room for them."""
     size, lanes = state.size, work.units.size // 2
     for number in range(recipe.passes.shape[0]):
         step = recipe.passes[number]

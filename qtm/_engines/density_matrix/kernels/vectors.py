@@ -1,4 +1,4 @@
-"""Loops over the rows of a tile as LLVM vector code: one vector holds one coordinate of as many samples."""
+"""Loops over the rows of a tile as LLVM vector code: a vector holds one coordinate, with samples as lanes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def turn_pairs(typing, state, pairs, first, count, cosine, sine, slot, parities,
 
 @intrinsic(prefer_literal=True)
 def unturn_pairs(typing, state, cotangent, pairs, first, count, cosine, sine, units, sums, slot, parities, quadratic, flip):  # fmt: skip  # noqa: E501
-    """Undo `turn_pairs` on both, and sums[slot] += the derivative by the angle."""
+    """Undo `turn_pairs` on both, and sums[slot] += the derivative with respect to the angle."""
 
     def emit(
         e: Emit, state: Rows, cotangent: Rows, pairs: Any, first: Any, count: Any, cosine: Rows, sine: Rows,
@@ -94,7 +94,7 @@ def shift_pairs(typing, state, pairs, first, count, numbers, number, parities, q
 
 @intrinsic(prefer_literal=True)
 def unshift_pairs(typing, state, cotangent, pairs, first, count, numbers, by_numbers, units, number, parities, quadratic, flip):  # fmt: skip  # noqa: E501
-    """Undo `shift_pairs` on the state, transpose it on the cotangent, and add the derivative by the number."""
+    """Undo `shift_pairs` on the state, transpose it on the cotangent, and add the number's derivative."""
 
     def emit(
         e: Emit, state: Rows, cotangent: Rows, pairs: Any, first: Any, count: Any, numbers: Rows, by_numbers: Rows,
@@ -166,7 +166,7 @@ def scale_classes(typing, state, rows, count, classes, first, numbers, number):
 
 @intrinsic(prefer_literal=True)
 def unscale_classes(typing, state, cotangent, rows, count, classes, first, numbers, by_numbers, number):
-    """With the state from before: derivatives by the numbers, and cotangent[i] times its number."""
+    """With the state before the scale: derivatives with respect to the numbers, and cotangent[i] times its number."""
 
     def emit(
         e: Emit, state: Rows, cotangent: Rows, rows: Any, count: Any, classes: Any, first: Any, numbers: Rows,
@@ -214,7 +214,7 @@ def scatter(typing, target, tile, rows, count):
 
 @intrinsic
 def prefetch(typing, array, index):
-    """Ask for the cache line of ``array[index]``, to be read and written soon."""
+    """Prefetch the cache line of ``array[index]``, for reading and writing."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
         base = context.make_array(sig.args[0])(context, builder, values[0]).data
