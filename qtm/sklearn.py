@@ -54,7 +54,7 @@ class QuantumClassifier(ClassifierMixin, Learner):
 
     Attributes:
         classes_: Labels of the classes, sorted, `(classes,)`.
-        network_: The trained `torch.nn.Module`; its circuit is ``network_.quantum``, a `QuantumModule`.
+        network_: The trained `torch.nn.Module` in float64; its circuit is ``network_.quantum``, a `QuantumModule`.
         loss_curve_: Mean loss of each epoch.
 
     Raises:
@@ -92,12 +92,12 @@ class QuantumClassifier(ClassifierMixin, Learner):
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probabilities (samples, classes) of samples (samples, features), in the order of ``classes_``."""
-        probabilities: NDArray[np.float64] = self._outputs(X).double().softmax(1).numpy()
+        probabilities: NDArray[np.float64] = self._outputs(X).softmax(1).numpy()
         return probabilities
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Logits (samples, classes); with two classes (samples,), positive for the second class."""
-        logits: NDArray[np.float64] = self._outputs(X).double().numpy()
+        logits: NDArray[np.float64] = self._outputs(X).numpy()
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
 
@@ -126,7 +126,7 @@ class QuantumRegressor(RegressorMixin, Learner):
         random_state: Seed.
 
     Attributes:
-        network_: The trained `torch.nn.Module`, which outputs standardised targets.
+        network_: The trained `torch.nn.Module` in float64, which outputs standardised targets.
         loss_curve_: Mean loss of each epoch, on standardised targets.
 
     Raises:
@@ -156,7 +156,7 @@ class QuantumRegressor(RegressorMixin, Learner):
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Targets (samples,) of samples (samples, features)."""
-        outputs: NDArray[np.float64] = self._outputs(X).double().squeeze(1).numpy()
+        outputs: NDArray[np.float64] = self._outputs(X).squeeze(1).numpy()
         return self._mean + self._spread * outputs
 
 

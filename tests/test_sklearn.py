@@ -47,6 +47,14 @@ def test_it_learns(load: Any, least: float) -> None:
     assert cross_val_score(model, features, labels, cv=3).mean() > least
 
 
+@pytest.mark.parametrize("kind", [QuantumClassifier, QuantumRegressor])
+def test_the_output_of_a_sample_does_not_depend_on_the_others(kind: type) -> None:
+    model = kind(2, epochs=1, num_threads=1, random_state=0).fit(X, y)
+    outputs = model.decision_function if kind is QuantumClassifier else model.predict
+    one_by_one = np.concatenate([outputs(X[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_allclose(outputs(X), one_by_one, rtol=0, atol=1e-12)
+
+
 def test_probabilities_are_those_of_the_circuit_in_qiskit() -> None:
     model = QuantumClassifier(3, epochs=2, num_threads=1, random_state=0).fit(X, y)  # 4 features in two uploads
     network = model.network_
@@ -60,9 +68,9 @@ def test_probabilities_are_those_of_the_circuit_in_qiskit() -> None:
         data = dict(zip(network.quantum.encoding_parameters, sample, strict=True))
         state = Statevector(network.quantum.circuit.assign_parameters({**weights, **data}))
         rows.append([state.expectation_value(SparsePauliOp(z)).real for z in ("IIZ", "IZI", "ZII")])
-    logits = network.head(torch.tensor(rows, dtype=torch.float32)).double()
-    np.testing.assert_allclose(model.predict_proba(X[:5]), logits.softmax(1).detach(), atol=1e-5)
-    np.testing.assert_allclose(model.decision_function(X[:5]), logits.detach(), atol=1e-4)
+    logits = network.head(torch.tensor(rows, dtype=torch.float64))
+    np.testing.assert_allclose(model.predict_proba(X[:5]), logits.softmax(1).detach(), atol=1e-10)
+    np.testing.assert_allclose(model.decision_function(X[:5]), logits.detach(), atol=1e-10)
     np.testing.assert_array_equal(model.predict(X[:5]), logits.argmax(1))
 
 

@@ -79,9 +79,11 @@ class Learner(BaseEstimator):
             num_threads_forward=self.num_threads, num_threads_backward=self.num_threads,
         )  # fmt: skip
         self.loss_curve_ = train(
-            self.network_, loss, _as_inputs(X), targets,
+            self.network_, loss, torch.tensor(X, dtype=torch.get_default_dtype()), targets,
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, seed=seed_of_order,
         )  # fmt: skip
+        # In single precision the outputs of a sample would depend on those predicted with it, by 1e-7.
+        self.network_.double()
         self.n_iter_ = self.epochs
 
     def _execution(self, seed: int) -> tuple[Any, Any]:
@@ -104,7 +106,7 @@ class Learner(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
-            outputs: Tensor = self.network_(_as_inputs(X))
+            outputs: Tensor = self.network_(torch.tensor(X))
         return outputs
 
 
@@ -112,10 +114,6 @@ def validated(learner: Learner, X: Any, y: Any, **options: Any) -> tuple[NDArray
     """Samples (samples, features) in double precision, and targets (samples,), checked by scikit-learn."""
     X, y = validate_data(learner, X, y, dtype=np.float64, **options)
     return X, y
-
-
-def _as_inputs(X: NDArray[np.float64]) -> Tensor:
-    return torch.tensor(X, dtype=torch.get_default_dtype())
 
 
 def _check_numbers(learner: Learner) -> None:
