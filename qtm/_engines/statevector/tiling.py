@@ -14,8 +14,9 @@ from qtm._engines.statevector.thread_pool import KERNEL_STARTED
 
 # Real multiply-adds from which a second thread pays off; measured: 48 samples of 8 qubits, not of 7.
 WORTH_A_THREAD = 12_000_000
-# The same for a team on one state, whose members wait for each other after every pass; measured: 16 qubits, not 15.
-WORTH_A_TEAM = 120_000_000
+# The same for a team on one state, whose members wait for each other after every pass, in multiply-adds of vectors;
+# measured, at depth 3: 15 qubits in double precision and 16 in single, not 14 and 15.
+WORTH_A_TEAM = 9_000_000
 _NO_COUNTER = np.zeros(1, np.int64)
 _KEPT = 64  # number of batch sizes whose shares are cached
 
@@ -69,7 +70,7 @@ class Tiling:
 
     def in_team(self, batch: int) -> bool:
         """Whether threads work on one state together, rather than each on its own samples."""
-        return self.lanes_are_amplitudes and batch < self.threads and self._multiply_adds > WORTH_A_TEAM
+        return self.lanes_are_amplitudes and batch < self.threads and self._multiply_adds // self.lanes > WORTH_A_TEAM
 
     def parts(self, batch: int, workers: int) -> tuple[Part, ...]:
         """The work of each thread, with memory for ``workers`` threads."""
