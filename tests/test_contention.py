@@ -60,13 +60,26 @@ def test_several_threads_that_gain_nothing_become_one(calls: list[Call]) -> None
     assert _noted(calls).is_crowded()
 
 
-def test_several_threads_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_are_tried_again_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(contention, "perf_counter", lambda: now[0])
-    found = _noted([SERIAL] * 80)
-    assert found.is_crowded()
-    now[0] = 60.0
-    assert not found.is_crowded()
+
+    def pause(found: Contention) -> float:
+        began = now[0]
+        while found.is_crowded():
+            now[0] += 0.01
+        return round(now[0] - began, 1)
+
+    found, pauses = _noted([SERIAL] * 80), []
+    for _ in range(6):
+        pauses.append(pause(found))
+        for call in [SERIAL] * 80:
+            found.note(2, *call)
+    assert pauses == [0.1, 0.4, 1.6, 6.4, 10.0, 10.0]
+    now[0] += 60.0
+    for call in [PARALLEL] * 80 + [SERIAL] * 80:
+        found.note(2, *call)
+    assert pause(found) == 0.1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ _CALLS = 80  # calls that are judged together
 _NO_GAIN = 0.95  # several threads that take more than this share of the time of one thread are not used
 # Threads of torch are spinning if more than this many processors are busy; qtm's own threads spin less than that.
 _SPINNING, _LEAST_SHARE = 1.5, 5e-5
-_SECONDS_ALONE = 10.0
+# Both threads share a core for some milliseconds now and then, so the first pause is short; each further one without a
+# gain in between is longer.
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGER = 0.1, 10.0, 4.0  # seconds, seconds, times
 _LONGEST = 2.0  # times one thread's: a longer call was interrupted by chance, and would outweigh all others
 
 
@@ -32,7 +34,7 @@ class Contention:
         self._calls = 0
         # Seconds: of the calls, of one thread for the same calls, of the callers' shares, of processors.
         self._elapsed = self._alone = self._shares = self._used = 0.0
-        self._alone_until = 0.0
+        self._alone_until, self._pause = 0.0, _FIRST_PAUSE
 
     def note(self, threads: int, computed: float, elapsed: float, used: float) -> None:
         """Record a call on several threads.
@@ -51,10 +53,13 @@ class Contention:
         if self._calls < _CALLS:
             return
         if self._elapsed > _NO_GAIN * self._alone:
-            self._alone_until = perf_counter() + _SECONDS_ALONE
+            self._alone_until = perf_counter() + self._pause
+            self._pause = min(_LONGER * self._pause, _LONGEST_PAUSE)
             spinning = self._used > _SPINNING * self._elapsed and self._shares > _LEAST_SHARE * self._calls
             if spinning and torch.get_num_threads() > 1:
                 self._blame_torch()
+        else:
+            self._pause = _FIRST_PAUSE
         self._calls = 0
         self._elapsed = self._alone = self._shares = self._used = 0.0
 
