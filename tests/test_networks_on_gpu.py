@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from qiskit.circuit.library import real_amplitudes, z_feature_map
 
 import qtm
+from qtm._demo import classifier
 from qtm._engines.triton_statevector import launch
 from qtm._torch.autograd import expectation_values
 from qtm.connectors import TorchConnector
@@ -77,3 +79,17 @@ def test_a_connector_on_a_gpu(kind: str) -> None:
         values = layer(inputs)
         assert values.is_cuda
         torch.testing.assert_close(values.cpu(), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+def test_the_demo_trains_on_a_gpu_and_saves_weights_for_the_cpu(tmp_path: Path) -> None:
+    made = classifier.Classifier(classifier.Settings(epochs=1, device="cuda"))
+    for step in made.train():
+        if step.number == 3:
+            break
+    made.history.accuracies.append(0.5)
+    made.history.held_out_accuracies.append(made.held_out_accuracy())
+    saved = made.save(tmp_path)[0]
+    weights = torch.load(saved, weights_only=True)
+    assert all(value.is_cpu for value in weights.values())
+    assert made.confusion().sum() == len(made.digits.held_out_labels)

@@ -146,14 +146,14 @@ class Classifier:
         return float((self.predictions() == self.digits.held_out_labels).double().mean())
 
     def confusion(self) -> Tensor:
-        """Counts (10, 10) of held-out digits: row by true digit, column by prediction."""
+        """Counts (10, 10) of held-out digits, on the CPU: row by true digit, column by prediction."""
         pairs = self.digits.held_out_labels * QUBITS + self.predictions()
-        return torch.bincount(pairs, minlength=QUBITS * QUBITS).reshape(QUBITS, QUBITS)
+        return torch.bincount(pairs.cpu(), minlength=QUBITS * QUBITS).reshape(QUBITS, QUBITS)
 
     def save(self, folder: Path) -> list[Path]:
         """Write the weights, the figure of the training and the drawing of the circuit; their paths.
 
-        The weights load with ``torch.load(path, weights_only=True)``.
+        The weights are on the CPU, and load with ``torch.load(path, weights_only=True)``.
 
         Raises:
             MissingPackage: matplotlib is not installed.
@@ -162,8 +162,9 @@ class Classifier:
 
         training = figures.training_figure(self.history, self.steps_per_epoch, self.confusion().numpy())
         circuit = figures.circuit_figure(self.design.circuit)
+        weights = {name: value.cpu() for name, value in self.module.state_dict().items()}
         writers: dict[str, Callable[[Path], object]] = {
-            MODEL: lambda path: torch.save(self.module.state_dict(), path),
+            MODEL: lambda path: torch.save(weights, path),
             TRAINING: lambda path: training.savefig(path, format="png", dpi=150),
             CIRCUIT: lambda path: circuit.savefig(path, format="png", dpi=110, bbox_inches="tight"),
         }
