@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from qtm._errors import DtypeError, UnsupportedError
 from qtm._gradients.method import GradientMethod
-from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform, untraced
+from qtm._torch.derivatives import Outputs, Residuals, direct_apply, in_transform, may_be_differentiated, untraced
 from qtm._torch.fused import Fused
 
 _NUMPY_OF = {torch.float32: "complex64", torch.float64: "complex128"}
@@ -123,13 +123,8 @@ def _values(
 def _by_angles(method: GradientMethod, inputs: Tensor | None, sets: Sequence[Tensor], batch: int) -> Tensor:
     """The general path: torch computes the angles, so that every supported derivative works."""
     angles, prepared = method.arguments(inputs, sets[0] if len(sets) == 1 else torch.cat(tuple(sets)), batch)
-    if _may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
+    if may_be_differentiated() or angles.requires_grad or any(p.requires_grad for p in prepared):
         apply = Outputs.apply if in_transform() else _apply_outputs
         return apply(method, Residuals(), angles, *prepared)
     values: Tensor = untraced(method.forward, angles, prepared, False)[0]
     return values
-
-
-def _may_be_differentiated() -> bool:
-    """Whether tensors that do not require a gradient may still be differentiated: in a transform or in forward mode."""
-    return in_transform() or forward_ad._current_level >= 0

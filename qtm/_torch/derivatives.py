@@ -57,6 +57,11 @@ def in_transform() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def may_be_differentiated() -> bool:
+    """Whether tensors that do not require a gradient may still be differentiated: in a transform or in forward mode."""
+    return in_transform() or torch.autograd.forward_ad._current_level >= 0
+
+
 def untraced(compute: Callable[..., Any], *arguments: Any) -> Any:
     """Run a method hidden from torch's compiler, which would trace NumPy's views as tensors of other sizes.
 
@@ -68,7 +73,7 @@ def untraced(compute: Callable[..., Any], *arguments: Any) -> Any:
 
 def _step(function: type[torch.autograd.Function]) -> Any:
     """How a derivative calls a function: through autograd only if a further derivative may be needed."""
-    seen = torch.is_grad_enabled() or in_transform() or torch.autograd.forward_ad._current_level >= 0
+    seen = torch.is_grad_enabled() or may_be_differentiated()
     return function.apply if seen else function.forward
 
 

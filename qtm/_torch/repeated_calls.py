@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from qtm._gradients.fused import FusedMethod
 from qtm._gradients.method import GradientMethod
 from qtm._torch.autograd import apply_fused
-from qtm._torch.derivatives import in_transform
+from qtm._torch.derivatives import may_be_differentiated
 
 
 class RepeatedCalls:
@@ -77,6 +76,4 @@ def _kind(inputs: Tensor, sets: Sequence[Tensor]) -> tuple[Any, ...]:
 
 def _is_eager() -> bool:
     """Whether torch neither compiles, traces nor transforms the call, nor pushes tangents forward."""
-    return not (
-        torch.compiler.is_compiling() or torch._C._is_tracing() or in_transform() or forward_ad._current_level >= 0
-    )
+    return not (torch.compiler.is_compiling() or torch._C._is_tracing() or may_be_differentiated())

@@ -83,7 +83,7 @@ class TangentSweeps:
         buffers = [kept.take(), kept_tangents.take(), *seeds]
         start = self.sweeps.zero_state, self.sweeps.zero_state
         none = direction[:0]
-        return self._differentiate(none, direction, start, cotangent, kept.parts, buffers, True, initial_gradient)
+        return self._differentiate(none, direction, start, cotangent, kept.parts, buffers, initial_gradient)
 
     def second(
         self,
@@ -100,18 +100,17 @@ class TangentSweeps:
         buffers = [[self.sweeps.buffer(1) for _ in range(owners)] for _ in range(_STATES)]
         both = start, start_tangent
         return self._differentiate(
-            np.ascontiguousarray(angles), direction, both, cotangent, parts, buffers, False, initial_gradient
+            np.ascontiguousarray(angles), direction, both, cotangent, parts, buffers, initial_gradient
         )
 
     def _differentiate(
         self,
-        angles: np.ndarray,  # (batch or 0, angles); no rows: the states and tangents are those of a forward sweep
+        angles: np.ndarray,  # (batch or 0, angles); no rows: the states and tangents, and the seeds of both, are given
         direction: np.ndarray,
         start: tuple[np.ndarray, np.ndarray],
         cotangent: np.ndarray,
         parts: Sequence[Part],
         buffers: list[list[np.ndarray]],
-        seeded: bool,
         initial_gradient: bool,
     ) -> Gradient:
         """Reverse sweeps with the states, tangents, seeds and their tangents in ``buffers``, which are given back."""
@@ -125,7 +124,7 @@ class TangentSweeps:
         calls = [
             partial(
                 differentiate, sweeps.recipe, work, along, angles, direction, *start, states[p.place],
-                tangents[p.place], cotangent, seeds[p.place], seed_tangents[p.place], seeded,
+                tangents[p.place], cotangent, seeds[p.place], seed_tangents[p.place],
                 gradient[p.team.member], by_initial, by_initial_tangent, p.first, p.last, sweeps.tiny, p.team,
             )
             for p, work, along in zip(parts, works, alongs, strict=True)

@@ -189,18 +189,17 @@ class Emit:
         return _permute_halves(self, value, mask) if _AVX2 else _shuffle(self, value, mask)
 
     def pin(self, *values: ir.Value) -> list:
-        """The same values, which must all be computed before any that is pinned later.
+        """The same values, two or more, which must all be computed before any that is pinned later.
 
         LLVM's scheduler would otherwise begin more chains than there are registers, and spill.
         """
         if not _AVX512:
             return list(values)
         kinds = [v.type for v in values]
-        result = kinds[0] if len(values) == 1 else ir.LiteralStructType(kinds)
         constraint = ",".join(["=v"] * len(values) + [str(i) for i in range(len(values))])
-        asm = ir.InlineAsm(ir.FunctionType(result, kinds), "", constraint, side_effect=True)
-        together = self.builder.call(asm, values)
-        return [together] if len(values) == 1 else [self.builder.extract_value(together, i) for i in range(len(values))]
+        kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
+        together = self.builder.call(ir.InlineAsm(kind, "", constraint, side_effect=True), values)
+        return [self.builder.extract_value(together, i) for i in range(len(values))]
 
     def fence(self) -> None:
         """Keep LLVM from interleaving two parts of a row: together they do not fit the registers."""

@@ -336,16 +336,15 @@ def differentiate_tangent(
     recipe: Recipe,
     scratch: Scratch,
     along: Direction,
-    angles: np.ndarray,  # (samples or 0, angles); no rows: the states are given
+    angles: np.ndarray,  # (samples or 0, angles); no rows: the states are given, and so are the seeds
     direction: np.ndarray,  # (samples, angles)
     initial: np.ndarray,  # (samples or 1 or 0, amplitudes * parts), as for `evaluate_tangent`
     initial_tangent: np.ndarray,  # (samples or 1 or 0, amplitudes * parts)
     states: np.ndarray,  # (tiles or 1, rows * parts * lanes + lanes + 3 * slots * lanes): scratch, or given, consumed
     tangents: np.ndarray,  # the same
     cotangent: np.ndarray,  # (samples, observables)
-    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself where seeded
+    seeds: np.ndarray,  # (tiles or 1, rows * parts * lanes or more): scratch, or O|state> itself
     seed_tangents: np.ndarray,  # the same: scratch, or the tangent of the seeds
-    seeded: bool,
     gradient: np.ndarray,  # (samples, angles), zeros
     by_initial: np.ndarray,  # (samples or 0, amplitudes * parts): the derivative by the initial state
     by_initial_tangent: np.ndarray,  # (samples or 0, amplitudes * parts): its derivative along the direction
@@ -368,12 +367,11 @@ def differentiate_tangent(
             prepare_direction(recipe, work, along, direction, tile, 0.5)
             _begin(state, tangent, initial, initial_tangent, angles, recipe, work, tile, team)
             _sweep_forward(recipe, work, along, state, tangent, tiny, team)
+            observe(state, seed, recipe, work, cotangent, tile, team)
+            observe(tangent, seed_tangent, recipe, work, cotangent, tile, team)
         else:
             simd.copy_row(work.scale, 0, state, size // work.scale.size)
         prepare_direction(recipe, work, along, direction, tile, -0.5)
-        if not seeded:
-            observe(state, seed, recipe, work, cotangent, tile, team)
-            observe(tangent, seed_tangent, recipe, work, cotangent, tile, team)
         together(team)
         fill(work.sums, work.sums.size, 0.0)
         _sweep_reverse(recipe, work, along, state, tangent, seed, seed_tangent, tiny, team)
